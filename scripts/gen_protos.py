@@ -1,0 +1,45 @@
+"""Generates the Python stubs under hivefold/v1 from protos/. Offline; run by `make protos`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import sysconfig
+from importlib.resources import files
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def generate(out: Path) -> None:
+    """Writes the stubs of every proto under protos/ below `out`."""
+    protos = sorted(str(p.relative_to(ROOT / "protos")) for p in (ROOT / "protos").rglob("*.proto"))
+    scripts = Path(sysconfig.get_path("scripts"))
+    arguments = [
+        "protoc",
+        f"-I{ROOT / 'protos'}",
+        f"-I{files('grpc_tools') / '_proto'}",
+        f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+        f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+        f"--python_out={out}",
+        f"--grpc_python_out={out}",
+        f"--mypy_out=quiet:{out}",
+        f"--mypy_grpc_out=quiet:{out}",
+        *protos,
+    ]
+    if protoc.main(arguments) != 0:
+        sys.exit("protoc failed")
+    for package in {(out / p).parent for p in protos}:
+        (package / "__init__.py").write_text('"""Generated from protos/; never edited."""\n')
+    # A service-less proto leaves an empty grpc stub: noise nobody imports.
+    for stub in out.rglob("*_pb2_grpc.py"):
+        if not stub.name.endswith("_service_pb2_grpc.py"):
+            stub.unlink()
+            stub.with_suffix(".pyi").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    shutil.rmtree(ROOT / "hivefold" / "v1", ignore_errors=True)
+    generate(ROOT)
