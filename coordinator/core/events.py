@@ -1,0 +1,249 @@
+"""Facts: the only things that change the state. Field by field as in protos/hivefold/v1/event.proto. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from coordinator.core.model import Failure, JobSpec, Model, NodeSpec, TaskOutput
+from hivefold.errors import Reason
+from hivefold.ids import BootId, Digest, JobId, ModelRef, NodeId, RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class TermStarted:
+    """A coordinator began to lead."""
+
+    term: int
+    coordinator_id: str
+    code_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRegistered:
+    """A model version was registered."""
+
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class NodeJoined:
+    """A node joined, or came back with a new boot."""
+
+    spec: NodeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NodeObserved:
+    """What placement looks at changed materially on a node."""
+
+    node_id: NodeId
+    loaded_models: tuple[Digest, ...]
+    memory_available_bytes: int
+    cpu_utilization_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSuspected:
+    """A node was not heard for a while."""
+
+    node_id: NodeId
+    silent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecovered:
+    """A suspected node was heard again."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """A node was given up."""
+
+    node_id: NodeId
+    boot_id: BootId
+    silent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLeft:
+    """A node left in good order."""
+
+    node_id: NodeId
+    boot_id: BootId
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDrainStarted:
+    """A node gets no new work from now on."""
+
+    node_id: NodeId
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDrainEnded:
+    """A node gets work again."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    """A job was accepted."""
+
+    job_id: JobId
+    request_id: RequestId
+    spec: JobSpec
+    model: ModelRef
+    deadline_time_us: int
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class TasksPlanned:
+    """Tasks were added to a job; `row_counts` is empty for kinds without rows."""
+
+    job_id: JobId
+    first_task: int
+    task_count: int
+    row_counts: tuple[int, ...]
+    last: bool
+
+
+class RefusalReason(StrEnum):
+    """Why a node was not chosen."""
+
+    NOT_ONLINE = "NOT_ONLINE"
+    DRAINING = "DRAINING"
+    LABEL_MISSING = "LABEL_MISSING"
+    GPU_MISSING = "GPU_MISSING"
+    MEMORY_SHORT = "MEMORY_SHORT"
+    NO_FREE_SLOT = "NO_FREE_SLOT"
+    FAILED_BEFORE = "FAILED_BEFORE"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRefusal:
+    """A node that was not chosen, and why."""
+
+    node_id: NodeId
+    reason: RefusalReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRank:
+    """A node that could have been chosen, with what it was ranked by."""
+
+    node_id: NodeId
+    model_loaded: bool
+    free_slots: int
+    cpu_utilization_percent: int
+    memory_available_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementReason:
+    """Why tasks went where they went: candidates best first, and the refused."""
+
+    ranking: tuple[NodeRank, ...]
+    refusals: tuple[NodeRefusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TasksAssigned:
+    """Attempts were given to a node; entries of `tasks` and `attempts` belong together."""
+
+    job_id: JobId
+    node_id: NodeId
+    boot_id: BootId
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    reason: PlacementReason
+
+
+@dataclass(frozen=True, slots=True)
+class TasksSucceeded:
+    """Tasks succeeded; entries belong together. `outputs` is empty or as long as `tasks`."""
+
+    job_id: JobId
+    node_id: NodeId
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    durations_us: tuple[int, ...]
+    row_counts: tuple[int, ...]
+    result_sequences: tuple[int, ...]
+    outputs: tuple[TaskOutput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt failed; `retry_time_us` is 0 when it is not tried again."""
+
+    job_id: JobId
+    task: int
+    attempt: int
+    node_id: NodeId
+    failure: Failure
+    retry_time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsLost:
+    """Attempts ended without an outcome: NODE_LOST or RETURNED."""
+
+    job_id: JobId
+    node_id: NodeId
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class JobSucceeded:
+    """Every task of a job succeeded."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """A job failed."""
+
+    job_id: JobId
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled:
+    """A job was cancelled."""
+
+    job_id: JobId
+    note: str
+
+
+Event: TypeAlias = (
+    TermStarted
+    | ModelRegistered
+    | NodeJoined
+    | NodeObserved
+    | NodeSuspected
+    | NodeRecovered
+    | NodeLost
+    | NodeLeft
+    | NodeDrainStarted
+    | NodeDrainEnded
+    | JobSubmitted
+    | TasksPlanned
+    | TasksAssigned
+    | TasksSucceeded
+    | AttemptFailed
+    | AttemptsLost
+    | JobSucceeded
+    | JobFailed
+    | JobCancelled
+)

@@ -1,0 +1,339 @@
+"""The coordinator's state and the values it is made of. Frozen; maps are persistent. Pure.
+
+Times are Unix microseconds (`*_us`), 0 where there is none. Pairs of labels are sorted tuples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+from immutables import Map
+
+from hivefold.errors import FieldViolation, Reason
+from hivefold.ids import BootId, Digest, JobId, ModelName, ModelRef, NodeId, RequestId, model_ref
+
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class Priority(StrEnum):
+    """Who goes first."""
+
+    CONTROL = "CONTROL"
+    INTERACTIVE = "INTERACTIVE"
+    BATCH = "BATCH"
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def final(self) -> bool:
+        """Whether it can still change."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+class NodeState(StrEnum):
+    """Where a node stands."""
+
+    ONLINE = "ONLINE"
+    SUSPECTED = "SUSPECTED"
+    LOST = "LOST"
+    LEFT = "LEFT"
+
+    @property
+    def gone(self) -> bool:
+        """Whether the node has no work and gets none."""
+        return self in {NodeState.LOST, NodeState.LEFT}
+
+
+class NanPolicy(StrEnum):
+    """What to do with a row that holds NaN."""
+
+    REJECT = "REJECT"
+    ALLOW = "ALLOW"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A command was refused: nothing is recorded. Says what to do."""
+
+    reason: Reason
+    message: str
+    metadata: Pairs = ()
+    violations: tuple[FieldViolation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt, a task or a job failed."""
+
+    reason: Reason
+    message: str
+    retryable: bool = False
+    metadata: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """Names immutable content by its root digest."""
+
+    root: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a model; -1 in the shape means any size. `data_type` as "FP32"."""
+
+    name: str
+    data_type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A registered model version."""
+
+    name: ModelName
+    version: int
+    digest: Digest
+    artifact: BlobRef
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    create_time_us: int = 0
+    labels: Pairs = ()
+
+    @property
+    def ref(self) -> ModelRef:
+        """ "name@version"."""
+        return model_ref(self.name, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Rows of equal shape and type. `path` is "" when the bytes are stored in the fleet."""
+
+    content: BlobRef
+    path: str
+    data_type: str
+    row_shape: tuple[int, ...]
+    row_count: int
+    data_offset_bytes: int = 0
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InferSpec:
+    """Run every row of a data set through a model."""
+
+    model: str
+    data_set: DataSet
+    outputs: tuple[str, ...] = ()
+    nan_policy: NanPolicy = NanPolicy.REJECT
+    target_task_us: int = 0
+    batch_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSpec:
+    """Run tasks that do nothing."""
+
+    task_count: int
+    task_duration_us: int = 0
+
+
+JobKind: TypeAlias = InferSpec | ProbeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a node must have."""
+
+    node_labels: Pairs = ()
+    memory_bytes: int = 0
+    gpu_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a client asks for."""
+
+    kind: JobKind
+    source: str = ""
+    priority: Priority = Priority.BATCH
+    labels: Pairs = ()
+    response_subject: str = ""
+    timeout_us: int = 0
+    needs: Needs = Needs()
+    max_attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPart:
+    """One output tensor of a task; shape with the row dimension first."""
+
+    name: str
+    data_type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutput:
+    """What a task produced; `blob` is None when the bytes are inline in the results stream."""
+
+    tensors: tuple[TensorPart, ...]
+    blob: BlobRef | None
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU that a node has."""
+
+    product: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """What a node says of itself."""
+
+    node_id: NodeId
+    boot_id: BootId
+    slot_count: int
+    labels: Pairs = ()
+    cpu_count: int = 0
+    memory_bytes: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    grpc_address: str = ""
+    code_version: str = ""
+    host_name: str = ""
+    pid: int = 0
+
+
+class Attempt(NamedTuple):
+    """An attempt that is with a node."""
+
+    number: int
+    node_id: NodeId
+    boot_id: BootId
+
+
+class Done(NamedTuple):
+    """The attempt that completed a task."""
+
+    number: int
+    node_id: NodeId
+    duration_us: int
+    row_count: int
+    result_sequence: int
+    output: TaskOutput | None
+
+
+class Trouble(NamedTuple):
+    """What went wrong with a task so far: the last attempt's number, failures by node, losses."""
+
+    number: int
+    failures: tuple[tuple[NodeId, Failure], ...]
+    losses: int
+    lost_nodes: tuple[NodeId, ...]
+
+
+class Rows(NamedTuple):
+    """The rows of a task."""
+
+    first_row: int
+    row_count: int
+
+
+class Rate(NamedTuple):
+    """Measured speed of a kind of work: exponentially weighted means over finished attempts."""
+
+    task_us: float
+    rows_per_s: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job and its tasks.
+
+    Tasks are numbered from 0. `fresh` is the first that was never assigned: fresh tasks are
+    [fresh, planned). A task is in exactly one of: fresh, waiting (to be tried again), running, done.
+    """
+
+    job_id: JobId
+    request_id: RequestId
+    spec: JobSpec
+    model: Model | None
+    state: JobState
+    create_time_us: int
+    deadline_time_us: int
+    traceparent: str
+    create_sequence: int
+    sequence: int
+    start_time_us: int = 0
+    end_time_us: int = 0
+    planned: int = 0
+    plan_complete: bool = False
+    rows_planned: int = 0
+    rows: Map[int, Rows] = field(default_factory=Map)
+    fresh: int = 0
+    waiting: Map[int, int] = field(default_factory=Map)
+    """Task to the earliest time of its next attempt."""
+    running: Map[int, Attempt] = field(default_factory=Map)
+    done: Map[int, Done] = field(default_factory=Map)
+    troubles: Map[int, Trouble] = field(default_factory=Map)
+    rows_done: int = 0
+    attempts_failed: int = 0
+    attempts_lost: int = 0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as the log knows it."""
+
+    spec: NodeSpec
+    state: NodeState
+    draining: bool
+    join_time_us: int
+    sequence: int
+    loaded_models: tuple[Digest, ...] = ()
+    memory_available_bytes: int = 0
+    cpu_utilization_percent: int = 0
+    outstanding: int = 0
+    tasks_succeeded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything the coordinator knows: the fold over the log up to `sequence`."""
+
+    sequence: int = 0
+    time_us: int = 0
+    term: int = 0
+    term_sequence: int = 0
+    coordinator_id: str = ""
+    models: Map[ModelRef, Model] = field(default_factory=Map)
+    latest: Map[ModelName, int] = field(default_factory=Map)
+    nodes: Map[NodeId, Node] = field(default_factory=Map)
+    jobs: Map[JobId, Job] = field(default_factory=Map)
+    open_jobs: Map[JobId, int] = field(default_factory=Map)
+    """Jobs that have not ended, with the sequence of their submit."""
+    requests: Map[RequestId, JobId] = field(default_factory=Map)
+    rates: Map[str, Rate] = field(default_factory=Map)
+    """By model digest, or "probe"."""

@@ -1,0 +1,50 @@
+"""The one place that reads clocks."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time for records and people, monotonic time for waits."""
+
+    def now_us(self) -> int:
+        """Unix time in microseconds."""
+        ...
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since an arbitrary start; never goes back."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_us(self) -> int:
+        """Unix time in microseconds."""
+        return time.time_ns() // 1000
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since an arbitrary start; never goes back."""
+        return time.monotonic_ns() // 1_000_000
+
+
+class ManualClock:
+    """A clock that moves only when told to. For tests and the simulation."""
+
+    def __init__(self, now_us: int = 1_700_000_000_000_000) -> None:
+        self._now_us = now_us
+        self._start_us = now_us
+
+    def now_us(self) -> int:
+        """Unix time in microseconds."""
+        return self._now_us
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since this clock was made."""
+        return (self._now_us - self._start_us) // 1000
+
+    def advance_ms(self, milliseconds: int) -> None:
+        """Moves both clocks forward."""
+        self._now_us += milliseconds * 1000

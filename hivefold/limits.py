@@ -1,0 +1,94 @@
+"""Every bound in one place: its unit is in its name, its reason beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# -- messages ---------------------------------------------------------------
+GRPC_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+"""Largest gRPC message both ways: the default of 4 MiB bites every tensor project."""
+GRPC_METADATA_BYTES: Final = 8 * 1024
+GRPC_CONCURRENT_STREAMS: Final = 256
+GRPC_CONCURRENT_RPCS: Final = 1024
+GRPC_DEADLINE_S: Final = 30.0
+"""Deadline of a unary call where the caller gives none."""
+STREAM_PIECE_BYTES: Final = 1024 * 1024
+"""Piece size of uploads and downloads: gRPC is fastest from about 1 MiB on."""
+BROKER_MESSAGE_BYTES: Final = 1024 * 1024
+"""NATS' default max_payload; nothing larger is ever published."""
+RECORD_BYTES: Final = 900 * 1024
+"""Largest record; leaves room for headers below BROKER_MESSAGE_BYTES."""
+
+# -- log --------------------------------------------------------------------
+APPEND_BATCH_RECORDS: Final = 1000
+"""JetStream refuses larger atomic batches (error 10199)."""
+APPEND_BATCH_BYTES: Final = 8 * 1024 * 1024
+APPEND_TIMEOUT_S: Final = 5.0
+"""How long an append may be unanswered before it counts as uncertain."""
+APPEND_RESOLVE_S: Final = 60.0
+"""How long an uncertain append is looked for before the coordinator gives up and restarts."""
+READ_PAGE_RECORDS: Final = 1000
+COMMAND_QUEUE: Final = 4096
+"""Commands waiting for the writer; more are refused with LIMIT_EXCEEDED."""
+FOLLOWER_QUEUE: Final = 1024
+"""Records a follower may lag before it has to read the log itself."""
+
+# -- jobs -------------------------------------------------------------------
+JOB_TASKS: Final = 1_000_000
+JOB_LABELS: Final = 32
+LABEL_BYTES: Final = 256
+NOTE_BYTES: Final = 1024
+SOURCE_BYTES: Final = 256
+PATH_BYTES: Final = 4096
+SUBJECT_BYTES: Final = 256
+OPEN_JOBS: Final = 10_000
+MAX_ATTEMPTS: Final = 20
+DEFAULT_MAX_ATTEMPTS: Final = 3
+TASK_LOSSES: Final = 8
+"""Attempts of one task that may be lost with their node before it counts as the cause."""
+JOB_TIMEOUT_S: Final = 30 * 24 * 3600
+TASK_TARGET_MS: Final = 1000
+"""Default target duration of a task."""
+TASK_TARGET_MAX_MS: Final = 600_000
+PROBE_DURATION_MAX_MS: Final = 3_600_000
+RETRY_BACKOFF_MS: Final = 200
+"""First wait before a failed task is tried again; doubles up to RETRY_BACKOFF_MAX_MS."""
+RETRY_BACKOFF_MAX_MS: Final = 10_000
+ASSIGN_BATCH_TASKS: Final = 1024
+"""Most tasks in one TasksAssigned event: bounds a work message."""
+NODE_QUEUE_MS: Final = 500
+"""Work that is sent ahead to a node beyond its slots, in measured time."""
+NODE_QUEUE_TASKS: Final = 2048
+"""Most attempts outstanding with one node."""
+SHARD_ROWS_MAX: Final = 50_000_000
+TENSOR_RANK: Final = 8
+ROW_BYTES: Final = 64 * 1024 * 1024
+FLEET_NODES: Final = 1000
+
+# -- nodes ------------------------------------------------------------------
+HEARTBEAT_MS: Final = 1000
+SUSPECT_AFTER_MS: Final = 3000
+LOST_AFTER_MS: Final = 6000
+FENCE_AFTER_MS: Final = 15_000
+"""A node that hears no pulse for this long drops what it has not started."""
+DRAIN_S: Final = 20.0
+"""How long SIGTERM lets a node finish what runs."""
+WORK_ACK_WAIT_S: Final = 30.0
+RESULTS_BATCH: Final = 200
+"""Outcomes in one atomic batch: measured best between latency and rate."""
+INLINE_OUTPUT_BYTES: Final = 64 * 1024
+"""Larger outputs go to the blob store."""
+INBOX_MESSAGES: Final = 1024
+"""Messages waiting for one actor."""
+
+# -- blobs and models ---------------------------------------------------------
+CHUNK_BYTES: Final = 512 * 1024
+"""Chunk size of stored content; below BROKER_MESSAGE_BYTES with room for headers."""
+MANIFEST_PART_BYTES: Final = 512 * 1024
+BLOB_BYTES: Final = 1 << 44
+MODEL_BYTES: Final = 2 * 1024 * 1024 * 1024 - 1
+"""protobuf's own bound, and so ONNX's."""
+
+# -- paging -------------------------------------------------------------------
+PAGE_DEFAULT: Final = 50
+PAGE_MAX: Final = 1000

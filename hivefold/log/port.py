@@ -1,0 +1,76 @@
+"""The event log as the coordinator sees it: bytes in, bytes out, one writer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+TERM_SUBJECT = "log.term"
+"""Records that start a term are stored here; every append is fenced against the last of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record to append: the subject it is stored under (`log.…`) and its bytes.
+
+    The bytes MUST be unique in the log (records carry a random id): an uncertain append is
+    resolved by comparing what is stored at its position.
+    """
+
+    subject: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as it is stored. `sequence` counts from 1 without gaps."""
+
+    sequence: int
+    subject: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the log: sequence of the last record (0 when empty) and of the last on TERM_SUBJECT."""
+
+    sequence: int
+    term_sequence: int
+
+
+class EventLog(Protocol):
+    """An append-only, durable, fenced log. Sequences are contiguous from 1."""
+
+    async def head(self) -> Head:
+        """The end of the log, read from the broker's leader (never a stale replica).
+
+        Raises BrokerUnavailableError.
+        """
+        ...
+
+    async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
+        """Stores all entries or none, durably, right after `expected_sequence`.
+
+        At most APPEND_BATCH_RECORDS entries; MUST NOT be called while another append is in flight.
+        `term_sequence` is the sequence of the caller's own term record (or, to start a term, of the
+        previous one; 0 for the first): the broker refuses when a later term record exists.
+
+        An answer that does not come is resolved by reading back, never by a blind retry.
+        Raises FencedError (nothing stored), LogFullError (nothing stored), BrokerUnavailableError
+        (nothing stored, the same call may be repeated) or AppendUnresolvedError (unknown; stop).
+        """
+        ...
+
+    def read(self, *, after: int, up_to: int) -> AsyncIterator[Sequence[Stored]]:
+        """Yields pages of the records after `after` up to and including `up_to`, in order.
+
+        Ends exactly at `up_to`. Raises LogCorruptError with the position of the first record that
+        is missing or out of order, BrokerUnavailableError when the broker stays silent. Never
+        silently shorter.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Releases the connection; pending calls fail."""
+        ...
