@@ -19,6 +19,16 @@ BROKER_MESSAGE_BYTES: Final = 1024 * 1024
 RECORD_BYTES: Final = 900 * 1024
 """Largest record; leaves room for headers below BROKER_MESSAGE_BYTES."""
 
+# -- broker connection --------------------------------------------------------
+BROKER_CONNECT_S: Final = 2
+BROKER_FLUSH_S: Final = 10
+BROKER_PING_S: Final = 20
+BROKER_PENDING_BYTES: Final = 8 * 1024 * 1024
+"""Bytes waiting for the socket before a publish waits; also what is kept while disconnected."""
+RECONNECT_WAIT_MS: Final = 250
+"""First wait before a reconnect; doubles up to RECONNECT_WAIT_MAX_MS, with jitter."""
+RECONNECT_WAIT_MAX_MS: Final = 2000
+
 # -- log --------------------------------------------------------------------
 APPEND_BATCH_RECORDS: Final = 1000
 """JetStream refuses larger atomic batches (error 10199)."""
@@ -63,6 +73,21 @@ NODE_QUEUE_TASKS: Final = 2048
 SHARD_ROWS_MAX: Final = 50_000_000
 TENSOR_RANK: Final = 8
 ROW_BYTES: Final = 64 * 1024 * 1024
+SHARD_INPUT_BYTES: Final = 32 * 1024 * 1024
+"""Largest input of one task: bounds a node's memory."""
+SHARD_OUTPUT_BYTES: Final = 32 * 1024 * 1024
+PILOT_BYTES: Final = 4 * 1024 * 1024
+"""Largest input of the first tasks of a model whose speed is not known."""
+PILOT_WORK: Final = 2_000_000_000
+"""Weight bytes times rows that a first task touches at most: a fraction of a second on one core."""
+PLACEMENT_REASON_NODES: Final = 16
+"""Most nodes named on each side of a recorded placement reason."""
+EVIDENCE_FAILURES: Final = 8
+"""Most earlier failures named in a job's failure."""
+CANCEL_REPEAT_US: Final = 60_000_000
+"""How long a node is told again to give up the attempts of an ended job."""
+OBSERVE_INTERVAL_US: Final = 10_000_000
+"""Least time between two recorded observations of a node whose models did not change."""
 FLEET_NODES: Final = 1000
 
 # -- nodes ------------------------------------------------------------------
