@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, assert_never
 
 from immutables import Map
 
@@ -301,6 +301,13 @@ class Job:
     attempts_failed: int = 0
     attempts_lost: int = 0
     failure: Failure | None = None
+    stopping: tuple[NodeId, ...] = ()
+    """Nodes that still had attempts when the job ended early: they are told to stop."""
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks planned and not done."""
+        return self.planned - len(self.done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +322,7 @@ class Node:
     loaded_models: tuple[Digest, ...] = ()
     memory_available_bytes: int = 0
     cpu_utilization_percent: int = 0
+    observe_time_us: int = 0
     outstanding: int = 0
     tasks_succeeded: int = 0
 
@@ -336,4 +344,15 @@ class State:
     """Jobs that have not ended, with the sequence of their submit."""
     requests: Map[RequestId, JobId] = field(default_factory=Map)
     rates: Map[str, Rate] = field(default_factory=Map)
-    """By model digest, or "probe"."""
+    """By model digest, or "probe:<task duration>": see rate_key."""
+
+
+def rate_key(job: Job) -> str:
+    """Under which key the speed of a job's tasks is measured."""
+    match job.spec.kind:
+        case InferSpec():
+            return job.model.digest if job.model else ""
+        case ProbeSpec(task_duration_us=duration):
+            return f"probe:{duration}"
+        case other:
+            assert_never(other)

@@ -1,0 +1,112 @@
+"""decide(state, command) -> events or a refusal. Never raises for bad input. Pure."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from coordinator.core import commands as cmd
+from coordinator.core import decide_jobs, decide_nodes, decide_outcomes, decide_placement
+from coordinator.core import events as ev
+from coordinator.core.draft import Decision, Draft
+from coordinator.core.model import Model, Rejected, State
+from hivefold.errors import FieldViolation, Reason
+from hivefold.ids import DIGEST_RULE, NAME_RULE, is_digest, is_name
+
+__all__ = ["Decision", "decide"]
+
+
+def decide(state: State, command: cmd.Command) -> Decision | Rejected:
+    """Decides one command upon the state before it.
+
+    Returns the events, to be recorded together at `state.sequence + 1`, with the state they lead to;
+    no events when nothing is to be recorded (a repeat); or Rejected, which changes nothing.
+    """
+    draft = Draft(state, command.time_us)
+    rejected = _decide(draft, command.body)
+    return rejected if rejected is not None else draft.decision()
+
+
+def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:
+    match body:
+        case cmd.ReportOutcomes():
+            return decide_outcomes.report_outcomes(draft, body)
+        case cmd.PlaceTasks():
+            return decide_placement.place_tasks(draft)
+        case cmd.SubmitJob():
+            return decide_jobs.submit_job(draft, body)
+        case cmd.CancelJob():
+            return decide_jobs.cancel_job(draft, body)
+        case cmd.ExpireJobs():
+            return decide_jobs.expire_jobs(draft)
+        case cmd.JoinNode():
+            return decide_nodes.join_node(draft, body)
+        case cmd.ObserveNode():
+            return decide_nodes.observe_node(draft, body)
+        case cmd.ReportSilence():
+            return decide_nodes.report_silence(draft, body)
+        case cmd.LeaveNode():
+            return decide_nodes.leave_node(draft, body)
+        case cmd.DrainNode():
+            return decide_nodes.drain_node(draft, body)
+        case cmd.UndrainNode():
+            return decide_nodes.undrain_node(draft, body)
+        case cmd.RegisterModel():
+            return _register_model(draft, body)
+        case cmd.StartTerm():
+            draft.emit(ev.TermStarted(draft.state.term + 1, body.coordinator_id, body.code_version))
+            return None
+        case _:
+            assert_never(body)
+
+
+def _register_model(draft: Draft, body: cmd.RegisterModel) -> Rejected | None:
+    model = body.model
+    violations = _model_violations(model)
+    if violations:
+        return Rejected(Reason.INVALID_ARGUMENT, "the model is not well-formed", violations=violations)
+    latest = draft.state.latest.get(model.name, 0)
+    known = draft.state.models.get(model.ref)
+    if model.version == 0:
+        last = next((m for m in draft.state.models.values() if (m.name, m.version) == (model.name, latest)), None)
+        if last is not None and last.digest == model.digest:
+            return None
+    elif known is not None:
+        if known.digest == model.digest:
+            return None
+        return Rejected(
+            Reason.MODEL_EXISTS,
+            f"{model.ref} is registered with digest {known.digest}; register the new content as another version",
+            (("digest", known.digest), ("model", model.ref)),
+        )
+    version = model.version or latest + 1
+    draft.emit(ev.ModelRegistered(_registered(model, version, draft.state.time_us)))
+    return None
+
+
+def _registered(model: Model, version: int, time_us: int) -> Model:
+    return Model(
+        name=model.name,
+        version=version,
+        digest=model.digest,
+        artifact=model.artifact,
+        platform=model.platform,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        create_time_us=time_us,
+        labels=model.labels,
+    )
+
+
+def _model_violations(model: Model) -> tuple[FieldViolation, ...]:
+    violations: list[FieldViolation] = []
+    if not is_name(model.name):
+        violations.append(FieldViolation("name", f"must be {NAME_RULE}"))
+    if not is_digest(model.digest):
+        violations.append(FieldViolation("digest", f"must be {DIGEST_RULE}"))
+    if not is_digest(model.artifact.root):
+        violations.append(FieldViolation("artifact.root", f"must be {DIGEST_RULE}"))
+    if not model.inputs:
+        violations.append(FieldViolation("inputs", "must name at least one input"))
+    if not model.outputs:
+        violations.append(FieldViolation("outputs", "must name at least one output"))
+    return tuple(violations)

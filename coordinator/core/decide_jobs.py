@@ -1,0 +1,169 @@
+"""Decisions about jobs: submit, cancel, expire. Pure."""
+
+from __future__ import annotations
+
+from coordinator.core import commands as cmd
+from coordinator.core import events as ev
+from coordinator.core.check_spec import check_spec
+from coordinator.core.draft import Draft
+from coordinator.core.model import Failure, Job, JobSpec, JobState, Needs, ProbeSpec, Rejected, State
+from coordinator.core.place import memory_need, unmet_need
+from coordinator.core.planning import plan_tasks
+from hivefold import limits
+from hivefold.errors import FieldViolation, Reason
+from hivefold.ids import NAME_RULE, REQUEST_RULE, JobId, ModelRef, is_name, is_request_id, model_ref, parse_model
+
+
+def submit_job(draft: Draft, body: cmd.SubmitJob) -> Rejected | None:
+    """Accepts a job and plans its first tasks. A known request_id with the same spec records nothing."""
+    state = draft.state
+    malformed = _malformed_ids(body)
+    if malformed is not None:
+        return malformed
+    known = state.requests.get(body.request_id)
+    if known is not None:
+        return _repeated(state.jobs[known], body)
+    if len(state.open_jobs) >= limits.OPEN_JOBS:
+        return Rejected(
+            Reason.LIMIT_EXCEEDED,
+            f"{limits.OPEN_JOBS} jobs are open, the limit; wait for some to end or cancel some",
+            (("limit", str(limits.OPEN_JOBS)),),
+        )
+    model = _resolve(state, body.spec)
+    if isinstance(model, Rejected):
+        return model
+    rejected = check_spec(body.spec, state.models.get(model) if model else None)
+    if rejected is not None:
+        return rejected
+    timeout_us = body.spec.timeout_us
+    deadline_us = state.time_us + timeout_us if timeout_us else 0
+    event = ev.JobSubmitted(
+        body.job_id, body.request_id, body.spec, model or ModelRef(""), deadline_us, body.traceparent
+    )
+    unsatisfiable = _unsatisfiable(state, event)
+    if unsatisfiable is not None:
+        return unsatisfiable
+    draft.emit(event)
+    plan_tasks(draft, body.job_id)
+    return None
+
+
+def cancel_job(draft: Draft, body: cmd.CancelJob) -> Rejected | None:
+    """Cancels an open job; cancelling a cancelled one records nothing."""
+    job = draft.state.jobs.get(body.job_id)
+    if job is None:
+        return Rejected(
+            Reason.JOB_NOT_FOUND,
+            f"there is no job {body.job_id!r}; list them with: hivefold job ls",
+            (("job", body.job_id),),
+        )
+    if len(body.note.encode()) > limits.NOTE_BYTES:
+        violation = FieldViolation("note", f"must be at most {limits.NOTE_BYTES} bytes long")
+        return Rejected(Reason.INVALID_ARGUMENT, "note is too long", violations=(violation,))
+    if job.state is JobState.CANCELLED:
+        return None
+    if job.state.final:
+        return Rejected(
+            Reason.JOB_STATE,
+            f"job {body.job_id} has {job.state.lower()}; only an open job can be cancelled",
+            (("job", body.job_id), ("state", job.state)),
+        )
+    draft.emit(ev.JobCancelled(body.job_id, body.note))
+    return None
+
+
+def expire_jobs(draft: Draft) -> Rejected | None:
+    """Fails every open job whose time is over."""
+    now_us = draft.state.time_us
+    for job_id in expired(draft.state, now_us):
+        job = draft.state.jobs[job_id]
+        message = (
+            f"the job did not end within its timeout of {job.spec.timeout_us / 1e6:g} s: "
+            f"{len(job.done)} of {job.planned} planned tasks were done; allow more time or add nodes"
+        )
+        draft.emit(ev.JobFailed(job_id, Failure(Reason.DEADLINE_EXCEEDED, message)))
+    return None
+
+
+def expired(state: State, now_us: int) -> list[JobId]:
+    """Open jobs whose time is over, oldest first."""
+    over = [
+        (sequence, job_id)
+        for job_id, sequence in state.open_jobs.items()
+        if 0 < state.jobs[job_id].deadline_time_us <= now_us
+    ]
+    return [job_id for _, job_id in sorted(over)]
+
+
+def _malformed_ids(body: cmd.SubmitJob) -> Rejected | None:
+    violations: list[FieldViolation] = []
+    if not is_request_id(body.request_id):
+        violations.append(FieldViolation("request_id", f"must be {REQUEST_RULE}"))
+    if not is_name(body.job_id):
+        violations.append(FieldViolation("job_id", f"must be {NAME_RULE}"))
+    if not violations:
+        return None
+    return Rejected(Reason.INVALID_ARGUMENT, "an id is malformed", violations=tuple(violations))
+
+
+def _repeated(job: Job, body: cmd.SubmitJob) -> Rejected | None:
+    if job.spec == body.spec:
+        return None
+    return Rejected(
+        Reason.REQUEST_ID_REUSED,
+        f"request_id {body.request_id!r} belongs to job {job.job_id} with another spec; choose a new one",
+        (("job", job.job_id), ("request_id", body.request_id)),
+    )
+
+
+def _resolve(state: State, spec: JobSpec) -> ModelRef | Rejected | None:
+    if isinstance(spec.kind, ProbeSpec):
+        return None
+    parsed = parse_model(spec.kind.model)
+    if parsed is not None:
+        name, version = parsed
+        ref = model_ref(name, version or state.latest.get(name, 0))
+        if ref in state.models:
+            return ref
+    known = ", ".join(sorted(state.models)[:10]) or "none yet"
+    return Rejected(
+        Reason.MODEL_NOT_FOUND,
+        f"there is no model {spec.kind.model!r}; registered: {known}; add one with: hivefold model add",
+        (("model", spec.kind.model),),
+    )
+
+
+def _unsatisfiable(state: State, event: ev.JobSubmitted) -> Rejected | None:
+    """Refuses a job that no node of the fleet could ever take. An empty fleet may still grow: accepted."""
+    nodes = [node for node in state.nodes.values() if not node.state.gone]
+    if not nodes:
+        return None
+    job = Job(
+        job_id=event.job_id,
+        request_id=event.request_id,
+        spec=event.spec,
+        model=state.models.get(event.model),
+        state=JobState.PENDING,
+        create_time_us=0,
+        deadline_time_us=0,
+        traceparent="",
+        create_sequence=0,
+        sequence=0,
+    )
+    memory = memory_need(job)
+    unmet = [unmet_need(node.spec, event.spec.needs, memory) for node in nodes]
+    refusals = sorted((r for r in unmet if r is not None), key=lambda r: r.node_id)
+    if len(refusals) < len(nodes):
+        return None
+    details = "; ".join(f"{r.node_id} {r.detail}" for r in refusals[:5])
+    return Rejected(
+        Reason.NEEDS_UNSATISFIABLE,
+        f"no node could ever meet the job's needs: {details}; change the needs or add such a node",
+        (*_needs_metadata(event.spec.needs, memory), ("unmet", refusals[0].reason)),
+    )
+
+
+def _needs_metadata(needs: Needs, memory_bytes: int) -> tuple[tuple[str, str], ...]:
+    labels = ",".join(f"{key}={value}" for key, value in needs.node_labels)
+    values = (("gpu_count", str(needs.gpu_count)), ("memory_bytes", str(memory_bytes)), ("node_labels", labels))
+    return tuple((key, value) for key, value in values if value not in {"0", ""})

@@ -1,0 +1,335 @@
+"""evolve(state, event) -> State: the only way state changes, live and on replay. Total and pure.
+
+A fact is a fact: nothing is refused here. What an event says of a job or node that is not known is
+passed over, so a reader can fold the events of one job alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final, assert_never
+
+from immutables import Map
+
+from coordinator.core import events as ev
+from coordinator.core.model import (
+    Attempt,
+    Done,
+    Failure,
+    InferSpec,
+    Job,
+    JobState,
+    Node,
+    NodeState,
+    Rate,
+    Rows,
+    State,
+    Trouble,
+    rate_key,
+)
+from hivefold.errors import Reason
+from hivefold.ids import JobId, NodeId
+
+_RATE_WEIGHT: Final = 0.3
+"""Weight of the newest attempts in the measured rates: follows a change within a few reports."""
+_NO_TROUBLE: Final = Trouble(0, (), 0, ())
+
+
+def begin_record(state: State, sequence: int, time_us: int) -> State:
+    """The state in which a record's events are folded: its position and time are now."""
+    return replace(state, sequence=sequence, time_us=time_us)
+
+
+def evolve_all(state: State, sequence: int, time_us: int, events: Iterable[ev.Event]) -> State:
+    """Folds one record."""
+    state = begin_record(state, sequence, time_us)
+    for event in events:
+        state = evolve(state, event)
+    return state
+
+
+def evolve(state: State, event: ev.Event) -> State:
+    """Folds one event; MUST be called between begin_record and the next."""
+    match event:
+        case ev.TasksSucceeded():
+            return _tasks_succeeded(state, event)
+        case ev.TasksAssigned():
+            return _tasks_assigned(state, event)
+        case ev.AttemptFailed():
+            return _attempt_failed(state, event)
+        case ev.AttemptsLost():
+            return _attempts_lost(state, event)
+        case ev.JobSubmitted():
+            return _job_submitted(state, event)
+        case ev.TasksPlanned():
+            return _tasks_planned(state, event)
+        case ev.JobSucceeded(job_id):
+            return _job_ended(state, job_id, JobState.SUCCEEDED, None)
+        case ev.JobFailed(job_id, failure):
+            return _job_ended(state, job_id, JobState.FAILED, failure)
+        case ev.JobCancelled(job_id, note):
+            failure = Failure(Reason.CANCELLED, note or "cancelled by request")
+            return _job_ended(state, job_id, JobState.CANCELLED, failure)
+        case ev.TermStarted(term, coordinator_id, _):
+            return replace(state, term=term, term_sequence=state.sequence, coordinator_id=coordinator_id)
+        case ev.ModelRegistered(model):
+            latest = max(model.version, state.latest.get(model.name, 0))
+            return replace(
+                state, models=state.models.set(model.ref, model), latest=state.latest.set(model.name, latest)
+            )
+        case _:
+            return _node_event(state, event)
+
+
+def _node_event(
+    state: State,
+    event: ev.NodeJoined
+    | ev.NodeObserved
+    | ev.NodeSuspected
+    | ev.NodeRecovered
+    | ev.NodeLost
+    | ev.NodeLeft
+    | ev.NodeDrainStarted
+    | ev.NodeDrainEnded,
+) -> State:
+    if isinstance(event, ev.NodeJoined):
+        return _node_joined(state, event)
+    node = state.nodes.get(event.node_id)
+    if node is None:
+        return state
+    match event:
+        case ev.NodeObserved():
+            node = replace(
+                node,
+                loaded_models=event.loaded_models,
+                memory_available_bytes=event.memory_available_bytes,
+                cpu_utilization_percent=event.cpu_utilization_percent,
+                observe_time_us=state.time_us,
+            )
+        case ev.NodeSuspected():
+            node = replace(node, state=NodeState.SUSPECTED)
+        case ev.NodeRecovered():
+            node = replace(node, state=NodeState.ONLINE)
+        case ev.NodeLost():
+            node = replace(node, state=NodeState.LOST, loaded_models=())
+        case ev.NodeLeft():
+            node = replace(node, state=NodeState.LEFT, loaded_models=())
+        case ev.NodeDrainStarted():
+            node = replace(node, draining=True)
+        case ev.NodeDrainEnded():
+            node = replace(node, draining=False)
+        case _:
+            assert_never(event)
+    return _with_node(state, node)
+
+
+def _node_joined(state: State, event: ev.NodeJoined) -> State:
+    known = state.nodes.get(event.spec.node_id)
+    node = Node(
+        spec=event.spec,
+        state=NodeState.ONLINE,
+        draining=known.draining if known else False,
+        join_time_us=state.time_us,
+        sequence=state.sequence,
+        outstanding=known.outstanding if known else 0,
+        tasks_succeeded=known.tasks_succeeded if known else 0,
+    )
+    return _with_node(state, node)
+
+
+def _job_submitted(state: State, event: ev.JobSubmitted) -> State:
+    job = Job(
+        job_id=event.job_id,
+        request_id=event.request_id,
+        spec=event.spec,
+        model=state.models.get(event.model),
+        state=JobState.PENDING,
+        create_time_us=state.time_us,
+        deadline_time_us=event.deadline_time_us,
+        traceparent=event.traceparent,
+        create_sequence=state.sequence,
+        sequence=state.sequence,
+    )
+    return replace(
+        state,
+        jobs=state.jobs.set(job.job_id, job),
+        open_jobs=state.open_jobs.set(job.job_id, state.sequence),
+        requests=state.requests.set(job.request_id, job.job_id),
+    )
+
+
+def _tasks_planned(state: State, event: ev.TasksPlanned) -> State:
+    job = state.jobs.get(event.job_id)
+    if job is None:
+        return state
+    rows, next_row = job.rows, job.rows_planned
+    if event.row_counts:
+        with rows.mutate() as draft:
+            for task, count in enumerate(event.row_counts, event.first_task):
+                draft[task] = Rows(next_row, count)
+                next_row += count
+            rows = draft.finish()
+    job = replace(
+        job, planned=job.planned + event.task_count, rows=rows, rows_planned=next_row, plan_complete=event.last
+    )
+    return _with_job(state, job)
+
+
+def _tasks_assigned(state: State, event: ev.TasksAssigned) -> State:
+    job = state.jobs.get(event.job_id)
+    if job is None or job.state.final:
+        return state
+    waiting, fresh = job.waiting, job.fresh
+    node_id, boot_id = event.node_id, event.boot_id
+    with job.running.mutate() as running:
+        for task, number in zip(event.tasks, event.attempts, strict=True):
+            running[task] = Attempt(number, node_id, boot_id)
+            if task >= fresh:
+                fresh = task + 1
+            elif task in waiting:
+                waiting = waiting.delete(task)
+        job = replace(
+            job,
+            state=JobState.RUNNING,
+            start_time_us=job.start_time_us or state.time_us,
+            running=running.finish(),
+            waiting=waiting,
+            fresh=fresh,
+        )
+    return _with_job(_with_outstanding(state, node_id, len(event.tasks)), job)
+
+
+def _tasks_succeeded(state: State, event: ev.TasksSucceeded) -> State:
+    job = state.jobs.get(event.job_id)
+    if job is None or job.state.final:
+        return state
+    node_id, count = event.node_id, len(event.tasks)
+    outputs = event.outputs or (None,) * count
+    troubles = job.troubles
+    running, done = job.running.mutate(), job.done.mutate()
+    for task, number, duration, rows, position, output in zip(
+        event.tasks,
+        event.attempts,
+        event.durations_us,
+        event.row_counts,
+        event.result_sequences,
+        outputs,
+        strict=True,
+    ):
+        running.pop(task, None)
+        done[task] = Done(number, node_id, duration, rows, position, output)
+        if task in troubles:
+            troubles = troubles.delete(task)
+    rows_done = job.rows_done + sum(event.row_counts)
+    job = replace(job, running=running.finish(), done=done.finish(), troubles=troubles, rows_done=rows_done)
+    state = _with_job(_with_rate(state, job, event), job)
+    node = state.nodes.get(node_id)
+    if node is None:
+        return state
+    outstanding = max(0, node.outstanding - count)
+    return _with_node(state, replace(node, outstanding=outstanding, tasks_succeeded=node.tasks_succeeded + count))
+
+
+def _with_rate(state: State, job: Job, event: ev.TasksSucceeded) -> State:
+    """Folds measured durations into the rates of this kind of work."""
+    duration_us, count = sum(event.durations_us), len(event.tasks)
+    if count == 0:
+        return state
+    task_us = duration_us / count
+    rows_per_s = sum(event.row_counts) * 1e6 / max(1, duration_us)
+    key = rate_key(job)
+    known = state.rates.get(key)
+    if known is None:
+        rate = Rate(task_us, rows_per_s, count)
+    else:
+        rate = Rate(
+            known.task_us + _RATE_WEIGHT * (task_us - known.task_us),
+            known.rows_per_s + _RATE_WEIGHT * (rows_per_s - known.rows_per_s),
+            known.samples + count,
+        )
+    return replace(state, rates=state.rates.set(key, rate))
+
+
+def _attempt_failed(state: State, event: ev.AttemptFailed) -> State:
+    job = state.jobs.get(event.job_id)
+    if job is None or job.state.final:
+        return state
+    known = job.troubles.get(event.task, _NO_TROUBLE)
+    trouble = known._replace(number=event.attempt, failures=(*known.failures, (event.node_id, event.failure)))
+    waiting = job.waiting.set(event.task, event.retry_time_us) if event.retry_time_us else job.waiting
+    job = replace(
+        job,
+        running=_without(job.running, event.task),
+        waiting=waiting,
+        troubles=job.troubles.set(event.task, trouble),
+        attempts_failed=job.attempts_failed + 1,
+    )
+    return _with_job(_with_outstanding(state, event.node_id, -1), job)
+
+
+def _attempts_lost(state: State, event: ev.AttemptsLost) -> State:
+    job = state.jobs.get(event.job_id)
+    if job is None or job.state.final:
+        return state
+    lost = event.reason is not Reason.RETURNED
+    running, waiting, troubles = job.running.mutate(), job.waiting.mutate(), job.troubles.mutate()
+    for task, number in zip(event.tasks, event.attempts, strict=True):
+        running.pop(task, None)
+        waiting[task] = state.time_us
+        trouble = troubles.get(task, _NO_TROUBLE)._replace(number=number)
+        if lost:
+            nodes = (*trouble.lost_nodes, event.node_id)
+            trouble = trouble._replace(losses=trouble.losses + 1, lost_nodes=nodes)
+        troubles[task] = trouble
+    job = replace(
+        job,
+        running=running.finish(),
+        waiting=waiting.finish(),
+        troubles=troubles.finish(),
+        attempts_lost=job.attempts_lost + len(event.tasks),
+    )
+    return _with_job(_with_outstanding(state, event.node_id, -len(event.tasks)), job)
+
+
+def _job_ended(state: State, job_id: JobId, final: JobState, failure: Failure | None) -> State:
+    job = state.jobs.get(job_id)
+    if job is None or job.state.final:
+        return state
+    with_nodes: dict[NodeId, int] = {}
+    for attempt in job.running.values():
+        with_nodes[attempt.node_id] = with_nodes.get(attempt.node_id, 0) + 1
+    for node_id, count in with_nodes.items():
+        state = _with_outstanding(state, node_id, -count)
+    job = replace(
+        job,
+        state=final,
+        end_time_us=state.time_us,
+        failure=failure,
+        running=Map(),
+        waiting=Map(),
+        troubles=Map(),
+        rows=job.rows if isinstance(job.spec.kind, InferSpec) else Map(),
+        stopping=tuple(sorted(with_nodes)),
+    )
+    open_jobs = state.open_jobs.delete(job_id) if job_id in state.open_jobs else state.open_jobs
+    return _with_job(replace(state, open_jobs=open_jobs), job)
+
+
+def _without(attempts: Map[int, Attempt], task: int) -> Map[int, Attempt]:
+    return attempts.delete(task) if task in attempts else attempts
+
+
+def _with_job(state: State, job: Job) -> State:
+    return replace(state, jobs=state.jobs.set(job.job_id, replace(job, sequence=state.sequence)))
+
+
+def _with_node(state: State, node: Node) -> State:
+    return replace(state, nodes=state.nodes.set(node.spec.node_id, replace(node, sequence=state.sequence)))
+
+
+def _with_outstanding(state: State, node_id: NodeId, change: int) -> State:
+    node = state.nodes.get(node_id)
+    if node is None:
+        return state
+    return _with_node(state, replace(node, outstanding=max(0, node.outstanding + change)))
