@@ -1,0 +1,51 @@
+# The commands of this repository. `make` lists them; each sets up .venv first, once.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup demo up test check bench protos format lock breaking
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Set up .venv (done by every other command when needed)
+
+$(READY): pyproject.toml uv.lock requirements.lock scripts/setup.sh
+	@scripts/setup.sh
+
+demo: $(READY) ## Run the main job on a fleet of three nodes, with two kills, and tell what happened
+	@$(BIN)/python -m examples.demo
+
+up: $(READY) ## Leave a fleet running in this terminal
+	@$(BIN)/hivefold up
+
+test: $(READY) ## Run all tests
+	@$(BIN)/pytest
+
+check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/buf lint
+	@$(MAKE) breaking
+	$(BIN)/pytest -q tests/tidy
+
+breaking: $(READY) ## Compare the protos with those of the last release
+	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
+	if [ -n "$$tag" ]; then $(BIN)/buf breaking --against ".git#tag=$$tag"; else $(BIN)/buf build -o /dev/null; fi
+
+bench: $(READY) ## Measure, against peers; results in bench/RESULTS.md
+	@$(BIN)/python -m bench
+
+protos: $(READY) ## Generate hivefold/v1 from protos/
+	@$(BIN)/buf lint && $(BIN)/python scripts/gen_protos.py
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lock: ## Lock the dependencies anew after a change in pyproject.toml (needs uv)
+	@uv lock && uv export --quiet --locked --all-groups --all-extras --no-emit-project --no-annotate --no-header -o requirements.lock
