@@ -69,8 +69,8 @@ def _turn(draft: Draft, job_id: JobId, others: int) -> int:
     job = draft.state.jobs[job_id]
     quantum = room if others == 0 else max(1, room // ((others + 1) * _QUANTA))
     placed = 0
-    for task in _due_retries(job, draft.state.time_us)[:quantum]:
-        placed += _place_retry(draft, job_id, task)
+    for avoided, retries in _due_retries(job, draft.state.time_us, quantum).items():
+        placed += _place_retries(draft, job_id, avoided, retries)
     if placed < quantum:
         placed += _place_fresh(draft, job_id, quantum - placed)
     return placed
@@ -81,35 +81,31 @@ def _place_fresh(draft: Draft, job_id: JobId, most: int) -> int:
     count = min(most, job.planned - job.fresh)
     if count <= 0:
         return 0
-    ranking = rank(draft.state, job)
-    reason, task, placed = ranking.reason(), job.fresh, 0
-    for node_id, share in spread(ranking.candidates, count).items():
-        boot_id = draft.state.nodes[node_id].spec.boot_id
-        for start in range(0, share, limits.ASSIGN_BATCH_TASKS):
-            size = min(limits.ASSIGN_BATCH_TASKS, share - start)
-            tasks = tuple(range(task, task + size))
-            draft.emit(ev.TasksAssigned(job_id, node_id, boot_id, tasks, (1,) * size, reason))
-            task += size
-        placed += share
-    return placed
+    fresh = [(task, 1) for task in range(job.fresh, job.fresh + count)]
+    return _assign(draft, job_id, rank(draft.state, job), fresh)
 
 
-def _place_retry(draft: Draft, job_id: JobId, task: int) -> int:
-    """Places one task that was tried before, on a node where it did not fail as long as there is one."""
+def _place_retries(draft: Draft, job_id: JobId, avoided: frozenset[NodeId], retries: list[tuple[int, int]]) -> int:
+    """Places tasks that were tried before, on nodes where they did not fail as long as there are any."""
     job = draft.state.jobs[job_id]
-    ranking = rank(draft.state, job)
-    trouble = job.troubles.get(task)
-    number = (trouble.number if trouble else 0) + 1
-    avoided = {node_id for node_id, _ in trouble.failures} | set(trouble.lost_nodes) if trouble else set()
-    ranking, wait = _avoiding(draft.state, job, ranking, avoided)
-    if wait or not ranking.candidates:
-        return 0
-    node = ranking.candidates[0].node
-    draft.emit(ev.TasksAssigned(job_id, node.spec.node_id, node.spec.boot_id, (task,), (number,), ranking.reason()))
-    return 1
+    ranking, wait = _avoiding(rank(draft.state, job), avoided)
+    return 0 if wait else _assign(draft, job_id, ranking, retries)
 
 
-def _avoiding(state: State, job: Job, ranking: Ranking, avoided: set[NodeId]) -> tuple[Ranking, bool]:
+def _assign(draft: Draft, job_id: JobId, ranking: Ranking, numbered: list[tuple[int, int]]) -> int:
+    """Assigns as many of the (task, attempt number) as there is room for; returns how many."""
+    reason, start = ranking.reason(), 0
+    for node_id, share in spread(ranking.candidates, len(numbered)).items():
+        boot_id = draft.state.nodes[node_id].spec.boot_id
+        for first in range(start, start + share, limits.ASSIGN_BATCH_TASKS):
+            part = numbered[first : min(first + limits.ASSIGN_BATCH_TASKS, start + share)]
+            tasks, attempts = zip(*part, strict=True)
+            draft.emit(ev.TasksAssigned(job_id, node_id, boot_id, tasks, attempts, reason))
+        start += share
+    return start
+
+
+def _avoiding(ranking: Ranking, avoided: frozenset[NodeId]) -> tuple[Ranking, bool]:
     """Leaves out nodes where the task failed; says to wait when another node only lacks room now."""
     others = tuple(c for c in ranking.candidates if c.node.spec.node_id not in avoided)
     if others or not avoided:
@@ -128,5 +124,11 @@ def _failed_before(candidate: Candidate) -> ev.NodeRefusal:
     )
 
 
-def _due_retries(job: Job, now_us: int) -> list[int]:
-    return sorted(task for task, time_us in job.waiting.items() if time_us <= now_us)
+def _due_retries(job: Job, now_us: int, most: int) -> dict[frozenset[NodeId], list[tuple[int, int]]]:
+    """Tasks to be tried again now, as (task, attempt number), grouped by the nodes to avoid."""
+    groups: dict[frozenset[NodeId], list[tuple[int, int]]] = {}
+    for task in sorted(task for task, time_us in job.waiting.items() if time_us <= now_us)[:most]:
+        trouble = job.troubles[task]
+        avoided = frozenset(node_id for node_id, _ in trouble.failures).union(trouble.lost_nodes)
+        groups.setdefault(avoided, []).append((task, trouble.number + 1))
+    return groups

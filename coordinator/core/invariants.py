@@ -1,0 +1,68 @@
+"""What must always hold of a state. Checked after replay, in the simulation and by every test layer. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from coordinator.core.model import Job, JobState, State
+
+
+def violations(state: State) -> list[str]:
+    """Every broken invariant in words; empty when all hold."""
+    return [*_jobs(state), *_nodes(state)]
+
+
+def _jobs(state: State) -> Iterator[str]:
+    open_jobs = {job_id for job_id, job in state.jobs.items() if not job.state.final}
+    if open_jobs != set(state.open_jobs):
+        yield f"open_jobs lists {sorted(state.open_jobs)}, open are {sorted(open_jobs)}"
+    for request_id, job_id in state.requests.items():
+        if job_id not in state.jobs or state.jobs[job_id].request_id != request_id:
+            yield f"request {request_id} points at {job_id}, which is not its job"
+    for job in state.jobs.values():
+        yield from (f"{job.job_id}: {problem}" for problem in _job(job))
+
+
+def _job(job: Job) -> Iterator[str]:
+    running, waiting, done = set(job.running), set(job.waiting), set(job.done)
+    if running & waiting or running & done or waiting & done:
+        yield "a task is in more than one of running, waiting, done"
+    if any(task >= job.fresh for task in running | waiting | done):
+        yield "a fresh task was touched"
+    if job.fresh > job.planned:
+        yield f"fresh {job.fresh} beyond planned {job.planned}"
+    if job.rows_done != sum(done.row_count for done in job.done.values()):
+        yield "rows_done is not the sum over done tasks"
+    if job.state.final:
+        if running or waiting:
+            yield "an ended job has open attempts"
+        if job.state is JobState.SUCCEEDED and not (job.plan_complete and len(done) == job.planned):
+            yield "succeeded without all its tasks"
+        if (job.failure is None) != (job.state is JobState.SUCCEEDED):
+            yield "failure does not fit the state"
+    else:
+        if len(running) + len(waiting) + len(done) != job.fresh:
+            yield "a task got lost"
+        if job.plan_complete and len(done) == job.planned:
+            yield "all tasks are done and the job is open"
+    for task, attempt in job.running.items():
+        trouble = job.troubles.get(task)
+        if attempt.number != (trouble.number if trouble else 0) + 1:
+            yield f"task {task} runs attempt {attempt.number} after {trouble}"
+
+
+def _nodes(state: State) -> Iterator[str]:
+    outstanding = Counter(
+        attempt.node_id for job_id in state.open_jobs for attempt in state.jobs[job_id].running.values()
+    )
+    for node_id, node in state.nodes.items():
+        if node.outstanding != outstanding[node_id]:
+            yield f"{node_id}: outstanding {node.outstanding}, attempts say {outstanding[node_id]}"
+        if node.state.gone and outstanding[node_id]:
+            yield f"{node_id} is gone and has attempts"
+    for job_id in state.open_jobs:
+        for task, attempt in state.jobs[job_id].running.items():
+            holder = state.nodes.get(attempt.node_id)
+            if holder is None or holder.spec.boot_id != attempt.boot_id:
+                yield f"{job_id}: task {task} is with a boot of {attempt.node_id} that is not there"

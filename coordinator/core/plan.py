@@ -1,0 +1,110 @@
+"""plan(state, now) -> what is still owed to the world, derived from state. Pure and level-triggered.
+
+A restart performs `plan` as a whole and so sends again exactly what is owed; a running coordinator
+performs `follow_up` after each record, which is the part of the plan that the record added. Every
+action is idempotent: attempts carry their number and term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coordinator.core import events as ev
+from coordinator.core.commands import CommandBody, ExpireJobs, PlaceTasks
+from coordinator.core.decide_jobs import expired
+from coordinator.core.decide_placement import is_ready
+from coordinator.core.model import Job, NodeState, State
+from hivefold import limits
+from hivefold.ids import BootId, JobId, NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class SendWork:
+    """A node is owed these attempts of a job."""
+
+    node_id: NodeId
+    boot_id: BootId
+    job_id: JobId
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendCancel:
+    """A node is to give up its attempts of a job that ended early."""
+
+    node_id: NodeId
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions towards nodes, and the commands that are due."""
+
+    work: tuple[SendWork, ...]
+    cancels: tuple[SendCancel, ...]
+    commands: tuple[CommandBody, ...]
+
+
+def plan(state: State, now_us: int) -> Plan:
+    """Everything that is owed at this state and time."""
+    work = tuple(action for job_id in state.open_jobs for action in owed_work(state.jobs[job_id]))
+    cancels = tuple(
+        SendCancel(node_id, job.job_id)
+        for job in state.jobs.values()
+        if job.stopping and now_us - job.end_time_us <= limits.CANCEL_REPEAT_US
+        for node_id in job.stopping
+    )
+    return Plan(work, cancels, due(state, now_us))
+
+
+def owed_work(job: Job, node_id: NodeId | None = None) -> tuple[SendWork, ...]:
+    """The attempts of one job that nodes (or one node) are owed, in bounded batches."""
+    by_node: dict[tuple[NodeId, BootId], list[tuple[int, int]]] = {}
+    for task, attempt in job.running.items():
+        if node_id is None or attempt.node_id == node_id:
+            by_node.setdefault((attempt.node_id, attempt.boot_id), []).append((task, attempt.number))
+    actions: list[SendWork] = []
+    for (node, boot), numbered in sorted(by_node.items()):
+        numbered.sort()
+        for first in range(0, len(numbered), limits.ASSIGN_BATCH_TASKS):
+            tasks, attempts = zip(*numbered[first : first + limits.ASSIGN_BATCH_TASKS], strict=True)
+            actions.append(SendWork(node, boot, job.job_id, tasks, attempts))
+    return tuple(actions)
+
+
+def follow_up(events: Iterable[ev.Event], state: State) -> tuple[tuple[SendWork, ...], tuple[SendCancel, ...]]:
+    """The actions that a record's events add, given the state after it."""
+    work: list[SendWork] = []
+    cancels: list[SendCancel] = []
+    for event in events:
+        match event:
+            case ev.TasksAssigned():
+                work.append(SendWork(event.node_id, event.boot_id, event.job_id, event.tasks, event.attempts))
+            case ev.JobFailed(job_id=job_id) | ev.JobCancelled(job_id=job_id):
+                job = state.jobs.get(job_id)
+                cancels.extend(SendCancel(node_id, job_id) for node_id in (job.stopping if job else ()))
+            case _:
+                pass
+    return tuple(work), tuple(cancels)
+
+
+def due(state: State, now_us: int) -> tuple[CommandBody, ...]:
+    """The timer commands that would record something now."""
+    commands: list[CommandBody] = []
+    if expired(state, now_us):
+        commands.append(ExpireJobs())
+    if wants_placement(state, now_us):
+        commands.append(PlaceTasks())
+    return tuple(commands)
+
+
+def wants_placement(state: State, now_us: int) -> bool:
+    """Whether tasks wait and a node might take some. May be true in vain, never false in vain."""
+    if not any(is_ready(state.jobs[job_id], now_us) for job_id in state.open_jobs):
+        return False
+    return any(
+        node.state is NodeState.ONLINE and not node.draining and node.outstanding < limits.NODE_QUEUE_TASKS
+        for node in state.nodes.values()
+    )
