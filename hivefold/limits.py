@@ -28,6 +28,23 @@ BROKER_PENDING_BYTES: Final = 8 * 1024 * 1024
 RECONNECT_WAIT_MS: Final = 250
 """First wait before a reconnect; doubles up to RECONNECT_WAIT_MAX_MS, with jitter."""
 RECONNECT_WAIT_MAX_MS: Final = 2000
+BROKER_ANSWER_S: Final = 5.0
+"""How long an answer of the broker is waited for."""
+BROKER_RETRY_MS: Final = 50
+"""First wait before the broker is asked again; doubles up to BROKER_RETRY_MAX_MS."""
+BROKER_RETRY_MAX_MS: Final = 1000
+PULL_MESSAGES: Final = 1000
+"""Messages that a receiver holds or has asked for."""
+PULL_BYTES: Final = 8 * 1024 * 1024
+PULL_EXPIRES_S: Final = 60
+PULL_HEARTBEAT_S: Final = 5
+"""Sign of life of an idle pull; a receiver that misses two asks anew."""
+RESULTS_UNACKNOWLEDGED: Final = 50_000
+"""Results handed to the coordinator and not yet recorded; then the broker waits."""
+RESULTS_BATCH_BYTES: Final = 4 * 1024 * 1024
+RESULTS_IN_FLIGHT: Final = 4
+"""Batches of one sender under way at once."""
+EVENTS_BATCH: Final = 500
 
 # -- log --------------------------------------------------------------------
 APPEND_BATCH_RECORDS: Final = 1000
@@ -113,6 +130,25 @@ MANIFEST_PART_BYTES: Final = 512 * 1024
 BLOB_BYTES: Final = 1 << 44
 MODEL_BYTES: Final = 2 * 1024 * 1024 * 1024 - 1
 """protobuf's own bound, and so ONNX's."""
+MODEL_FIELDS: Final = 4_000_000
+"""Fields of a model file that are looked at: seconds, where real models need a fraction of one."""
+MODEL_NODES: Final = 1_000_000
+"""Operators once functions are unfolded."""
+MODEL_GRAPH_DEPTH: Final = 16
+MODEL_CALL_DEPTH: Final = 32
+MODEL_NAME_BYTES: Final = 1024
+MODEL_TENSORS: Final = 256
+"""Most inputs, and most outputs, of a model: they are in the log."""
+
+# -- data sets ------------------------------------------------------------------
+NPY_HEADER_BYTES: Final = 64 * 1024
+CSV_LINE_BYTES: Final = 16 * 1024 * 1024
+CSV_BLOCK_BYTES: Final = 1024 * 1024
+"""Text parsed at once."""
+ARCHIVE_MEMBERS: Final = 10_000
+OUTPUT_WINDOW_PIECES: Final = 32
+OUTPUT_WINDOW_BYTES: Final = 32 * 1024 * 1024
+"""What is fetched ahead of a download."""
 
 # -- paging -------------------------------------------------------------------
 PAGE_DEFAULT: Final = 50
