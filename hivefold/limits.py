@@ -54,7 +54,13 @@ APPEND_TIMEOUT_S: Final = 5.0
 """How long an append may be unanswered before it counts as uncertain."""
 APPEND_RESOLVE_S: Final = 60.0
 """How long an uncertain append is looked for before the coordinator gives up and restarts."""
+LOG_BYTES: Final = 64 * 1024 * 1024 * 1024
+"""Size at which the log refuses records unless log_max_bytes says otherwise."""
 READ_PAGE_RECORDS: Final = 1000
+READ_PAGE_BYTES: Final = 1024 * 1024
+READ_TIMEOUT_S: Final = 5.0
+"""How long a page of the log may be unanswered before it is asked for again."""
+READ_TRIES: Final = 4
 COMMAND_QUEUE: Final = 4096
 """Commands waiting for the writer; more are refused with LIMIT_EXCEEDED."""
 FOLLOWER_QUEUE: Final = 1024
@@ -83,6 +89,8 @@ RETRY_BACKOFF_MS: Final = 200
 RETRY_BACKOFF_MAX_MS: Final = 10_000
 ASSIGN_BATCH_TASKS: Final = 1024
 """Most tasks in one TasksAssigned event: bounds a work message."""
+PLACE_DECISION_TASKS: Final = 16_384
+"""Most tasks that one placement decision assigns: bounds its record; the next decision goes on."""
 NODE_QUEUE_MS: Final = 500
 """Work that is sent ahead to a node beyond its slots, in measured time."""
 NODE_QUEUE_TASKS: Final = 2048

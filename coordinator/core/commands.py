@@ -73,10 +73,11 @@ class ReportSilence:
 
 @dataclass(frozen=True, slots=True)
 class LeaveNode:
-    """Let a node leave."""
+    """Let a node leave: begin to, or be gone."""
 
     node_id: NodeId
     boot_id: BootId
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

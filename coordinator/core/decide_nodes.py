@@ -78,9 +78,13 @@ def report_silence(draft: Draft, body: cmd.ReportSilence) -> Rejected | None:
 
 
 def leave_node(draft: Draft, body: cmd.LeaveNode) -> Rejected | None:
-    """A node leaves in good order; what it still had goes to others and does not count against the tasks."""
+    """A node leaves in good order; what it still has when it goes is given to others, at no task's cost."""
     node = _current(draft.state, body.node_id, body.boot_id)
     if node is None:
+        return None
+    if not body.gone:
+        if node.state is not NodeState.LEAVING:
+            draft.emit(ev.NodeLeaveStarted(body.node_id, body.boot_id))
         return None
     _take_back(draft, body.node_id, Reason.RETURNED)
     draft.emit(ev.NodeLeft(body.node_id, body.boot_id))

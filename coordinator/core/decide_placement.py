@@ -21,10 +21,11 @@ _QUANTA: Final = 4
 
 def place_tasks(draft: Draft) -> Rejected | None:
     """Assigns tasks until nodes have no room or nothing waits."""
+    left = limits.PLACE_DECISION_TASKS
     for priority in _ORDER:
         jobs = ready_jobs(draft.state, priority)
-        if jobs:
-            _share(draft, jobs)
+        if jobs and left > 0:
+            left -= _share(draft, jobs, left)
     return None
 
 
@@ -45,17 +46,20 @@ def is_ready(job: Job, now_us: int) -> bool:
     return any(time_us <= now_us for time_us in job.waiting.values())
 
 
-def _share(draft: Draft, job_ids: Sequence[JobId]) -> None:
+def _share(draft: Draft, job_ids: Sequence[JobId], most: int) -> int:
     """Gives turns to the job with the fewest attempts outstanding until no turn places anything."""
+    total = 0
     order = {job_id: index for index, job_id in enumerate(job_ids)}
     heap = [(len(draft.state.jobs[job_id].running), order[job_id], job_id) for job_id in job_ids]
     heapq.heapify(heap)
-    while heap:
+    while heap and total < most:
         _, _, job_id = heapq.heappop(heap)
         others = len(heap)
         placed = _turn(draft, job_id, others)
+        total += placed
         if placed:
             heapq.heappush(heap, (len(draft.state.jobs[job_id].running), order[job_id], job_id))
+    return total
 
 
 def _turn(draft: Draft, job_id: JobId, others: int) -> int:
@@ -67,6 +71,7 @@ def _turn(draft: Draft, job_id: JobId, others: int) -> int:
         return 0
     plan_tasks(draft, job_id)
     job = draft.state.jobs[job_id]
+    room = min(room, limits.PLACE_DECISION_TASKS)
     quantum = room if others == 0 else max(1, room // ((others + 1) * _QUANTA))
     placed = 0
     for avoided, retries in _due_retries(job, draft.state.time_us, quantum).items():

@@ -10,7 +10,6 @@ import hashlib
 import struct
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
-from functools import lru_cache
 
 from immutables import Map
 
@@ -27,15 +26,11 @@ def state_digest(state: State) -> Digest:
     return Digest(writer.finish())
 
 
-@lru_cache(maxsize=256)
-def _field_names(kind: type[object]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
-
-
 class _Writer:
     def __init__(self) -> None:
         self._hash = hashlib.sha256(b"hivefold-state-v1\0")
         self._buffer = bytearray()
+        self._fields: dict[type[object], tuple[str, ...]] = {}
 
     def finish(self) -> str:
         self._hash.update(self._buffer)
@@ -59,8 +54,10 @@ class _Writer:
             self._map(value)
         elif is_dataclass(value) and not isinstance(value, type):
             kind: type[object] = type(value)
+            if kind not in self._fields:
+                self._fields[kind] = tuple(field.name for field in fields(value))
             self._text(b"d", kind.__name__)
-            for name in _field_names(kind):
+            for name in self._fields[kind]:
                 self.write(getattr(value, name))
         else:
             raise TypeError(f"no canonical encoding for {type(value).__name__}")

@@ -69,6 +69,14 @@ class NodeLost:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeLeaveStarted:
+    """A node began to leave: it finishes what runs and gets no new work."""
+
+    node_id: NodeId
+    boot_id: BootId
+
+
+@dataclass(frozen=True, slots=True)
 class NodeLeft:
     """A node left in good order."""
 
@@ -234,6 +242,7 @@ Event: TypeAlias = (
     | NodeSuspected
     | NodeRecovered
     | NodeLost
+    | NodeLeaveStarted
     | NodeLeft
     | NodeDrainStarted
     | NodeDrainEnded

@@ -89,6 +89,7 @@ def _node_event(
     | ev.NodeSuspected
     | ev.NodeRecovered
     | ev.NodeLost
+    | ev.NodeLeaveStarted
     | ev.NodeLeft
     | ev.NodeDrainStarted
     | ev.NodeDrainEnded,
@@ -113,6 +114,8 @@ def _node_event(
             node = replace(node, state=NodeState.ONLINE)
         case ev.NodeLost():
             node = replace(node, state=NodeState.LOST, loaded_models=())
+        case ev.NodeLeaveStarted():
+            node = replace(node, state=NodeState.LEAVING)
         case ev.NodeLeft():
             node = replace(node, state=NodeState.LEFT, loaded_models=())
         case ev.NodeDrainStarted():

@@ -50,6 +50,7 @@ class NodeState(StrEnum):
     SUSPECTED = "SUSPECTED"
     LOST = "LOST"
     LEFT = "LEFT"
+    LEAVING = "LEAVING"
 
     @property
     def gone(self) -> bool:

@@ -246,19 +246,23 @@ class LeaveNode(_message.Message):
 
     NODE_ID_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
     boot_id: _builtins.str
     """The boot."""
+    gone: _builtins.bool
+    """Whether it has gone; otherwise it still finishes what runs."""
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
         boot_id: _builtins.str = ...,
+        gone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "gone", b"gone", "node_id", b"node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

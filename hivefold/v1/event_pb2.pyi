@@ -262,6 +262,32 @@ class NodeLost(_message.Message):
 Global___NodeLost: _TypeAlias = NodeLost  # noqa: Y015
 
 @_typing.final
+class NodeLeaveStarted(_message.Message):
+    """A node began to leave: it finishes what runs and gets no new work."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node."""
+    boot_id: _builtins.str
+    """The boot that leaves."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        boot_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeLeaveStarted: _TypeAlias = NodeLeaveStarted  # noqa: Y015
+
+@_typing.final
 class NodeLeft(_message.Message):
     """A node left in good order."""
 
@@ -819,6 +845,7 @@ class Event(_message.Message):
     NODE_LEFT_FIELD_NUMBER: _builtins.int
     NODE_DRAIN_STARTED_FIELD_NUMBER: _builtins.int
     NODE_DRAIN_ENDED_FIELD_NUMBER: _builtins.int
+    NODE_LEAVE_STARTED_FIELD_NUMBER: _builtins.int
     ignorable: _builtins.bool
     """Whether a reader that does not know the body may skip it."""
     @_builtins.property
@@ -897,6 +924,10 @@ class Event(_message.Message):
     def node_drain_ended(self) -> Global___NodeDrainEnded:
         """A node no longer drains."""
 
+    @_builtins.property
+    def node_leave_started(self) -> Global___NodeLeaveStarted:
+        """A node began to leave."""
+
     def __init__(
         self,
         *,
@@ -920,12 +951,13 @@ class Event(_message.Message):
         node_left: Global___NodeLeft | None = ...,
         node_drain_started: Global___NodeDrainStarted | None = ...,
         node_drain_ended: Global___NodeDrainEnded | None = ...,
+        node_leave_started: Global___NodeLeaveStarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_started", b"term_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_started", b"term_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_started", b"term_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_started", b"term_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -99,6 +99,8 @@ class _NodeEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeEve
     """It drains."""
     NODE_EVENT_TYPE_DRAIN_ENDED: _NodeEventType.ValueType  # 8
     """It no longer drains."""
+    NODE_EVENT_TYPE_LEAVE_STARTED: _NodeEventType.ValueType  # 9
+    """It began to leave."""
 
 class NodeEventType(_NodeEventType, metaclass=_NodeEventTypeEnumTypeWrapper):
     """What happened to a node."""
@@ -121,6 +123,8 @@ NODE_EVENT_TYPE_DRAIN_STARTED: NodeEventType.ValueType  # 7
 """It drains."""
 NODE_EVENT_TYPE_DRAIN_ENDED: NodeEventType.ValueType  # 8
 """It no longer drains."""
+NODE_EVENT_TYPE_LEAVE_STARTED: NodeEventType.ValueType  # 9
+"""It began to leave."""
 Global___NodeEventType: _TypeAlias = NodeEventType  # noqa: Y015
 
 @_typing.final

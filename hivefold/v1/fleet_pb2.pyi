@@ -37,6 +37,8 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     """Given up; its work was given to others."""
     NODE_STATE_LEFT: _NodeState.ValueType  # 4
     """Left in good order."""
+    NODE_STATE_LEAVING: _NodeState.ValueType  # 5
+    """About to leave: finishes what runs, gets no new work."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Where a node stands."""
@@ -51,6 +53,8 @@ NODE_STATE_LOST: NodeState.ValueType  # 3
 """Given up; its work was given to others."""
 NODE_STATE_LEFT: NodeState.ValueType  # 4
 """Left in good order."""
+NODE_STATE_LEAVING: NodeState.ValueType  # 5
+"""About to leave: finishes what runs, gets no new work."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final

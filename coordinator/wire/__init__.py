@@ -1,0 +1,1 @@
+"""Core values to and from protobuf. Total: every value, event and command round-trips."""
