@@ -39,9 +39,11 @@ PULL_BYTES: Final = 8 * 1024 * 1024
 PULL_EXPIRES_S: Final = 60
 PULL_HEARTBEAT_S: Final = 5
 """Sign of life of an idle pull; a receiver that misses two asks anew."""
+RESULTS_ACK_WAIT_S: Final = 3600
+"""Long, for the receiver itself finds what is missing and begins there."""
 RESULTS_UNACKNOWLEDGED: Final = 50_000
 """Results handed to the coordinator and not yet recorded; then the broker waits."""
-RESULTS_BATCH_BYTES: Final = 4 * 1024 * 1024
+BATCH_BYTES: Final = 4 * 1024 * 1024
 RESULTS_IN_FLIGHT: Final = 4
 """Batches of one sender under way at once."""
 EVENTS_BATCH: Final = 500
@@ -54,6 +56,9 @@ APPEND_TIMEOUT_S: Final = 5.0
 """How long an append may be unanswered before it counts as uncertain."""
 APPEND_RESOLVE_S: Final = 60.0
 """How long an uncertain append is looked for before the coordinator gives up and restarts."""
+APPEND_RETRY_MS: Final = 2
+"""First wait before an unsettled append is tried again; doubles up to APPEND_RETRY_MAX_MS."""
+APPEND_RETRY_MAX_MS: Final = 500
 LOG_BYTES: Final = 64 * 1024 * 1024 * 1024
 """Size at which the log refuses records unless log_max_bytes says otherwise."""
 READ_PAGE_RECORDS: Final = 1000
@@ -65,6 +70,21 @@ COMMAND_QUEUE: Final = 4096
 """Commands waiting for the writer; more are refused with LIMIT_EXCEEDED."""
 FOLLOWER_QUEUE: Final = 1024
 """Records a follower may lag before it has to read the log itself."""
+
+DISPATCH_QUEUE: Final = 65_536
+"""Actions waiting to be sent; beyond it the whole plan is performed anew."""
+DISPATCH_WINDOW: Final = 64
+"""Work messages in flight at once."""
+RESEND_DELAY_S: Final = 0.5
+"""Wait before something that the broker or the log refused is tried again."""
+OUTCOME_COMMAND: Final = 500
+"""Most outcomes in one command: bounds its record."""
+FAILURE_CHARACTERS: Final = 400
+"""Longest message of a node's failure that is recorded."""
+IDLE_BEATS_BEFORE_RESEND: Final = 3
+"""Heartbeats in which a node says it has nothing while it is owed work, before it is sent again."""
+TICK_S: Final = 0.1
+"""How often time alone may make a command due."""
 
 # -- jobs -------------------------------------------------------------------
 JOB_TASKS: Final = 1_000_000
@@ -130,6 +150,14 @@ INLINE_OUTPUT_BYTES: Final = 64 * 1024
 """Larger outputs go to the blob store."""
 INBOX_MESSAGES: Final = 1024
 """Messages waiting for one actor."""
+SEEN_ATTEMPTS: Final = 32_768
+"""Attempts that a node surely knows again when they are repeated; a forgotten repeat is run in vain, no more."""
+NODE_PREFETCH: Final = 2
+"""Attempts beyond its slots whose input a node fetches or whose output it stores while others compute."""
+MODELS_LOADED: Final = 8
+"""Models that a node keeps loaded; the one unused for longest goes first."""
+READINGS_QUEUED: Final = 4
+"""Readings waiting to be published; the oldest is dropped."""
 
 # -- blobs and models ---------------------------------------------------------
 CHUNK_BYTES: Final = 512 * 1024

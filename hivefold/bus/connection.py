@@ -84,6 +84,7 @@ async def _connect_once(
         await link.abandon()
         raise _explained(error, settings) from None
     watch.starting = False
+    link.announce_up(again=False)
     _log.info("broker.connected", server=_address(link), client=settings.client_name)
     return link
 
@@ -135,7 +136,7 @@ class _Watch:
     async def reconnected(self) -> None:
         self._said = ""
         self._log.info("broker.reconnected", server=_address(self._link))
-        self._link.announce_reconnect()
+        self._link.announce_up(again=True)
         if self._on_reconnect is not None:
             self._on_reconnect()
 

@@ -4,34 +4,158 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from hivefold.bus import frames
+from hivefold.bus.parser import FrameParser
+from hivefold.errors import BrokerUnavailableError
+
+Handler = Callable[[bytes, bytes, bytes, bytes | None], None]
+"""Called with subject, reply, data, header block. MUST return at once and not raise."""
+
+_NO_RESPONDERS: Final = 503
+
+
+class Reply(NamedTuple):
+    """The answer to a request: its data and header block."""
+
+    data: bytes
+    headers: bytes | None
+
+
+class NoRespondersError(BrokerUnavailableError):
+    """Nobody serves the subject: the stream or the consumer is missing, or JetStream is off."""
 
 
 class Link(Client):
-    """nats-py's client, corrected where it would end a daemon's connection.
+    """nats-py's client, corrected where it would end a daemon's connection, with a short way in and out.
 
-    Closes for good only when told to; tells any number of listeners of a reconnect.
+    It closes for good only when told to. `listen` and `ask` skip nats-py's queue and task per
+    subscription: they carry the hot paths.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._up = asyncio.Event()
         self._reconnect_listeners: list[Callable[[], None]] = []
+        self._handlers: dict[int, Handler] = {}
+        self._ps = FrameParser(self, self._handlers)
+        self._listening: dict[int, Subscription] = {}
+        self._replies: dict[bytes, asyncio.Future[Reply]] = {}
+        self._reply_prefix = b""
+        self._asked = 0
+
+    # -- the connection ---------------------------------------------------------
 
     def on_reconnect(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls `listener` after each reconnect until the returned function is called."""
         self._reconnect_listeners.append(listener)
         return lambda: self._reconnect_listeners.remove(listener)
 
-    def announce_reconnect(self) -> None:
-        """Tells the listeners that the connection is up again."""
-        for listener in tuple(self._reconnect_listeners):
-            listener()
+    def announce_up(self, *, again: bool) -> None:
+        """Tells those who wait, and after a reconnect the listeners, that the connection is up."""
+        self._up.set()
+        if again:
+            for listener in tuple(self._reconnect_listeners):
+                listener()
+
+    def announce_down(self) -> None:
+        """Ends the requests in flight: their answers will not come."""
+        self._up.clear()
+        for waiting in self._replies.values():
+            if not waiting.done():
+                waiting.set_exception(BrokerUnavailableError("the NATS connection was lost; wait for the reconnect"))
+
+    async def until_up(self) -> None:
+        """Waits until the connection is up. Raises BrokerUnavailableError once it is closed."""
+        while not self.is_connected:
+            self._require_open()
+            await self._up.wait()
+
+    async def close(self) -> None:
+        """Ends the connection; whoever waits is told."""
+        await super().close()
+        self.announce_down()
+        self._up.set()
 
     async def abandon(self) -> None:
         """Lets go of a connection that never came up; no callback is called."""
+        self._error_cb = _ignore
         await self._close(Client.CLOSED, do_cbs=False)
+
+    # -- in and out -------------------------------------------------------------
+
+    async def listen(self, subject: str, handler: Handler) -> int:
+        """Calls `handler` for each message on `subject`, across reconnects. Returns a number for unlisten."""
+        number = self._sid + 1
+        self._handlers[number] = handler
+        self._listening[number] = await self.subscribe(subject)
+        return number
+
+    async def unlisten(self, number: int) -> None:
+        """Ends listening; the handler is not called again. Idempotent."""
+        self._handlers.pop(number, None)
+        subscription = self._listening.pop(number, None)
+        if subscription is not None and not self.is_closed:
+            await subscription.unsubscribe()
+
+    def write(self, command: bytes) -> None:
+        """Sends protocol commands now. Raises BrokerUnavailableError while disconnected: nothing is kept for later."""
+        self._require_open()
+        if not self.is_connected or self._transport is None:
+            raise BrokerUnavailableError("the NATS connection is down; wait for the reconnect")
+        if self._pending:
+            # What nats-py still holds comes first: order is kept.
+            self._transport.writelines(self._pending)
+            self._pending_data_size = 0
+            self._pending = []
+        self._transport.write(command)
+
+    async def ask(
+        self, subject: str, data: bytes = b"", *, headers: bytes = b"", before: bytes = b"", timeout_s: float
+    ) -> Reply:
+        """Sends `before` (whole commands), then a request, and waits for its answer.
+
+        Raises NoRespondersError, or BrokerUnavailableError when the answer does not come: whether
+        the request took place is then unknown.
+        """
+        if not self._reply_prefix:
+            prefix = self.new_inbox()
+            self._reply_prefix = prefix.encode() + b"."
+            await self.listen(f"{prefix}.*", self._answered)
+        self._asked += 1
+        token = b"%d" % self._asked
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._replies[token] = reply
+        command = frames.publish(frames.subject_bytes(subject), data, reply=self._reply_prefix + token, headers=headers)
+        try:
+            self.write(before + command if before else command)
+            async with asyncio.timeout(timeout_s):
+                answer = await reply
+        except TimeoutError:
+            raise BrokerUnavailableError(
+                f"NATS did not answer on {subject} within {timeout_s:g} s; check its load and this user's permissions"
+            ) from None
+        finally:
+            del self._replies[token]
+        if not answer.data and frames.status_of(answer.headers)[0] == _NO_RESPONDERS:
+            raise NoRespondersError(f"nothing serves {subject}: start nats-server with JetStream (-js)")
+        return answer
+
+    def _answered(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        waiting = self._replies.get(subject[len(self._reply_prefix) :])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(Reply(data, headers))
+
+    def _require_open(self) -> None:
+        if self.is_closed:
+            raise BrokerUnavailableError("the NATS connection is closed; connect anew")
+
+    # -- nats-py's insides ------------------------------------------------------
 
     async def _process_err(self, err_msg: str) -> None:
         # nats-py closes for good on any error but a stale connection or a permission; a daemon comes back.
@@ -42,6 +166,11 @@ class Link(Client):
         await self._error_cb(error)
         await self._process_op_err(error)
 
+    async def _process_op_err(self, e: Exception) -> None:
+        if not self.is_closed:
+            self.announce_down()
+        await super()._process_op_err(e)
+
     async def _process_pong(self) -> None:
         # A pong whose flush timed out would end nats-py's read loop with InvalidStateError.
         self._pings_outstanding = 0
@@ -50,3 +179,7 @@ class Link(Client):
             self._pongs_received += 1
             if not pong.done():
                 pong.set_result(True)
+
+
+async def _ignore(_error: Exception) -> None:
+    """Nobody listens any more."""

@@ -1,0 +1,66 @@
+"""Atomic batches: many messages stored with one answer and one fsync, all or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from hivefold.bus import api, frames
+from hivefold.bus.link import Link
+from hivefold.errors import LimitExceededError
+from hivefold.limits import BATCH_BYTES, BROKER_ANSWER_S, BROKER_MESSAGE_BYTES
+
+_HEADER_ROOM: Final = 8 * 1024
+
+
+class Outgoing(NamedTuple):
+    """A message to store. `header_lines` are whole lines, each with its line break."""
+
+    subject: str
+    data: bytes
+    header_lines: bytes = b""
+
+
+async def store_batch(link: Link, messages: Sequence[Outgoing]) -> None:
+    """Stores all or none, in order. Raises ApiError (nothing stored) or BrokerUnavailableError (unknown)."""
+    *earlier, last = messages
+    if not earlier:
+        headers = b"NATS/1.0\r\n%b\r\n" % last.header_lines if last.header_lines else b""
+        await api.store(link, last.subject, last.data, headers=headers, timeout_s=BROKER_ANSWER_S)
+        return
+    batch = link.new_inbox().rpartition(".")[2].encode()
+    template = b"NATS/1.0\r\nNats-Batch-Id: " + batch + b"\r\nNats-Batch-Sequence: %d\r\n%b%b\r\n"
+    before = b"".join(
+        [
+            frames.publish(
+                frames.subject_bytes(message.subject),
+                message.data,
+                headers=template % (number, b"", message.header_lines),
+            )
+            for number, message in enumerate(earlier, 1)
+        ]
+    )
+    headers = template % (len(messages), b"Nats-Batch-Commit: 1\r\n", last.header_lines)
+    await api.store(link, last.subject, last.data, headers=headers, before=before, timeout_s=BROKER_ANSWER_S)
+
+
+def split(messages: Sequence[Outgoing], most: int) -> Iterator[list[Outgoing]]:
+    """Cuts into batches of at most `most` messages and BATCH_BYTES.
+
+    Raises LimitExceededError for a message that no server takes.
+    """
+    batch: list[Outgoing] = []
+    size = 0
+    for message in messages:
+        length = len(message.data)
+        if length > BROKER_MESSAGE_BYTES - _HEADER_ROOM:
+            raise LimitExceededError(
+                f"the message for {message.subject} has {length} bytes; store the content as a blob and send its digest"
+            )
+        if batch and (len(batch) == most or size + length > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += length
+    if batch:
+        yield batch

@@ -1,0 +1,189 @@
+"""Outcomes over the stream HF_RESULTS: each subject holds one, the first; the coordinator reads in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import structlog
+
+from hivefold.bus import api, frames, streams
+from hivefold.bus.batch import Outgoing, split, store_batch
+from hivefold.bus.link import Link
+from hivefold.bus.port import ResultMessage
+from hivefold.bus.pull import Pulled, Puller
+from hivefold.errors import BrokerUnavailableError
+from hivefold.limits import (
+    RESULTS_ACK_WAIT_S,
+    RESULTS_BATCH,
+    RESULTS_IN_FLIGHT,
+    RESULTS_UNACKNOWLEDGED,
+)
+
+_log = structlog.get_logger(__name__)
+_NANOSECONDS: Final = 1_000_000_000
+_FIRST_ONLY: Final = f"{api.EXPECT_NEW}: 0\r\n".encode()
+
+
+class NatsResultSender:
+    """hivefold.bus.port.ResultSender."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._slots = asyncio.Semaphore(RESULTS_IN_FLIGHT)
+
+    async def send(self, outcomes: Sequence[tuple[str, bytes]]) -> None:
+        """Stores the outcomes durably; keeps trying while the broker is away.
+
+        Raises LimitExceededError for an outcome that is too large (nothing is stored then),
+        BrokerUnavailableError once the connection is closed.
+        """
+        messages = [Outgoing(subject, data, _FIRST_ONLY) for subject, data in outcomes]
+        batches = list(split(messages, RESULTS_BATCH))
+        if len(batches) == 1:
+            await self._keep_storing(batches[0])
+            return
+        async with asyncio.TaskGroup() as group:
+            for batch in batches:
+                group.create_task(self._keep_storing(batch))
+
+    async def _keep_storing(self, batch: Sequence[Outgoing]) -> None:
+        async with self._slots:
+            async for wait_s in api.waits(self._link):
+                try:
+                    if await self._stored(batch):
+                        return
+                except (api.ApiError, BrokerUnavailableError) as error:
+                    _log.warning("results.retry", outcomes=len(batch), error=error.message)
+                await asyncio.sleep(wait_s)
+
+    async def _stored(self, batch: Sequence[Outgoing]) -> bool:
+        """Whether every subject of the batch now holds an outcome."""
+        try:
+            await store_batch(self._link, batch)
+        except api.ApiError as error:
+            if error.code != api.WRONG_LAST:
+                raise
+            if len(batch) == 1:
+                return True
+        else:
+            return True
+        # A subject has its outcome already; a broker that has the others takes or refuses each alone.
+        answers = await asyncio.gather(*(self._stored([message]) for message in batch), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return True
+
+
+class NatsResultReceiver:
+    """hivefold.bus.port.ResultReceiver: exactly in order, nothing left out.
+
+    The consumer counts its deliveries. A gap in that count, a reconnect or a lost consumer starts a
+    new consumer after the last acknowledged result; what was handed over already is passed over.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._puller = Puller(link, streams.RESULTS, streams.COORDINATOR, rebind=self._make_consumer)
+        self._expected = 1
+        self._handed_over = 0
+        self._acknowledged = -1
+        """Position up to which all is recorded; -1 until the broker has told."""
+        self._unacknowledged: deque[tuple[int, bytes]] = deque()
+
+    async def batches(self) -> AsyncIterator[Sequence[ResultMessage]]:
+        """Yields what has come since, in order, until close()."""
+        while arrived := await self._puller.take():
+            if fresh := self._in_order(arrived):
+                yield fresh
+
+    async def acknowledge(self, up_to_sequence: int) -> None:
+        """Everything up to this position is recorded: it will not come again."""
+        self._acknowledged = max(self._acknowledged, up_to_sequence)
+        reply = b""
+        while self._unacknowledged and self._unacknowledged[0][0] <= up_to_sequence:
+            reply = self._unacknowledged.popleft()[1]
+        if reply:
+            self._write_ack(reply)
+
+    async def get(self, sequence: int) -> ResultMessage:
+        """The outcome stored at a position. Raises NotFoundError, BrokerUnavailableError."""
+        message = await api.message_at(self._link, streams.RESULTS, {"seq": sequence})
+        return ResultMessage(message.sequence, message.subject, message.data)
+
+    async def purge_job(self, job_id: str) -> None:
+        """Drops the stored outcomes of a job. Raises BrokerUnavailableError."""
+        await api.call(self._link, f"STREAM.PURGE.{streams.RESULTS}", {"filter": f"results.*.{job_id}.>"})
+
+    async def close(self) -> None:
+        """Ends batches()."""
+        await self._puller.close()
+
+    def _in_order(self, arrived: Sequence[Pulled]) -> list[ResultMessage]:
+        fresh: list[ResultMessage] = []
+        for message in arrived:
+            stream_sequence, count = _positions(message.reply)
+            if count != self._expected:
+                _log.warning("results.gap", expected=self._expected, found=count)
+                self._puller.unbind()
+                break
+            self._expected += 1
+            self._unacknowledged.append((stream_sequence, message.reply))
+            if stream_sequence > self._handed_over:
+                self._handed_over = stream_sequence
+                fresh.append(ResultMessage(stream_sequence, message.subject.decode(), message.data))
+        return fresh
+
+    async def _make_consumer(self) -> None:
+        """Makes the consumer begin after the last acknowledged result.
+
+        JetStream hands out again what an earlier process had received only after the ack wait, and
+        then out of order. A crash between the two calls makes all stored results come again, which
+        is harmless: the core knows their attempts.
+        """
+        name = f"{streams.RESULTS}.{streams.COORDINATOR}"
+        if self._acknowledged < 0:
+            self._acknowledged = await self._recorded_position(name)
+        try:
+            await api.call(self._link, f"CONSUMER.DELETE.{name}")
+        except api.ApiError as error:
+            if error.code != api.CONSUMER_MISSING:
+                raise
+        config = {
+            "durable_name": streams.COORDINATOR,
+            "ack_policy": "all",
+            "ack_wait": RESULTS_ACK_WAIT_S * _NANOSECONDS,
+            "max_ack_pending": RESULTS_UNACKNOWLEDGED,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._acknowledged + 1,
+        }
+        body = {"stream_name": streams.RESULTS, "config": config}
+        await api.call(self._link, f"CONSUMER.DURABLE.CREATE.{name}", body)
+        self._expected = 1
+        self._unacknowledged.clear()
+
+    async def _recorded_position(self, name: str) -> int:
+        try:
+            info = await api.call(self._link, f"CONSUMER.INFO.{name}")
+        except api.ApiError as error:
+            if error.code != api.CONSUMER_MISSING:
+                raise
+            return 0
+        return int(info["ack_floor"]["stream_seq"])
+
+    def _write_ack(self, reply: bytes) -> None:
+        try:
+            self._link.write(frames.publish(reply, b"+ACK"))
+        except BrokerUnavailableError:
+            # The reconnect starts a consumer after what is acknowledged.
+            return
+
+
+def _positions(reply: bytes) -> tuple[int, int]:
+    """Stream sequence and delivery count out of an acknowledgement subject, with or without a domain."""
+    parts = reply.split(b".")
+    first = 5 if len(parts) == 9 else 7
+    return int(parts[first]), int(parts[first + 1])
