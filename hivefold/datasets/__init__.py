@@ -1,0 +1,8 @@
+"""Data sets in files, read with bounded memory, and output files, written as streams."""
+
+from __future__ import annotations
+
+from hivefold.datasets.opening import open_data_set
+from hivefold.datasets.source import DataSetSource
+
+__all__ = ["DataSetSource", "open_data_set"]

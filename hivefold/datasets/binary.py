@@ -1,0 +1,105 @@
+"""Rows that lie in a file or an archive member as plain bytes."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Protocol
+
+from hivefold.datasets.data_types import description, item_bytes
+from hivefold.errors import DataRefusedError, Reason
+from hivefold.limits import STREAM_PIECE_BYTES
+
+
+class Opening(Protocol):
+    """Opens the bytes of an array, its header included."""
+
+    def __call__(self) -> AbstractContextManager[IO[bytes]]:
+        """A stream at the start of the array's file. Raises OSError, zipfile.BadZipFile."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryRows:
+    """The elements of one array, as stored, as little-endian, or as another type."""
+
+    path: Path
+    opening: Opening
+    offset_bytes: int
+    size_bytes: int
+    stored_type: str
+    big_endian: bool
+    data_type: str
+
+    def converted(self, data_type: str, *, lossy: bool) -> BinaryRows:
+        """The same elements as another type. Raises DataRefusedError where that is not allowed."""
+        import numpy as np
+
+        stored, wanted = np.dtype(description(self.stored_type)), np.dtype(description(data_type))
+        if np.can_cast(stored, wanted, "safe") or (lossy and np.can_cast(stored, wanted, "same_kind")):
+            return replace(self, data_type=data_type)
+        possible = np.can_cast(stored, wanted, "same_kind")
+        way = "allow rounding (--cast)" if possible else "choose what the numbers should become"
+        raise DataRefusedError(
+            f"{self.path.name} holds {self.stored_type}, and {data_type}, which is needed, cannot hold all its values. "
+            f"Either {way}, or save the array with .astype({wanted.name!r}).",
+            reason=Reason.DATA_TYPE_MISMATCH,
+            metadata={"data_type": self.stored_type, "needed": data_type},
+        )
+
+    def blocks(self) -> Iterator[bytes]:
+        """The elements in order. Raises DataRefusedError when the file cannot be read to the end."""
+        plain = self.data_type == self.stored_type and not self.big_endian
+        left = self.size_bytes
+        # Blocks of the wanted type get the size of a piece.
+        step = max(STREAM_PIECE_BYTES // item_bytes(self.data_type), 1) * item_bytes(self.stored_type)
+        try:
+            with self.opening() as file:
+                file.seek(self.offset_bytes)
+                while left:
+                    block = file.read(min(step, left))
+                    if not block:
+                        return
+                    block += self._rest_of_element(file, len(block))
+                    left -= len(block)
+                    yield block if plain else self._convert(block)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataRefusedError(
+                f"{self.path.name} cannot be read to its end: {error}. Check the file, or save it again.",
+                metadata={"path": str(self.path)},
+            ) from error
+
+    def _rest_of_element(self, file: IO[bytes], size: int) -> bytes:
+        """A decompressor may stop inside an element."""
+        rest = b""
+        while missing := -(size + len(rest)) % item_bytes(self.stored_type):
+            more = file.read(missing)
+            if not more:
+                raise EOFError("it ends inside an element")
+            rest += more
+        return rest
+
+    def _convert(self, block: bytes) -> bytes:
+        import numpy as np
+
+        stored = np.frombuffer(block, description(self.stored_type).replace("<", ">" if self.big_endian else "<"))
+        wanted = np.dtype(description(self.data_type))
+        try:
+            with np.errstate(over="raise"):
+                result = stored.astype(wanted, casting="same_kind")
+        except FloatingPointError:
+            raise self._out_of_range() from None
+        if wanted.kind in "iu" and not np.array_equal(result, stored):
+            raise self._out_of_range()
+        return result.tobytes()
+
+    def _out_of_range(self) -> DataRefusedError:
+        return DataRefusedError(
+            f"{self.path.name} holds a value outside the range of {self.data_type}. Scale or clip the values first.",
+            reason=Reason.DATA_TYPE_MISMATCH,
+            metadata={"data_type": self.stored_type, "needed": self.data_type},
+        )
