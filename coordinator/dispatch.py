@@ -1,0 +1,155 @@
+"""Performs what the plan owes nodes: work, and word that a job's attempts are to be given up.
+
+Actions are performed in the order of the records that caused them. When anything was or may have been
+lost (a send failed, the broker came back, a node says that it has nothing), the whole plan is performed
+again: attempts carry their number and term, so repeats are harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import structlog
+
+from coordinator.core.events import JobCancelled, JobFailed, JobSucceeded
+from coordinator.core.model import InferSpec, Job, JobState
+from coordinator.core.plan import SendCancel, SendWork, follow_up, owed_work, plan
+from coordinator.followers import Committed
+from coordinator.wire.times import timestamp
+from coordinator.wire.values import job_spec_to_proto, model_to_proto
+from coordinator.writer import Writer
+from hivefold import limits, observe
+from hivefold.bus.port import Message, ResultReceiver, Signals, WorkSender
+from hivefold.clock import Clock
+from hivefold.errors import UnavailableError
+from hivefold.ids import JobId, NodeId
+from hivefold.v1 import work_pb2
+
+_log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """Carries actions from commits to nodes."""
+
+    def __init__(
+        self, writer: Writer, sender: WorkSender, signals: Signals, results: ResultReceiver, clock: Clock
+    ) -> None:
+        self._writer = writer
+        self._sender = sender
+        self._signals = signals
+        self._results = results
+        self._clock = clock
+        self._queue: deque[SendWork | SendCancel | JobId] = deque()
+        self._resync = True
+        self._wake = asyncio.Event()
+        self._wake.set()
+        writer.on_commit(self._on_commit)
+        signals.on_reconnect(self.resync)
+
+    def resync(self) -> None:
+        """Performs the whole plan again, soon."""
+        self._resync = True
+        self._wake.set()
+
+    def resend(self, node_id: NodeId) -> None:
+        """Sends a node again all that it is owed."""
+        state = self._writer.state
+        for job_id in state.open_jobs:
+            self._queue.extend(owed_work(state.jobs[job_id], node_id))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Performs actions until it is cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._perform_waiting()
+            except UnavailableError as error:
+                _log.warning("work not sent, trying again", reason=error.reason, error=str(error))
+                await asyncio.sleep(limits.RESEND_DELAY_S)
+                self.resync()
+
+    def _on_commit(self, commits: Sequence[Committed]) -> None:
+        for committed in commits:
+            work, cancels = follow_up(committed.events, committed.state)
+            self._queue.extend(work)
+            self._queue.extend(cancels)
+            for event in committed.events:
+                match event:
+                    case JobSucceeded(job_id) | JobFailed(job_id) | JobCancelled(job_id):
+                        if not _has_output(committed.state.jobs[job_id]):
+                            self._queue.append(job_id)
+                    case _:
+                        pass
+        if len(self._queue) > limits.DISPATCH_QUEUE:
+            self._queue.clear()
+            self._resync = True
+        if self._queue or self._resync:
+            self._wake.set()
+
+    async def _perform_waiting(self) -> None:
+        if self._resync:
+            self._resync = False
+            await self._perform_plan()
+        while self._queue:
+            actions = [self._queue.popleft() for _ in range(min(len(self._queue), limits.DISPATCH_WINDOW))]
+            await asyncio.gather(*(self._perform(action) for action in actions))
+
+    async def _perform_plan(self) -> None:
+        state = self._writer.state
+        for node_id, node in state.nodes.items():
+            if node.state.gone:
+                await self._sender.forget(node_id)
+            else:
+                await self._sender.prepare(node_id)
+        owed = plan(state, self._clock.now_us())
+        for action in (*owed.work, *owed.cancels):
+            await self._perform(action)
+
+    async def _perform(self, action: SendWork | SendCancel | JobId) -> None:
+        match action:
+            case SendWork():
+                await self._send_work(action)
+            case SendCancel(node_id, job_id):
+                cancel = work_pb2.CancelWork(term=self._writer.state.term, job_id=job_id)
+                await self._signals.publish(Message(f"control.{node_id}", cancel.SerializeToString()))
+            case _:
+                await self._results.purge_job(action)
+
+    async def _send_work(self, action: SendWork) -> None:
+        """Sends the attempts that are still current."""
+        state = self._writer.state
+        job = state.jobs[action.job_id]
+        batch = work_pb2.WorkBatch(
+            term=state.term,
+            node_id=action.node_id,
+            boot_id=action.boot_id,
+            job_id=job.job_id,
+            spec=job_spec_to_proto(job.spec),
+            model=model_to_proto(job.model) if job.model else None,
+            deadline_time=timestamp(job.deadline_time_us),
+        )
+        for task, number in zip(action.tasks, action.attempts, strict=True):
+            attempt = job.running.get(task)
+            if attempt is None or attempt.number != number or attempt.node_id != action.node_id:
+                continue
+            item = batch.items.add(task=task, attempt=number)
+            if isinstance(job.spec.kind, InferSpec):
+                rows = job.rows[task]
+                item.spec.infer.first_row, item.spec.infer.row_count = rows
+            else:
+                item.spec.probe.SetInParent()
+        if not batch.items:
+            return
+        attributes = {"hivefold.job.id": job.job_id, "hivefold.node.id": action.node_id}
+        with observe.span("send work", kind="producer", parent=job.traceparent, attributes=attributes) as span:
+            batch.traceparent = span.traceparent or job.traceparent
+            headers = {"traceparent": batch.traceparent} if batch.traceparent else None
+            await self._sender.send(action.node_id, batch.SerializeToString(), headers)
+
+
+def _has_output(job: Job) -> bool:
+    return job.state is JobState.SUCCEEDED and isinstance(job.spec.kind, InferSpec)

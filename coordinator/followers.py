@@ -1,0 +1,93 @@
+"""What the writer committed, handed to those who follow: watchers, the feed, dispatch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.core.commands import Command
+from coordinator.core.events import Event
+from coordinator.core.model import State
+from hivefold import limits
+from hivefold.errors import UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One durable record and the state after it."""
+
+    sequence: int
+    term: int
+    time_us: int
+    cause: Command
+    events: tuple[Event, ...]
+    traceparent: str
+    state: State
+
+
+class FollowerLaggedError(UnavailableError):
+    """The follower fell behind more than FOLLOWER_QUEUE records; read the log from its last position."""
+
+
+class Follower:
+    """An ordered, gapless run of commits from the moment it was made."""
+
+    def __init__(self, followers: set[Follower]) -> None:
+        self._followers = followers
+        self._queue: asyncio.Queue[Committed | None] = asyncio.Queue(limits.FOLLOWER_QUEUE + 1)
+        self._lagged = False
+
+    def offer(self, committed: Committed) -> None:
+        """Hands over one commit; called by the writer."""
+        if self._lagged:
+            return
+        if self._queue.qsize() >= limits.FOLLOWER_QUEUE:
+            self._lagged = True
+            self._queue.put_nowait(None)
+            return
+        self._queue.put_nowait(committed)
+
+    def end(self) -> None:
+        """No more commits will come: the writer has stopped."""
+        if not self._lagged:
+            self._lagged = True
+            self._queue.put_nowait(None)
+
+    def __aiter__(self) -> Follower:
+        return self
+
+    async def __anext__(self) -> Committed:
+        committed = await self._queue.get()
+        if committed is None:
+            self.close()
+            raise FollowerLaggedError("the follower fell behind or the writer stopped; read the log instead")
+        return committed
+
+    def close(self) -> None:
+        """Stops following."""
+        self._followers.discard(self)
+
+
+class Followers:
+    """All followers of one writer."""
+
+    def __init__(self) -> None:
+        self._all: set[Follower] = set()
+
+    def follow(self) -> Follower:
+        """A new follower of what is committed from now on."""
+        follower = Follower(self._all)
+        self._all.add(follower)
+        return follower
+
+    def offer(self, commits: Sequence[Committed]) -> None:
+        """Hands commits to every follower."""
+        for follower in tuple(self._all):
+            for committed in commits:
+                follower.offer(committed)
+
+    def end(self) -> None:
+        """Ends every follower."""
+        for follower in tuple(self._all):
+            follower.end()

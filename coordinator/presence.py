@@ -1,0 +1,224 @@
+"""Hears heartbeats, lets nodes join and leave, notices silence, and sends the coordinator's own pulse."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from coordinator.core.commands import JoinNode, LeaveNode, ObserveNode, ReportSilence
+from coordinator.core.decide_nodes import is_material
+from coordinator.core.model import Node, NodeState, Rejected
+from coordinator.dispatch import Dispatcher
+from coordinator.wire.values import node_spec_from_proto
+from coordinator.writer import Writer
+from hivefold import limits
+from hivefold.bus.port import Message, Signals, WorkSender
+from hivefold.clock import Clock
+from hivefold.errors import NotLeaderError, UnavailableError
+from hivefold.ids import Digest, NodeId
+from hivefold.v1 import telemetry_pb2, work_pb2
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What was last heard of a node."""
+
+    heard_ms: int
+    time_us: int
+    beat: work_pb2.Heartbeat | None = None
+    idle_beats: int = 0
+    idle_sequence: int = 0
+    reading: telemetry_pb2.Reading | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceSettings:
+    """From when on silence counts, in milliseconds, and what the pulse says."""
+
+    grpc_address: str
+    suspect_after_ms: int = limits.SUSPECT_AFTER_MS
+    lost_after_ms: int = limits.LOST_AFTER_MS
+    heartbeat_ms: int = limits.HEARTBEAT_MS
+
+
+@dataclass(slots=True)
+class Presence:
+    """Who is there. Silence is measured on this coordinator's monotonic clock, and never while it was deaf itself."""
+
+    writer: Writer
+    signals: Signals
+    sender: WorkSender
+    dispatcher: Dispatcher
+    clock: Clock
+    settings: PresenceSettings
+    _heard: dict[NodeId, _Heard] = field(default_factory=dict)
+    _dirty: set[NodeId] = field(default_factory=set)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def heard_time_us(self, node_id: NodeId) -> int:
+        """When the node's last heartbeat came (Unix microseconds); 0 if none did."""
+        heard = self._heard.get(node_id)
+        return heard.time_us if heard else 0
+
+    def reading(self, node_id: NodeId) -> telemetry_pb2.Reading | None:
+        """The node's latest reading, if one came."""
+        heard = self._heard.get(node_id)
+        return heard.reading if heard else None
+
+    async def run(self) -> None:
+        """Listens and watches until it is cancelled. Raises NotLeaderError."""
+        await self.signals.subscribe("heartbeat.*", self._on_heartbeat)
+        await self.signals.subscribe("telemetry.*", self._on_reading)
+        self.signals.on_reconnect(self._forgive)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            group.create_task(self._attend())
+
+    def _on_heartbeat(self, message: Message) -> None:
+        beat = work_pb2.Heartbeat()
+        try:
+            beat.ParseFromString(message.data)
+        except DecodeError:
+            return
+        node_id = NodeId(message.subject.partition(".")[2])
+        if beat.spec.node_id != node_id:
+            return
+        heard = self._heard.setdefault(node_id, _Heard(0, 0))
+        heard.heard_ms, heard.time_us, heard.beat = self.clock.monotonic_ms(), self.clock.now_us(), beat
+        self._dirty.add(node_id)
+        self._wake.set()
+
+    def _on_reading(self, message: Message) -> None:
+        heard = self._heard.get(NodeId(message.subject.partition(".")[2]))
+        if heard is None:
+            return
+        reading = telemetry_pb2.Reading()
+        try:
+            reading.ParseFromString(message.data)
+        except DecodeError:
+            return
+        heard.reading = reading
+
+    async def _attend(self) -> None:
+        """Turns heartbeats into commands where they say something new."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._dirty:
+                node_id = self._dirty.pop()
+                try:
+                    await self._attend_node(node_id, self._heard[node_id])
+                except NotLeaderError:
+                    raise
+                except UnavailableError as error:
+                    _log.warning("heartbeat not recorded", node=node_id, reason=error.reason, error=str(error))
+
+    async def _attend_node(self, node_id: NodeId, heard: _Heard) -> None:
+        beat = heard.beat
+        if beat is None:
+            return
+        node = self.writer.state.nodes.get(node_id)
+        if node is None or node.state.gone or node.spec.boot_id != beat.spec.boot_id:
+            if not beat.leaving:
+                await self._join(node_id, beat)
+            return
+        if beat.leaving:
+            await self._leave(node, beat)
+            return
+        if node.state is NodeState.SUSPECTED:
+            await self.writer.execute(self._silence(node, 0))
+        observation = ObserveNode(
+            node_id,
+            node.spec.boot_id,
+            tuple(Digest(digest) for digest in beat.loaded_models),
+            beat.memory_available_bytes,
+            round(beat.cpu_utilization_ratio * 100),
+        )
+        if is_material(node, observation, self.clock.now_us()):
+            await self.writer.execute(observation)
+        self._check_owed(node, heard, beat)
+
+    async def _join(self, node_id: NodeId, beat: work_pb2.Heartbeat) -> None:
+        await self.sender.prepare(node_id)
+        answer = await self.writer.execute(JoinNode(node_spec_from_proto(beat.spec)))
+        if isinstance(answer, Rejected):
+            _log.error("node refused", node=node_id, reason=answer.reason, message=answer.message)
+        elif answer.sequence:
+            _log.info("node joined", node=node_id, boot=beat.spec.boot_id, slots=beat.spec.slot_count)
+
+    async def _leave(self, node: Node, beat: work_pb2.Heartbeat) -> None:
+        gone = beat.attempts_outstanding == 0
+        if gone or node.state is not NodeState.LEAVING:
+            await self.writer.execute(LeaveNode(node.spec.node_id, node.spec.boot_id, gone))
+            if gone:
+                _log.info("node left", node=node.spec.node_id)
+
+    def _check_owed(self, node: Node, heard: _Heard, beat: work_pb2.Heartbeat) -> None:
+        """A node that says it has nothing while it is owed work has lost a message: send again."""
+        if beat.attempts_outstanding or not node.outstanding or node.sequence != heard.idle_sequence:
+            heard.idle_beats, heard.idle_sequence = 0, node.sequence
+            return
+        heard.idle_beats += 1
+        if heard.idle_beats >= limits.IDLE_BEATS_BEFORE_RESEND:
+            heard.idle_beats = 0
+            _log.warning("node is idle and owed work: sending again", node=node.spec.node_id, owed=node.outstanding)
+            self.dispatcher.resend(node.spec.node_id)
+
+    async def _watch(self) -> None:
+        """Sends the pulse and looks for silence. A late look means that this process was deaf: nobody is blamed."""
+        interval_ms = self.settings.heartbeat_ms
+        self._forgive()
+        looked_ms = self.clock.monotonic_ms()
+        while True:
+            await asyncio.sleep(interval_ms / 1000)
+            now_ms = self.clock.monotonic_ms()
+            if now_ms - looked_ms > 2 * interval_ms or not self.signals.connected:
+                self._forgive()
+            looked_ms = now_ms
+            await self._pulse()
+            try:
+                await self._look(now_ms)
+            except NotLeaderError:
+                raise
+            except UnavailableError as error:
+                _log.warning("silence not recorded", reason=error.reason, error=str(error))
+
+    async def _look(self, now_ms: int) -> None:
+        for node_id, node in self.writer.state.nodes.items():
+            if node.state.gone:
+                continue
+            heard = self._heard.setdefault(node_id, _Heard(now_ms, 0))
+            silent_ms = now_ms - heard.heard_ms
+            lost = silent_ms >= self.settings.lost_after_ms
+            if lost or (silent_ms >= self.settings.suspect_after_ms and node.state is NodeState.ONLINE):
+                _log.warning("node is silent", node=node_id, silent_ms=silent_ms, lost=lost)
+                await self.writer.execute(self._silence(node, silent_ms))
+                if lost:
+                    await self.sender.forget(node_id)
+
+    def _silence(self, node: Node, silent_ms: int) -> ReportSilence:
+        settings = self.settings
+        return ReportSilence(
+            node.spec.node_id, node.spec.boot_id, silent_ms, settings.suspect_after_ms, settings.lost_after_ms
+        )
+
+    async def _pulse(self) -> None:
+        state = self.writer.state
+        pulse = work_pb2.Pulse(
+            term=state.term,
+            coordinator_id=state.coordinator_id,
+            grpc_address=self.settings.grpc_address,
+            sequence=state.sequence,
+        )
+        await self.signals.publish(Message("fleet.pulse", pulse.SerializeToString()))
+
+    def _forgive(self) -> None:
+        """Starts every silence anew."""
+        now_ms = self.clock.monotonic_ms()
+        for node_id in self.writer.state.nodes:
+            self._heard.setdefault(node_id, _Heard(now_ms, 0)).heard_ms = now_ms

@@ -1,0 +1,274 @@
+"""The single writer: decide, append, evolve, and only then answer and act.
+
+Group commit: what waited while the last batch was in flight is decided together, each decision upon the
+tentative state left by those before it, and appended as one atomic batch. A batch that fails is dropped
+with its tentative state. Timer commands that are due (placement, deadlines) join the same batch, so a job
+is accepted and placed with one fsync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import structlog
+
+from coordinator.core.commands import Command, CommandBody, PlaceTasks, StartTerm
+from coordinator.core.decide import decide
+from coordinator.core.events import Event
+from coordinator.core.model import Rejected, State
+from coordinator.core.plan import due
+from coordinator.followers import Committed, Follower, Followers
+from coordinator.replay import Replayed
+from coordinator.wire.records import NewRecord, record_hash
+from hivefold import limits, observe
+from hivefold.clock import Clock
+from hivefold.entropy import Entropy
+from hivefold.errors import LimitExceededError, LogError, NotLeaderError, UnavailableError
+from hivefold.log.port import Entry, EventLog
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A decided command: the record's position (0 when there was nothing to record), its events, the state."""
+
+    sequence: int
+    events: tuple[Event, ...]
+    state: State
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A command that waits for the writer."""
+
+    body: CommandBody
+    traceparent: str
+    answer: asyncio.Future[Accepted | Rejected]
+
+
+_Answer: TypeAlias = tuple[_Waiting, Accepted | Rejected | LimitExceededError]
+
+
+class Writer:
+    """The only one that appends. `run` MUST be running for `execute` to answer."""
+
+    def __init__(self, log: EventLog, clock: Clock, entropy: Entropy, start: Replayed) -> None:
+        self._log = log
+        self._clock = clock
+        self._entropy = entropy
+        self._state = start.state
+        self._head_hash = start.head_hash
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._followers = Followers()
+        self._acts: list[Callable[[Sequence[Committed]], None]] = []
+        self._vain_placement = -1
+        self._stopped: Exception | None = None
+
+    @property
+    def state(self) -> State:
+        """The durable state."""
+        return self._state
+
+    @property
+    def head_hash(self) -> bytes:
+        """Hash of the last durable record."""
+        return self._head_hash
+
+    @property
+    def leading(self) -> bool:
+        """Whether this writer may still append."""
+        return self._stopped is None and self._state.term > 0
+
+    def follow(self) -> Follower:
+        """Follows what is committed from now on."""
+        return self._followers.follow()
+
+    def on_commit(self, act: Callable[[Sequence[Committed]], None]) -> None:
+        """Calls `act` with each batch after it is durable, in order. It MUST return at once."""
+        self._acts.append(act)
+
+    async def begin(self, coordinator_id: str, code_version: str) -> None:
+        """Starts a term at the head that was replayed. Raises FencedError when another was faster."""
+        batch = _Batch(self._state, self._head_hash, self._clock.now_us(), self._entropy)
+        batch.add(StartTerm(coordinator_id, code_version), "")
+        await self._append(batch, self._state.term_sequence)
+        self._commit(batch)
+
+    async def execute(self, body: CommandBody, *, traceparent: str = "") -> Accepted | Rejected:
+        """Decides one command; answers once what was decided is durable.
+
+        Raises LimitExceededError when too many commands wait, UnavailableError when the log cannot take
+        it now (nothing was recorded), NotLeaderError when this coordinator no longer leads.
+        """
+        if self._stopped is not None:
+            raise _not_leading(self._stopped)
+        if len(self._queue) >= limits.COMMAND_QUEUE:
+            raise LimitExceededError(
+                f"{limits.COMMAND_QUEUE} commands wait for the log; try again in a moment",
+                metadata={"limit": str(limits.COMMAND_QUEUE)},
+            )
+        with observe.span("record decision", parent=traceparent) as span:
+            answer: asyncio.Future[Accepted | Rejected] = asyncio.get_running_loop().create_future()
+            self._queue.append(_Waiting(body, span.traceparent or traceparent, answer))
+            self._wake.set()
+            decided = await answer
+            if isinstance(decided, Accepted):
+                span.set("hivefold.record.sequence", decided.sequence)
+            return decided
+
+    def tick(self) -> None:
+        """Looks whether time has made a command due; called a few times a second."""
+        if self._queue or due(self._state, self._clock.now_us()):
+            self._vain_placement = -1
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Writes until it is cancelled. Raises LogError when it may not go on: replay, then start anew."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while await self._write_once():
+                    pass
+        except LogError as error:
+            self._stop(error)
+            raise
+        except asyncio.CancelledError:
+            self._stop(NotLeaderError("the coordinator is stopping"))
+            raise
+
+    async def _write_once(self) -> bool:
+        """Writes one batch; whether there may be more to write at once."""
+        batch = _Batch(self._state, self._head_hash, self._clock.now_us(), self._entropy)
+        answers = self._decide_waiting(batch)
+        self._decide_due(batch)
+        try:
+            await self._append(batch, self._state.term_sequence)
+        except UnavailableError as error:
+            _fail(answers, error)
+            _log.warning("append refused", reason=error.reason, error=str(error), records=len(batch.records))
+            return bool(self._queue)
+        except LogError as error:
+            _fail(answers, _not_leading(error))
+            raise
+        self._commit(batch)
+        for waiting, answer in answers:
+            if waiting.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
+        return bool(self._queue) or batch.full or (bool(batch.records) and self._placement_due())
+
+    def _decide_waiting(self, batch: _Batch) -> list[_Answer]:
+        answers: list[_Answer] = []
+        while self._queue and not batch.full:
+            waiting = self._queue.popleft()
+            if not waiting.answer.cancelled():
+                answers.append((waiting, batch.add(waiting.body, waiting.traceparent)))
+        return answers
+
+    def _decide_due(self, batch: _Batch) -> None:
+        """Adds the timer commands that the tentative state makes due."""
+        for body in due(batch.state, batch.time_us):
+            if batch.full or (isinstance(body, PlaceTasks) and batch.state.sequence == self._vain_placement):
+                continue
+            before = batch.state.sequence
+            batch.add(body, "")
+            if isinstance(body, PlaceTasks) and batch.state.sequence == before:
+                self._vain_placement = before
+
+    def _placement_due(self) -> bool:
+        return self._state.sequence != self._vain_placement and bool(due(self._state, self._clock.now_us()))
+
+    async def _append(self, batch: _Batch, term_sequence: int) -> None:
+        if batch.records:
+            await self._log.append(
+                batch.entries, expected_sequence=self._state.sequence, term_sequence=term_sequence
+            )
+
+    def _commit(self, batch: _Batch) -> None:
+        """The batch is durable: its state is the state; now, and only now, act."""
+        if not batch.records:
+            return
+        self._state, self._head_hash = batch.state, batch.head_hash
+        for act in self._acts:
+            act(batch.records)
+        self._followers.offer(batch.records)
+
+    def _stop(self, error: Exception) -> None:
+        self._stopped = error
+        while self._queue:
+            waiting = self._queue.popleft()
+            if not waiting.answer.done():
+                waiting.answer.set_exception(_not_leading(error))
+        self._followers.end()
+
+
+class _Batch:
+    """Decisions upon a tentative state, not yet durable."""
+
+    def __init__(self, state: State, head_hash: bytes, time_us: int, entropy: Entropy) -> None:
+        # Recorded time never goes back, whatever the machine's clock does.
+        self.time_us = max(time_us, state.time_us)
+        self.state = state
+        self.head_hash = head_hash
+        self.records: list[Committed] = []
+        self.entries: list[Entry] = []
+        self._bytes = 0
+        self._entropy = entropy
+
+    @property
+    def full(self) -> bool:
+        """Whether no more fits into one atomic append."""
+        return len(self.records) >= limits.APPEND_BATCH_RECORDS - 2 or self._bytes >= limits.APPEND_BATCH_BYTES
+
+    def add(self, body: CommandBody, traceparent: str) -> Accepted | Rejected | LimitExceededError:
+        """Decides one command upon the tentative state."""
+        command = Command(self.time_us, body)
+        decision = decide(self.state, command)
+        if isinstance(decision, Rejected):
+            return decision
+        if not decision.events:
+            return Accepted(0, (), decision.state)
+        sequence = decision.state.sequence
+        record = NewRecord(
+            sequence=sequence,
+            term=decision.state.term,
+            record_id=self._entropy.draw(16),
+            command=command,
+            events=decision.events,
+            previous_hash=self.head_hash,
+            traceparent=traceparent,
+        )
+        entry = record.entry()
+        if len(entry.data) > limits.RECORD_BYTES:
+            return LimitExceededError(
+                f"the decision takes {len(entry.data)} bytes, a record at most {limits.RECORD_BYTES}: ask for less at once",
+                metadata={"limit": str(limits.RECORD_BYTES), "bytes": str(len(entry.data))},
+            )
+        self.state = decision.state
+        self.head_hash = record_hash(sequence, entry.subject, entry.data)
+        self.entries.append(entry)
+        self._bytes += len(entry.data)
+        self.records.append(
+            Committed(sequence, self.state.term, self.time_us, command, decision.events, traceparent, self.state)
+        )
+        return Accepted(sequence, decision.events, self.state)
+
+
+def _fail(answers: Sequence[_Answer], error: Exception) -> None:
+    for waiting, _ in answers:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)
+
+
+def _not_leading(error: Exception) -> NotLeaderError:
+    return error if isinstance(error, NotLeaderError) else NotLeaderError(f"this coordinator no longer leads: {error}")
