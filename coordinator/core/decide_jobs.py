@@ -23,6 +23,9 @@ def submit_job(draft: Draft, body: cmd.SubmitJob) -> Rejected | None:
     known = state.requests.get(body.request_id)
     if known is not None:
         return _repeated(state.jobs[known], body)
+    if body.job_id in state.jobs:
+        violation = FieldViolation("job_id", "belongs to another request; draw a new one")
+        return Rejected(Reason.INVALID_ARGUMENT, f"job id {body.job_id!r} is taken", violations=(violation,))
     if len(state.open_jobs) >= limits.OPEN_JOBS:
         return Rejected(
             Reason.LIMIT_EXCEEDED,
