@@ -190,9 +190,7 @@ class Writer:
 
     async def _append(self, batch: _Batch, term_sequence: int) -> None:
         if batch.records:
-            await self._log.append(
-                batch.entries, expected_sequence=self._state.sequence, term_sequence=term_sequence
-            )
+            await self._log.append(batch.entries, expected_sequence=self._state.sequence, term_sequence=term_sequence)
 
     def _commit(self, batch: _Batch) -> None:
         """The batch is durable: its state is the state; now, and only now, act."""

@@ -7,7 +7,6 @@ passed over, so a reader can fold the events of one job alone.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final, assert_never
 
 from immutables import Map
@@ -38,7 +37,7 @@ _NO_TROUBLE: Final = Trouble(0, (), 0, ())
 
 def begin_record(state: State, sequence: int, time_us: int) -> State:
     """The state in which a record's events are folded: its position and time are now."""
-    return replace(state, sequence=sequence, time_us=time_us)
+    return state._replace(sequence=sequence, time_us=time_us)
 
 
 def evolve_all(state: State, sequence: int, time_us: int, events: Iterable[ev.Event]) -> State:
@@ -72,11 +71,11 @@ def evolve(state: State, event: ev.Event) -> State:
             failure = Failure(Reason.CANCELLED, note or "cancelled by request")
             return _job_ended(state, job_id, JobState.CANCELLED, failure)
         case ev.TermStarted(term, coordinator_id, _):
-            return replace(state, term=term, term_sequence=state.sequence, coordinator_id=coordinator_id)
+            return state._replace(term=term, term_sequence=state.sequence, coordinator_id=coordinator_id)
         case ev.ModelRegistered(model):
             latest = max(model.version, state.latest.get(model.name, 0))
-            return replace(
-                state, models=state.models.set(model.ref, model), latest=state.latest.set(model.name, latest)
+            return state._replace(
+                models=state.models.set(model.ref, model), latest=state.latest.set(model.name, latest)
             )
         case _:
             return _node_event(state, event)
@@ -101,30 +100,29 @@ def _node_event(
         return state
     match event:
         case ev.NodeObserved():
-            node = replace(
-                node,
+            node = node._replace(
                 loaded_models=event.loaded_models,
                 memory_available_bytes=event.memory_available_bytes,
                 cpu_utilization_percent=event.cpu_utilization_percent,
                 observe_time_us=state.time_us,
             )
         case ev.NodeSuspected():
-            node = replace(node, state=NodeState.SUSPECTED)
+            node = node._replace(state=NodeState.SUSPECTED)
         case ev.NodeRecovered():
-            node = replace(node, state=NodeState.ONLINE)
+            node = node._replace(state=NodeState.ONLINE)
         case ev.NodeLost():
-            node = replace(node, state=NodeState.LOST, loaded_models=())
+            node = node._replace(state=NodeState.LOST, loaded_models=())
         case ev.NodeLeaveStarted():
-            node = replace(node, state=NodeState.LEAVING)
+            node = node._replace(state=NodeState.LEAVING)
         case ev.NodeLeft():
-            node = replace(node, state=NodeState.LEFT, loaded_models=())
+            node = node._replace(state=NodeState.LEFT, loaded_models=())
         case ev.NodeDrainStarted():
-            node = replace(node, draining=True)
+            node = node._replace(draining=True)
         case ev.NodeDrainEnded():
-            node = replace(node, draining=False)
+            node = node._replace(draining=False)
         case _:
             assert_never(event)
-    return _with_node(state, node)
+    return state._replace(nodes=state.nodes.set(event.node_id, node._replace(sequence=state.sequence)))
 
 
 def _node_joined(state: State, event: ev.NodeJoined) -> State:
@@ -138,7 +136,7 @@ def _node_joined(state: State, event: ev.NodeJoined) -> State:
         outstanding=known.outstanding if known else 0,
         tasks_succeeded=known.tasks_succeeded if known else 0,
     )
-    return _with_node(state, node)
+    return state._replace(nodes=state.nodes.set(event.spec.node_id, node))
 
 
 def _job_submitted(state: State, event: ev.JobSubmitted) -> State:
@@ -154,8 +152,7 @@ def _job_submitted(state: State, event: ev.JobSubmitted) -> State:
         create_sequence=state.sequence,
         sequence=state.sequence,
     )
-    return replace(
-        state,
+    return state._replace(
         jobs=state.jobs.set(job.job_id, job),
         open_jobs=state.open_jobs.set(job.job_id, state.sequence),
         requests=state.requests.set(job.request_id, job.job_id),
@@ -173,10 +170,14 @@ def _tasks_planned(state: State, event: ev.TasksPlanned) -> State:
                 draft[task] = Rows(next_row, count)
                 next_row += count
             rows = draft.finish()
-    job = replace(
-        job, planned=job.planned + event.task_count, rows=rows, rows_planned=next_row, plan_complete=event.last
+    job = job._replace(
+        sequence=state.sequence,
+        planned=job.planned + event.task_count,
+        rows=rows,
+        rows_planned=next_row,
+        plan_complete=event.last,
     )
-    return _with_job(state, job)
+    return state._replace(jobs=state.jobs.set(job.job_id, job))
 
 
 def _tasks_assigned(state: State, event: ev.TasksAssigned) -> State:
@@ -192,15 +193,15 @@ def _tasks_assigned(state: State, event: ev.TasksAssigned) -> State:
                 fresh = task + 1
             elif task in waiting:
                 waiting = waiting.delete(task)
-        job = replace(
-            job,
+        job = job._replace(
+            sequence=state.sequence,
             state=JobState.RUNNING,
             start_time_us=job.start_time_us or state.time_us,
             running=running.finish(),
             waiting=waiting,
             fresh=fresh,
         )
-    return _with_job(_with_outstanding(state, node_id, len(event.tasks)), job)
+    return state._replace(jobs=state.jobs.set(job.job_id, job), nodes=_outstanding(state, node_id, len(event.tasks)))
 
 
 def _tasks_succeeded(state: State, event: ev.TasksSucceeded) -> State:
@@ -224,34 +225,36 @@ def _tasks_succeeded(state: State, event: ev.TasksSucceeded) -> State:
         done[task] = Done(number, node_id, duration, rows, position, output)
         if task in troubles:
             troubles = troubles.delete(task)
-    rows_done = job.rows_done + sum(event.row_counts)
-    job = replace(job, running=running.finish(), done=done.finish(), troubles=troubles, rows_done=rows_done)
-    state = _with_job(_with_rate(state, job, event), job)
-    node = state.nodes.get(node_id)
-    if node is None:
-        return state
-    outstanding = max(0, node.outstanding - count)
-    return _with_node(state, replace(node, outstanding=outstanding, tasks_succeeded=node.tasks_succeeded + count))
+    job = job._replace(
+        sequence=state.sequence,
+        running=running.finish(),
+        done=done.finish(),
+        troubles=troubles,
+        rows_done=job.rows_done + sum(event.row_counts),
+    )
+    key = rate_key(job)
+    rate = _rate(state.rates.get(key), event)
+    return state._replace(
+        jobs=state.jobs.set(job.job_id, job),
+        nodes=_outstanding(state, node_id, -count, succeeded=count),
+        rates=state.rates.set(key, rate) if rate else state.rates,
+    )
 
 
-def _with_rate(state: State, job: Job, event: ev.TasksSucceeded) -> State:
-    """Folds measured durations into the rates of this kind of work."""
+def _rate(known: Rate | None, event: ev.TasksSucceeded) -> Rate | None:
+    """Folds measured durations into the rate of this kind of work."""
     duration_us, count = sum(event.durations_us), len(event.tasks)
     if count == 0:
-        return state
+        return known
     task_us = duration_us / count
     rows_per_s = sum(event.row_counts) * 1e6 / max(1, duration_us)
-    key = rate_key(job)
-    known = state.rates.get(key)
     if known is None:
-        rate = Rate(task_us, rows_per_s, count)
-    else:
-        rate = Rate(
-            known.task_us + _RATE_WEIGHT * (task_us - known.task_us),
-            known.rows_per_s + _RATE_WEIGHT * (rows_per_s - known.rows_per_s),
-            known.samples + count,
-        )
-    return replace(state, rates=state.rates.set(key, rate))
+        return Rate(task_us, rows_per_s, count)
+    return Rate(
+        known.task_us + _RATE_WEIGHT * (task_us - known.task_us),
+        known.rows_per_s + _RATE_WEIGHT * (rows_per_s - known.rows_per_s),
+        known.samples + count,
+    )
 
 
 def _attempt_failed(state: State, event: ev.AttemptFailed) -> State:
@@ -261,14 +264,14 @@ def _attempt_failed(state: State, event: ev.AttemptFailed) -> State:
     known = job.troubles.get(event.task, _NO_TROUBLE)
     trouble = known._replace(number=event.attempt, failures=(*known.failures, (event.node_id, event.failure)))
     waiting = job.waiting.set(event.task, event.retry_time_us) if event.retry_time_us else job.waiting
-    job = replace(
-        job,
+    job = job._replace(
+        sequence=state.sequence,
         running=_without(job.running, event.task),
         waiting=waiting,
         troubles=job.troubles.set(event.task, trouble),
         attempts_failed=job.attempts_failed + 1,
     )
-    return _with_job(_with_outstanding(state, event.node_id, -1), job)
+    return state._replace(jobs=state.jobs.set(job.job_id, job), nodes=_outstanding(state, event.node_id, -1))
 
 
 def _attempts_lost(state: State, event: ev.AttemptsLost) -> State:
@@ -285,14 +288,16 @@ def _attempts_lost(state: State, event: ev.AttemptsLost) -> State:
             nodes = (*trouble.lost_nodes, event.node_id)
             trouble = trouble._replace(losses=trouble.losses + 1, lost_nodes=nodes)
         troubles[task] = trouble
-    job = replace(
-        job,
+    job = job._replace(
+        sequence=state.sequence,
         running=running.finish(),
         waiting=waiting.finish(),
         troubles=troubles.finish(),
         attempts_lost=job.attempts_lost + len(event.tasks),
     )
-    return _with_job(_with_outstanding(state, event.node_id, -len(event.tasks)), job)
+    return state._replace(
+        jobs=state.jobs.set(job.job_id, job), nodes=_outstanding(state, event.node_id, -len(event.tasks))
+    )
 
 
 def _job_ended(state: State, job_id: JobId, final: JobState, failure: Failure | None) -> State:
@@ -303,9 +308,9 @@ def _job_ended(state: State, job_id: JobId, final: JobState, failure: Failure | 
     for attempt in job.running.values():
         with_nodes[attempt.node_id] = with_nodes.get(attempt.node_id, 0) + 1
     for node_id, count in with_nodes.items():
-        state = _with_outstanding(state, node_id, -count)
-    job = replace(
-        job,
+        state = state._replace(nodes=_outstanding(state, node_id, -count))
+    job = job._replace(
+        sequence=state.sequence,
         state=final,
         end_time_us=state.time_us,
         failure=failure,
@@ -316,23 +321,23 @@ def _job_ended(state: State, job_id: JobId, final: JobState, failure: Failure | 
         stopping=tuple(sorted(with_nodes)),
     )
     open_jobs = state.open_jobs.delete(job_id) if job_id in state.open_jobs else state.open_jobs
-    return _with_job(replace(state, open_jobs=open_jobs), job)
+    return state._replace(open_jobs=open_jobs, jobs=state.jobs.set(job_id, job))
 
 
 def _without(attempts: Map[int, Attempt], task: int) -> Map[int, Attempt]:
     return attempts.delete(task) if task in attempts else attempts
 
 
-def _with_job(state: State, job: Job) -> State:
-    return replace(state, jobs=state.jobs.set(job.job_id, replace(job, sequence=state.sequence)))
-
-
-def _with_node(state: State, node: Node) -> State:
-    return replace(state, nodes=state.nodes.set(node.spec.node_id, replace(node, sequence=state.sequence)))
-
-
-def _with_outstanding(state: State, node_id: NodeId, change: int) -> State:
+def _outstanding(state: State, node_id: NodeId, change: int, succeeded: int = 0) -> Map[NodeId, Node]:
+    """The nodes, one of them with more or fewer attempts."""
     node = state.nodes.get(node_id)
     if node is None:
-        return state
-    return _with_node(state, replace(node, outstanding=max(0, node.outstanding + change)))
+        return state.nodes
+    return state.nodes.set(
+        node_id,
+        node._replace(
+            sequence=state.sequence,
+            outstanding=max(0, node.outstanding + change),
+            tasks_succeeded=node.tasks_succeeded + succeeded,
+        ),
+    )

@@ -1,11 +1,13 @@
 """The coordinator's state and the values it is made of. Frozen; maps are persistent. Pure.
 
-Times are Unix microseconds (`*_us`), 0 where there is none. Pairs of labels are sorted tuples.
+Times are Unix microseconds (`*_us`), 0 where there is none. Pairs of labels are sorted tuples. What
+changes with every event (State, Job, Node) is a NamedTuple: copied with a change five times as fast as
+a frozen dataclass, and replay does little else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias, assert_never
 
@@ -268,8 +270,7 @@ class Rate(NamedTuple):
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A job and its tasks.
 
     Tasks are numbered from 0. `fresh` is the first that was never assigned: fresh tasks are
@@ -291,13 +292,13 @@ class Job:
     planned: int = 0
     plan_complete: bool = False
     rows_planned: int = 0
-    rows: Map[int, Rows] = field(default_factory=Map)
+    rows: Map[int, Rows] = Map()
     fresh: int = 0
-    waiting: Map[int, int] = field(default_factory=Map)
+    waiting: Map[int, int] = Map()
     """Task to the earliest time of its next attempt."""
-    running: Map[int, Attempt] = field(default_factory=Map)
-    done: Map[int, Done] = field(default_factory=Map)
-    troubles: Map[int, Trouble] = field(default_factory=Map)
+    running: Map[int, Attempt] = Map()
+    done: Map[int, Done] = Map()
+    troubles: Map[int, Trouble] = Map()
     rows_done: int = 0
     attempts_failed: int = 0
     attempts_lost: int = 0
@@ -311,8 +312,7 @@ class Job:
         return self.planned - len(self.done)
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """A node as the log knows it."""
 
     spec: NodeSpec
@@ -328,8 +328,7 @@ class Node:
     tasks_succeeded: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Everything the coordinator knows: the fold over the log up to `sequence`."""
 
     sequence: int = 0
@@ -337,14 +336,14 @@ class State:
     term: int = 0
     term_sequence: int = 0
     coordinator_id: str = ""
-    models: Map[ModelRef, Model] = field(default_factory=Map)
-    latest: Map[ModelName, int] = field(default_factory=Map)
-    nodes: Map[NodeId, Node] = field(default_factory=Map)
-    jobs: Map[JobId, Job] = field(default_factory=Map)
-    open_jobs: Map[JobId, int] = field(default_factory=Map)
+    models: Map[ModelRef, Model] = Map()
+    latest: Map[ModelName, int] = Map()
+    nodes: Map[NodeId, Node] = Map()
+    jobs: Map[JobId, Job] = Map()
+    open_jobs: Map[JobId, int] = Map()
     """Jobs that have not ended, with the sequence of their submit."""
-    requests: Map[RequestId, JobId] = field(default_factory=Map)
-    rates: Map[str, Rate] = field(default_factory=Map)
+    requests: Map[RequestId, JobId] = Map()
+    rates: Map[str, Rate] = Map()
     """By model digest, or "probe:<task duration>": see rate_key."""
 
 
