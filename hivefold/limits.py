@@ -59,7 +59,7 @@ APPEND_RESOLVE_S: Final = 60.0
 APPEND_RETRY_MS: Final = 2
 """First wait before an unsettled append is tried again; doubles up to APPEND_RETRY_MAX_MS."""
 APPEND_RETRY_MAX_MS: Final = 500
-LOG_BYTES: Final = 64 * 1024 * 1024 * 1024
+LOG_BYTES: Final = 16 * 1024 * 1024 * 1024
 """Size at which the log refuses records unless log_max_bytes says otherwise."""
 READ_PAGE_RECORDS: Final = 1000
 READ_PAGE_BYTES: Final = 1024 * 1024
@@ -85,6 +85,19 @@ IDLE_BEATS_BEFORE_RESEND: Final = 3
 """Heartbeats in which a node says it has nothing while it is owed work, before it is sent again."""
 TICK_S: Final = 0.1
 """How often time alone may make a command due."""
+
+# -- embedded server ----------------------------------------------------------
+SERVER_START_S: Final = 30.0
+"""How long nats-server may take to recover its streams."""
+SERVER_STOP_S: Final = 10.0
+"""How long nats-server may take to end before it is killed."""
+SERVER_PORTS: Final = 100
+"""How many ports are tried where none was given."""
+SERVER_MEMORY_BYTES: Final = 256 * 1024 * 1024
+"""Most memory of its memory streams (waiting work)."""
+SERVER_FILE_BYTES: Final = 1 << 44
+"""Most bytes of its file streams: the disk is the bound that counts, and streams have their own."""
+SERVER_LOG_BYTES: Final = 10 * 1024 * 1024
 
 # -- jobs -------------------------------------------------------------------
 JOB_TASKS: Final = 1_000_000
@@ -156,6 +169,14 @@ NODE_PREFETCH: Final = 2
 """Attempts beyond its slots whose input a node fetches or whose output it stores while others compute."""
 MODELS_LOADED: Final = 8
 """Models that a node keeps loaded; the one unused for longest goes first."""
+MODEL_FILES_KEPT: Final = 64
+"""Model files in a node's local folder; the one unused for longest goes first."""
+MODEL_LOAD_MS: Final = 600_000
+"""How long a model may take to be verified and loaded."""
+ATTEMPT_MS: Final = 3_600_000
+"""How long one attempt may take where its job has no earlier deadline."""
+PROBES_ASK_MS: Final = 60_000
+"""How long an actor that has nothing to compute may take to answer: reading a shard, a probe, a measurement."""
 READINGS_QUEUED: Final = 4
 """Readings waiting to be published; the oldest is dropped."""
 
@@ -189,3 +210,29 @@ OUTPUT_WINDOW_BYTES: Final = 32 * 1024 * 1024
 # -- paging -------------------------------------------------------------------
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 1000
+
+# -- calls ----------------------------------------------------------------------
+GRPC_DEADLINE_MAX_S: Final = 300.0
+"""Longest that a unary call may take, whatever deadline it carries."""
+GRPC_STREAM_S: Final = 24 * 3600.0
+"""Longest that one stream lives; watches are resumed."""
+GRPC_KEEPALIVE_MS: Final = 60_000
+GRPC_KEEPALIVE_TIMEOUT_MS: Final = 10_000
+GRPC_PING_LEAST_MS: Final = 30_000
+"""More frequent pings of a client end its connection."""
+GRPC_STOP_S: Final = 5.0
+"""How long running calls may finish when a server stops."""
+PORT_TRIES: Final = 64
+"""Ports tried after one that is taken, where the next free one will do."""
+ERROR_MESSAGE_BYTES: Final = 800
+ERROR_STATUS_BYTES: Final = 3 * 1024
+"""Both travel in the trailing metadata, where GRPC_METADATA_BYTES is the bound of most clients."""
+CLIENT_CONNECT_S: Final = 5.0
+"""How long a client waits for the first connection."""
+WATCH_RESUME_S: Final = 60.0
+"""How long a cut watch tries to go on before it gives up."""
+WATCH_RETRY_MS: Final = 100
+"""First wait before a cut watch goes on; doubles up to WATCH_RETRY_MAX_MS."""
+WATCH_RETRY_MAX_MS: Final = 2000
+TELEMETRY_FLUSH_MS: Final = 3000
+"""How long a stopping process waits for its last spans and metrics to be taken."""

@@ -1,0 +1,47 @@
+"""Files that only their owner may read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from hivefold.broker import Secret
+
+
+def make_directory(path: Path) -> Path:
+    """Makes a directory (and its parents) that only the owner may enter, where there is none."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces a file at once and durably; only the owner may read it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class Passwords:
+    """Generated passwords, a file each, kept across restarts."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = make_directory(directory)
+
+    def users(self) -> list[str]:
+        """Who has one."""
+        return sorted(path.name for path in self._directory.iterdir() if not path.name.startswith("."))
+
+    def of(self, user: str) -> Secret:
+        """The user's password, made on first use."""
+        path = self._directory / user
+        try:
+            return Secret(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            password = secrets.token_urlsafe(24)
+            write_private(path, password)
+            return Secret(password)
