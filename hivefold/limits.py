@@ -185,6 +185,12 @@ CHUNK_BYTES: Final = 512 * 1024
 """Chunk size of stored content; below BROKER_MESSAGE_BYTES with room for headers."""
 MANIFEST_PART_BYTES: Final = 512 * 1024
 BLOB_BYTES: Final = 1 << 44
+BLOB_WINDOW: Final = 16
+"""Chunks of one upload or download under way: bounds its memory, hides the round trips."""
+BLOB_ANSWER_S: Final = 20.0
+BLOB_PATIENCE_S: Final = 60.0
+"""How long a chunk is tried again while the broker is away."""
+HASH_THREADS: Final = 8
 MODEL_BYTES: Final = 2 * 1024 * 1024 * 1024 - 1
 """protobuf's own bound, and so ONNX's."""
 MODEL_FIELDS: Final = 4_000_000

@@ -1,0 +1,118 @@
+"""Models in ONNX Runtime, on the CPU. All models of a process share one pool of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime
+
+from actors.model import Array
+from hivefold.errors import DataRefusedError, Reason
+from hivefold.models import TensorFacts
+
+_ELEMENT_TYPES: Final = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
+    "tensor(string)": "BYTES",
+}
+_TEXT: Final = 500
+"""The runtime's own words are cut here: some name every node of the graph."""
+
+
+class OnnxRuntimeBackend:
+    """Loads models into ONNX Runtime. `threads` is what one run may use."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def open(self, path: Path) -> OnnxRuntimeSession:
+        """Loads a verified file. Raises DataRefusedError when the runtime refuses it."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin while they wait take the cores from the other nodes of the machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DataRefusedError(
+                f"ONNX Runtime {onnxruntime.__version__} does not load the model: {_words(error)}; "
+                "export it for an operator set that this version knows",
+                reason=_reason(error, Reason.MODEL_INVALID),
+            ) from error
+        return OnnxRuntimeSession(session)
+
+
+class OnnxRuntimeSession:
+    """A model in ONNX Runtime."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._inputs = tuple(_facts(argument) for argument in session.get_inputs())
+        self._outputs = tuple(_facts(argument) for argument in session.get_outputs())
+
+    @property
+    def inputs(self) -> tuple[TensorFacts, ...]:
+        """What it must be given."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorFacts, ...]:
+        """What it produces."""
+        return self._outputs
+
+    def run(self, outputs: Sequence[str], name: str, rows: Array) -> list[Array]:
+        """The named outputs for one batch. Raises DataRefusedError when the runtime fails on it."""
+        try:
+            results: list[Array] = self._session.run(outputs, {name: rows})
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DataRefusedError(
+                f"ONNX Runtime failed on a batch of {len(rows)} rows: {_words(error)}; "
+                "check the model on these rows, or use a smaller batch_rows",
+                reason=_reason(error, Reason.RUNTIME_FAILED),
+            ) from error
+        return results
+
+    def close(self) -> None:
+        """Releases its memory."""
+        self._session = None
+
+
+def _facts(argument: Any) -> TensorFacts:
+    data_type = _ELEMENT_TYPES.get(argument.type)
+    if data_type is None:
+        raise DataRefusedError(
+            f"{argument.name!r} is a {argument.type}, not a tensor of numbers; export the model without it "
+            "(for skl2onnx: zipmap=False)",
+            reason=Reason.MODEL_INVALID,
+        )
+    return TensorFacts(
+        argument.name, data_type, tuple(size if isinstance(size, int) else -1 for size in argument.shape)
+    )
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:_TEXT]
+
+
+def _reason(error: Exception, otherwise: Reason) -> Reason:
+    text = str(error).lower()
+    return Reason.OUT_OF_MEMORY if "bad alloc" in text or "failed to allocate" in text else otherwise

@@ -1,0 +1,292 @@
+"""The model behaviour: one model in memory, asked to infer rows. Every tensor is checked before a runtime sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from actors.tensors import Layout, as_rows, element_type, first_nan_row
+from hivefold.errors import DataRefusedError, HivefoldError, Reason
+from hivefold.limits import SHARD_OUTPUT_BYTES
+from hivefold.models import TensorFacts, inspect_onnx
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[Any]
+
+_BATCH_BYTES: Final = 1024 * 1024
+"""Input given to the runtime at once when nobody says how much: stays in the cache, hides the call's cost."""
+_BATCH_ROWS: Final = 8192
+_HASH_PIECE: Final = 1024 * 1024
+
+
+class Session(Protocol):
+    """A model that a runtime has loaded."""
+
+    @property
+    def inputs(self) -> tuple[TensorFacts, ...]:
+        """What it must be given."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorFacts, ...]:
+        """What it produces."""
+        ...
+
+    def run(self, outputs: Sequence[str], name: str, rows: Array) -> list[Array]:
+        """The named outputs for one batch of input `name`. Raises DataRefusedError when the runtime fails."""
+        ...
+
+    def close(self) -> None:
+        """Releases its memory."""
+        ...
+
+
+class Backend(Protocol):
+    """A model runtime."""
+
+    def open(self, path: Path) -> Session:
+        """Loads a verified file. Raises DataRefusedError when the runtime refuses it."""
+        ...
+
+
+@dataclass(slots=True)
+class CancelFlag:
+    """Set by the loop, read by the behaviour between two batches."""
+
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel:
+    """Load the file at `path`, whose SHA-256 is `digest`. Loading it again does nothing."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel:
+    """Release the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferRows:
+    """Run rows through the model: `data` holds whole rows, row-major and little-endian.
+
+    `first_row` only names rows in errors. No `outputs` means all of them; `batch_rows` 0 lets the
+    behaviour choose.
+    """
+
+    data: bytes | bytearray | memoryview
+    layout: Layout
+    first_row: int
+    row_count: int
+    outputs: tuple[str, ...] = ()
+    nan_allowed: bool = False
+    batch_rows: int = 0
+    cancel: CancelFlag | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is loaded."""
+
+    digest: str
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """Outputs: name, element type and shape of each, rows first; their bytes one after the other."""
+
+    tensors: tuple[TensorFacts, ...]
+    data: bytearray
+    digest: str
+    compute_us: int
+    """Time inside the runtime in microseconds."""
+
+
+ModelMessage: TypeAlias = LoadModel | InferRows | UnloadModel
+ModelReply: TypeAlias = Loaded | Inferred | None
+
+
+class ModelBehavior:
+    """Holds at most one model."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._session: Session | None = None
+        self._loaded: Loaded | None = None
+
+    def start(self) -> None:
+        """Nothing: a model is loaded by its message, so that a bad file is an answer and no failure."""
+
+    def receive(self, message: ModelMessage) -> ModelReply:
+        """Loads, infers or unloads. Raises DataRefusedError with the reason."""
+        match message:
+            case LoadModel():
+                return self._load(message)
+            case InferRows():
+                return self._infer(message)
+            case UnloadModel():
+                self.stop()
+                return None
+
+    def stop(self) -> None:
+        """Releases the model."""
+        session, self._session, self._loaded = self._session, None, None
+        if session is not None:
+            session.close()
+
+    def _load(self, message: LoadModel) -> Loaded:
+        if self._loaded is not None and self._loaded.digest == message.digest:
+            return self._loaded
+        self.stop()
+        verify_file(message.path, message.digest)
+        inspect_onnx(message.path)
+        self._session = self._backend.open(message.path)
+        self._loaded = Loaded(message.digest, self._session.inputs, self._session.outputs)
+        return self._loaded
+
+    def _infer(self, message: InferRows) -> Inferred:
+        session = self._session
+        if session is None:
+            raise HivefoldError("the model was unloaded; load it again first", reason=Reason.RUNTIME_FAILED)
+        target = _single_input(session)
+        message.layout.require_fits(target)
+        outputs = _selected(session, message.outputs)
+        rows = as_rows(message.data, message.layout, message.row_count)
+        if not message.nan_allowed and (row := first_nan_row(rows)) is not None:
+            raise DataRefusedError(
+                f"row {message.first_row + row} holds NaN; clean the data, or allow NaN in the job",
+                reason=Reason.NAN_FOUND,
+                metadata={"row": str(message.first_row + row)},
+            )
+        began_ns = time.perf_counter_ns()
+        parts = self._run(session, target, rows, outputs, message)
+        compute_us = (time.perf_counter_ns() - began_ns) // 1000
+        return _collected(outputs, parts, message.row_count, compute_us)
+
+    def _run(
+        self, session: Session, target: TensorFacts, rows: Array, outputs: tuple[str, ...], message: InferRows
+    ) -> list[list[Array]]:
+        """The outputs of each batch in order."""
+        fixed = max(0, target.shape[0])
+        size = fixed or message.batch_rows or _batch_rows(rows)
+        parts: list[list[Array]] = []
+        for start in range(0, len(rows), size):
+            if message.cancel is not None and message.cancel.reason is not None:
+                raise HivefoldError("the attempt was given up while it ran", reason=message.cancel.reason)
+            batch = rows[start : start + size]
+            results = session.run(outputs, target.name, _padded(batch, fixed))
+            parts.append([_per_row(name, result, batch, fixed) for name, result in zip(outputs, results, strict=True)])
+        return parts
+
+
+def verify_file(path: Path, digest: str) -> None:
+    """Raises DataRefusedError unless the file's SHA-256 is `digest`."""
+    state = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_HASH_PIECE):
+                state.update(piece)
+    except OSError as error:
+        raise DataRefusedError(
+            f"{path.name} cannot be read: {error.strerror or error}; it is fetched again on the next attempt",
+            reason=Reason.FILE_UNREADABLE,
+        ) from error
+    if state.hexdigest() != digest:
+        raise DataRefusedError(
+            f"the stored model {digest[:12]} has other bytes than its digest says; it is fetched again",
+            reason=Reason.DIGEST_MISMATCH,
+            metadata={"digest": digest},
+        )
+
+
+def _single_input(session: Session) -> TensorFacts:
+    if len(session.inputs) != 1:
+        names = ", ".join(tensor.name for tensor in session.inputs)
+        raise DataRefusedError(
+            f"the model has {len(session.inputs)} inputs ({names}), a data set feeds exactly one; "
+            "export the model with one input",
+            reason=Reason.SHAPE_MISMATCH,
+        )
+    target = session.inputs[0]
+    if not target.shape:
+        raise DataRefusedError(
+            f"the model's input {target.name!r} is a single value without a row dimension; export it with one",
+            reason=Reason.SHAPE_MISMATCH,
+        )
+    return target
+
+
+def _selected(session: Session, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    known = {tensor.name: tensor for tensor in session.outputs}
+    for name in wanted:
+        if name not in known:
+            raise DataRefusedError(
+                f"the model has no output {name!r}; it has {', '.join(known)}", reason=Reason.INVALID_ARGUMENT
+            )
+    return wanted or tuple(known)
+
+
+def _batch_rows(rows: Array) -> int:
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, rows.nbytes // max(1, len(rows)))))
+
+
+def _padded(batch: Array, fixed: int) -> Array:
+    """The batch, filled up with zeros where the model takes exactly `fixed` rows."""
+    if not fixed or len(batch) == fixed:
+        return batch
+    import numpy as np
+
+    return np.concatenate([batch, np.zeros((fixed - len(batch), *batch.shape[1:]), batch.dtype)])
+
+
+def _per_row(name: str, result: Array, batch: Array, fixed: int) -> Array:
+    """The output's entries of the batch's rows."""
+    if not result.ndim or len(result) != (fixed or len(batch)):
+        raise DataRefusedError(
+            f"output {name!r} has shape {list(result.shape)} for {len(batch)} rows; "
+            "each output needs one entry per row: ask only for outputs that have",
+            reason=Reason.MODEL_INVALID,
+        )
+    return result[: len(batch)]
+
+
+def _collected(outputs: tuple[str, ...], parts: list[list[Array]], row_count: int, compute_us: int) -> Inferred:
+    data = bytearray()
+    tensors: list[TensorFacts] = []
+    for index, name in enumerate(outputs):
+        pieces = [part[index] for part in parts]
+        tensors.append(TensorFacts(name, element_type(name, pieces[0].dtype), (row_count, *pieces[0].shape[1:])))
+        for piece in pieces:
+            if piece.shape[1:] != pieces[0].shape[1:]:
+                raise DataRefusedError(
+                    f"output {name!r} has rows of different shapes; they cannot be one array",
+                    reason=Reason.MODEL_INVALID,
+                )
+            if len(data) + piece.nbytes > SHARD_OUTPUT_BYTES:
+                raise DataRefusedError(
+                    f"the output of {row_count} rows is larger than {SHARD_OUTPUT_BYTES} bytes; "
+                    "ask for fewer outputs or shorter tasks",
+                    reason=Reason.LIMIT_EXCEEDED,
+                    metadata={"limit": "SHARD_OUTPUT_BYTES", "value": str(SHARD_OUTPUT_BYTES)},
+                )
+            data += _bytes(piece)
+    return Inferred(tuple(tensors), data, hashlib.sha256(data).hexdigest(), compute_us)
+
+
+def _bytes(piece: Array) -> memoryview:
+    import numpy as np
+
+    if piece.dtype.byteorder == ">":
+        piece = piece.astype(piece.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(piece).data.cast("B")

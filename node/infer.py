@@ -1,0 +1,122 @@
+"""One infer attempt: fetch the rows, compute, store the output. The three overlap between attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from actors.bridge import ask
+from actors.model import CancelFlag, Inferred, InferRows
+from actors.reader import ReadRange
+from actors.runtime import ActorRef
+from actors.tensors import Layout
+from hivefold.clock import Clock
+from hivefold.errors import DataRefusedError, HivefoldError, Reason
+from hivefold.limits import ATTEMPT_MS, INLINE_OUTPUT_BYTES, PROBES_ASK_MS, SHARD_INPUT_BYTES
+from hivefold.v1 import blob_pb2, job_pb2, work_pb2
+from node.content import Content
+from node.core import Attempt
+from node.models import ModelShelf, Place
+from node.wire import Output, data_type_name, data_type_number
+
+
+@dataclass(slots=True)
+class Timing:
+    """When the attempt had the runtime to itself, as far as it is known."""
+
+    start_us: int
+    duration_us: int = 0
+
+
+@dataclass(slots=True)
+class InferRunner:
+    """Runs infer attempts; at most `slots` compute at a time."""
+
+    content: Content
+    shelf: ModelShelf
+    reader: ActorRef[ReadRange, memoryview]
+    clock: Clock
+    slots: int
+    _compute: asyncio.Semaphore = field(init=False)
+    _free_us: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._compute = asyncio.Semaphore(self.slots)
+
+    async def run(self, work: work_pb2.WorkBatch, attempt: Attempt, cancel: CancelFlag, timing: Timing) -> Output:
+        """What the attempt produced; `timing` is kept up to date. Raises HivefoldError with the cause of a failure."""
+        place = await self.shelf.take(work.model)
+        try:
+            rows = await self._fetch(work.spec.infer.data_set, attempt)
+            request = _request(work.spec.infer, attempt, rows, cancel)
+            async with self._compute:
+                # An attempt that found its rows waiting began when the one before it ended.
+                timing.start_us = max(timing.start_us, self._free_us)
+                inferred = await self._infer(place, request, _deadline_ms(work, self.clock.now_us()))
+                self._free_us = self.clock.now_us()
+                timing.duration_us = self._free_us - timing.start_us
+        finally:
+            self.shelf.give(place)
+        return await self._stored(inferred)
+
+    async def _fetch(self, data_set: job_pb2.DataSet, attempt: Attempt) -> bytes | bytearray | memoryview:
+        row_bytes = _layout(data_set).row_bytes
+        offset = data_set.data_offset_bytes + attempt.first_row * row_bytes
+        size = attempt.row_count * row_bytes
+        if not 0 < size <= SHARD_INPUT_BYTES:
+            raise DataRefusedError(
+                f"{attempt.row_count} rows of {row_bytes} bytes are no shard that a node takes",
+                reason=Reason.LIMIT_EXCEEDED,
+                metadata={"limit": "SHARD_INPUT_BYTES", "value": str(SHARD_INPUT_BYTES)},
+            )
+        if data_set.WhichOneof("location") == "file":
+            manifest = await self.content.manifest(data_set.file.content.root)
+            request = ReadRange(
+                data_set.file.path, offset, size, manifest.size_bytes, manifest.chunk_bytes, manifest.chunk_digests
+            )
+            return await ask(self.reader, request, deadline_ms=PROBES_ASK_MS)
+        return await self.content.read(data_set.blob.root, offset, size)
+
+    async def _infer(self, place: Place, request: InferRows, deadline_ms: int) -> Inferred:
+        async with self.shelf.lane(place) as actor:
+            reply = await ask(actor, request, deadline_ms=deadline_ms)
+        assert isinstance(reply, Inferred)
+        return reply
+
+    async def _stored(self, inferred: Inferred) -> Output:
+        output = work_pb2.TaskOutput(digest=inferred.digest, size_bytes=len(inferred.data))
+        for tensor in inferred.tensors:
+            output.tensors.add(name=tensor.name, data_type=data_type_number(tensor.data_type), shape=tensor.shape)
+        if len(inferred.data) <= INLINE_OUTPUT_BYTES:
+            return Output(output, bytes(inferred.data))
+        root = await self.content.store(inferred.data)
+        output.blob.CopyFrom(blob_pb2.BlobRef(root=root, size_bytes=len(inferred.data)))
+        return Output(output)
+
+
+def _layout(data_set: job_pb2.DataSet) -> Layout:
+    return Layout(data_type_name(data_set.data_type), tuple(data_set.row_shape))
+
+
+def _request(
+    spec: job_pb2.InferSpec, attempt: Attempt, rows: bytes | bytearray | memoryview, cancel: CancelFlag
+) -> InferRows:
+    return InferRows(
+        data=rows,
+        layout=_layout(spec.data_set),
+        first_row=attempt.first_row,
+        row_count=attempt.row_count,
+        outputs=tuple(spec.outputs),
+        nan_allowed=spec.nan_policy == job_pb2.NAN_POLICY_ALLOW,
+        batch_rows=spec.batch_rows,
+        cancel=cancel,
+    )
+
+
+def _deadline_ms(work: work_pb2.WorkBatch, now_us: int) -> int:
+    if not work.HasField("deadline_time"):
+        return ATTEMPT_MS
+    left_ms = (work.deadline_time.ToMicroseconds() - now_us) // 1000
+    if left_ms <= 0:
+        raise HivefoldError("the job's deadline passed before the attempt began", reason=Reason.DEADLINE_EXCEEDED)
+    return min(left_ms, ATTEMPT_MS)

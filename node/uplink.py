@@ -1,0 +1,53 @@
+"""The way of outcomes to the results stream: what gathers while one send is in flight goes out with the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hivefold.bus.port import ResultSender
+from node.wire import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    outcomes: Sequence[Stored]
+    when_stored: Callable[[], None]
+
+
+class Uplink:
+    """Sends outcomes. Bounded by what puts into it: a node accepts only so many attempts at once."""
+
+    def __init__(self, sender: ResultSender, *, batch_outcomes: int) -> None:
+        self._sender = sender
+        self._batch_outcomes = batch_outcomes
+        self._pieces: deque[_Piece] = deque()
+        self._wake = asyncio.Event()
+
+    def put(self, outcomes: Sequence[Stored], when_stored: Callable[[], None]) -> None:
+        """Takes outcomes over; calls `when_stored` once they are all stored durably."""
+        self._pieces.append(_Piece(outcomes, when_stored))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Sends for ever. While the broker is away, the sender keeps trying."""
+        while True:
+            await self._wake.wait()
+            taken = self._take()
+            if not taken:
+                self._wake.clear()
+                continue
+            await self._sender.send([outcome for piece in taken for outcome in piece.outcomes])
+            for piece in taken:
+                piece.when_stored()
+
+    def _take(self) -> list[_Piece]:
+        taken: list[_Piece] = []
+        count = 0
+        while self._pieces and (not taken or count + len(self._pieces[0].outcomes) <= self._batch_outcomes):
+            piece = self._pieces.popleft()
+            count += len(piece.outcomes)
+            taken.append(piece)
+        return taken
