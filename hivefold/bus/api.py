@@ -16,10 +16,10 @@ NO_MESSAGE: Final = 10037
 CONSUMER_MISSING: Final = 10014
 STREAM_MISSING: Final = 10059
 STREAM_EXISTS: Final = 10058
-STORAGE_SHORT: Final = frozenset({10023, 10028, 10047})
+STORAGE_SHORT: Final = frozenset({10023, 10028, 10047, 10077})
+"""No room left: on the server, in the account, in the stream."""
 WRONG_LAST: Final = 10071
 """The subject already holds a message."""
-STORE_FULL: Final = 10077
 EXPECT_NEW: Final = "Nats-Expected-Last-Subject-Sequence"
 """With value 0: only where the subject holds nothing."""
 
@@ -61,9 +61,9 @@ class StoredMessage:
     headers: Mapping[str, str]
 
 
-async def last_on(link: Link, stream: str, subject: str) -> StoredMessage:
+async def last_on(link: Link, stream: str, subject: str, timeout_s: float = BROKER_ANSWER_S) -> StoredMessage:
     """The last message on a subject, by direct get. Raises NotFoundError, BrokerUnavailableError."""
-    return _direct(await link.ask(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout_s=BROKER_ANSWER_S), subject)
+    return _direct(await link.ask(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout_s=timeout_s), subject)
 
 
 async def message_at(link: Link, stream: str, body: Mapping[str, Any]) -> StoredMessage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -45,9 +45,7 @@ class NatsResultSender:
         if len(batches) == 1:
             await self._keep_storing(batches[0])
             return
-        async with asyncio.TaskGroup() as group:
-            for batch in batches:
-                group.create_task(self._keep_storing(batch))
+        await _all(self._keep_storing(batch) for batch in batches)
 
     async def _keep_storing(self, batch: Sequence[Outgoing]) -> None:
         async with self._slots:
@@ -71,10 +69,7 @@ class NatsResultSender:
         else:
             return True
         # A subject has its outcome already; a broker that has the others takes or refuses each alone.
-        answers = await asyncio.gather(*(self._stored([message]) for message in batch), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+        await _all(self._stored([message]) for message in batch)
         return True
 
 
@@ -180,6 +175,13 @@ class NatsResultReceiver:
         except BrokerUnavailableError:
             # The reconnect starts a consumer after what is acknowledged.
             return
+
+
+async def _all(calls: Iterable[Awaitable[object]]) -> None:
+    """Waits for all, then raises the first failure as it is."""
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(answer, BaseException):
+            raise answer
 
 
 def _positions(reply: bytes) -> tuple[int, int]:
