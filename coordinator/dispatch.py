@@ -106,8 +106,10 @@ class Dispatcher:
             else:
                 await self._sender.prepare(node_id)
         owed = plan(state, self._clock.now_us())
-        for action in (*owed.work, *owed.cancels):
-            await self._perform(action)
+        for work in owed.work:
+            await self._perform(work)
+        for cancel in owed.cancels:
+            await self._perform(cancel)
 
     async def _perform(self, action: SendWork | SendCancel | JobId) -> None:
         match action:

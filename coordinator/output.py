@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from math import prod
 from typing import Final, NamedTuple, TypeVar, assert_never
 
@@ -51,7 +52,9 @@ class _Slice(NamedTuple):
     size: int
 
 
-def stream_output(job: Job, output_format: OutputFormat, results: ResultReceiver, chunks: ChunkStore) -> OutputFile:
+async def stream_output(
+    job: Job, output_format: OutputFormat, results: ResultReceiver, chunks: ChunkStore
+) -> OutputFile:
     """The output of an infer job that succeeded, rows in the order of its data set.
 
     Raises ConflictError when the job has no output (yet) or the format cannot hold it, DataRefusedError when its
@@ -60,7 +63,8 @@ def stream_output(job: Job, output_format: OutputFormat, results: ResultReceiver
     """
     _check_ended(job)
     tasks = [job.done[task] for task in range(job.planned)]
-    layouts = _layouts(tasks)
+    # A million tasks take seconds.
+    layouts = await asyncio.to_thread(_layouts, tasks)
     source = _Source(job, tasks, results, chunks)
     match output_format:
         case OutputFormat.NPZ:
@@ -96,7 +100,7 @@ def _layouts(tasks: Sequence[Done]) -> list[TensorLayout]:
         found = [(part.name, part.data_type, part.shape[1:]) for part in output.tensors]
         if found != expected or not all(part.shape for part in output.tensors):
             raise DataRefusedError(
-                f"The output of task {task} has the tensors {found}, that of task 0 {expected}: they make no one array. "
+                f"The output of task {task} has the tensors {found}, that of task 0 {expected}: no one array holds both. "
                 "Use a model whose output shape does not depend on the values.",
                 reason=Reason.SHAPE_MISMATCH,
             )
@@ -195,7 +199,7 @@ async def _by_row(source: _Source, writer: CsvWriter, tensor_count: int) -> Asyn
         async for content in contents:
             output = _output(source.tasks[task])
             ends = [sum(_part_sizes(output)[:index]) for index in range(tensor_count + 1)]
-            parts = [content[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+            parts = [content[start:end] for start, end in pairwise(ends)]
             lines = writer.lines(output.tensors[0].shape[0], parts)
             while block := await asyncio.to_thread(next, lines, b""):
                 yield block
@@ -204,7 +208,7 @@ async def _by_row(source: _Source, writer: CsvWriter, tensor_count: int) -> Asyn
 
 async def _ahead(
     items: Iterator[Item], fetch: Callable[[Item], Awaitable[bytes]], size: Callable[[Item], int]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Fetches items in order, a bounded window of them at once."""
     waiting: deque[tuple[int, asyncio.Task[bytes]]] = deque()
     bytes_ahead = 0

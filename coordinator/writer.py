@@ -249,7 +249,8 @@ class _Batch:
         entry = record.entry()
         if len(entry.data) > limits.RECORD_BYTES:
             return LimitExceededError(
-                f"the decision takes {len(entry.data)} bytes, a record at most {limits.RECORD_BYTES}: ask for less at once",
+                f"the decision takes {len(entry.data)} bytes, a record at most {limits.RECORD_BYTES}: "
+                "ask for less at once",
                 metadata={"limit": str(limits.RECORD_BYTES), "bytes": str(len(entry.data))},
             )
         self.state = decision.state

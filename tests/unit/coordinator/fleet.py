@@ -1,0 +1,131 @@
+"""A fleet in one process: the coordinator's real parts over the fake broker and log, and scripted nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from coordinator.core.model import State
+from coordinator.dispatch import Dispatcher
+from coordinator.intake import Intake
+from coordinator.presence import Presence, PresenceSettings
+from coordinator.replay import Replayed, replay
+from coordinator.wire.records import GENESIS_HASH
+from coordinator.writer import Writer
+from hivefold.bus.memory import MemoryBroker
+from hivefold.bus.port import Message
+from hivefold.clock import SystemClock
+from hivefold.entropy import SeededEntropy
+from hivefold.log.memory import MemoryEventLog
+from hivefold.v1 import fleet_pb2, work_pb2
+
+_DEADLINE_S = 10.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition; fails the test when it does not come true in time."""
+    async with asyncio.timeout(_DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@dataclass
+class ScriptedNode:
+    """A node that answers every attempt as its script says: None keeps silent."""
+
+    broker: MemoryBroker
+    node_id: str
+    boot_id: str = "b1"
+    slots: int = 1
+    script: Callable[[work_pb2.WorkItem], work_pb2.Outcome | None] = lambda item: work_pb2.Outcome(row_count=1)
+    seen: list[tuple[str, int, int]] = field(default_factory=list)
+    terms: list[int] = field(default_factory=list)
+    leaving: bool = False
+    outstanding: int = 0
+
+    async def run(self) -> None:
+        """Beats and works until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._beat())
+            group.create_task(self._work())
+
+    async def _beat(self) -> None:
+        signals = self.broker.connect().signals()
+        counter = 0
+        while True:
+            counter += 1
+            spec = fleet_pb2.NodeSpec(
+                node_id=self.node_id, boot_id=self.boot_id, slot_count=self.slots, memory_bytes=1 << 34
+            )
+            beat = work_pb2.Heartbeat(
+                spec=spec,
+                counter=counter,
+                attempts_outstanding=self.outstanding,
+                memory_available_bytes=1 << 33,
+                leaving=self.leaving,
+            )
+            await signals.publish(Message(f"heartbeat.{self.node_id}", beat.SerializeToString()))
+            await asyncio.sleep(0.02)
+
+    async def _work(self) -> None:
+        connection = self.broker.connect()
+        sender = connection.result_sender()
+        async for delivery in connection.work_receiver(self.node_id).deliveries():
+            batch = work_pb2.WorkBatch.FromString(delivery.data)
+            self.terms.append(batch.term)
+            self.outstanding += len(batch.items)
+            outcomes: list[tuple[str, bytes]] = []
+            for item in batch.items:
+                self.seen.append((batch.job_id, item.task, item.attempt))
+                answer = self.script(item)
+                if answer is None:
+                    continue
+                self.outstanding -= 1
+                answer.job_id, answer.task, answer.attempt = batch.job_id, item.task, item.attempt
+                answer.node_id, answer.boot_id, answer.term = self.node_id, self.boot_id, batch.term
+                subject = f"results.{self.node_id}.{batch.job_id}.{item.task}.{item.attempt}"
+                outcomes.append((subject, answer.SerializeToString()))
+            await sender.send(outcomes)
+            await delivery.acknowledge()
+
+
+@asynccontextmanager
+async def coordinating(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterator[Writer]:
+    """The coordinator's parts, running; they die without a word at the end."""
+    connection, clock = broker.connect(), SystemClock()
+    head = await log.head()
+    start = await replay(log, up_to=head.sequence) if head.sequence else Replayed(State(), GENESIS_HASH)
+    writer = Writer(log, clock, SeededEntropy(head.sequence), start)
+    await writer.begin("test", "0")
+    sender, signals, results = connection.work_sender(), connection.signals(), connection.result_receiver()
+    dispatcher = Dispatcher(writer, sender, signals, results, clock)
+    settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=150, lost_after_ms=300, heartbeat_ms=20)
+    presence = Presence(writer, signals, sender, dispatcher, clock, settings)
+    parts = (writer.run(), dispatcher.run(), Intake(writer, results).run(), presence.run(), _tick(writer))
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        yield writer
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _tick(writer: Writer) -> None:
+    while True:
+        await asyncio.sleep(0.02)
+        writer.tick()
+
+
+@asynccontextmanager
+async def working(*nodes: ScriptedNode) -> AsyncIterator[None]:
+    """Nodes, running; they die without a word at the end."""
+    tasks = [asyncio.create_task(node.run()) for node in nodes]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
