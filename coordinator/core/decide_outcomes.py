@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
 from coordinator.core.draft import Draft
-from coordinator.core.model import Failure, Job, Rejected
+from coordinator.core.model import Failure, Job, Rejected, sorted_pairs
 from coordinator.core.planning import plan_tasks
 from hivefold import limits
 from hivefold.errors import Reason
@@ -104,13 +104,13 @@ def _job_failure(job: Job, task: int) -> Failure:
     """The job's failure: the last one itself when no retry could help, else all of them as evidence."""
     failures = job.troubles[task].failures
     node_id, last = failures[-1]
-    where = (*last.metadata, ("node", node_id), ("task", str(task)))
+    where = {**dict(last.metadata), "node": node_id, "task": str(task)}
     if not last.retryable:
-        return Failure(last.reason, f"task {task} on {node_id}: {last.message}", metadata=where)
+        return Failure(last.reason, f"task {task} on {node_id}: {last.message}", metadata=sorted_pairs(where))
     shown = failures[-limits.EVIDENCE_FAILURES :]
     evidence = "; ".join(f"on {node}: {failure.reason}: {failure.message}" for node, failure in shown)
     message = f"task {task} failed {len(failures)} times, the last {len(shown)}: {evidence}"
-    return Failure(Reason.ATTEMPTS_EXHAUSTED, message, metadata=(*where, ("failures", str(len(failures)))))
+    return Failure(Reason.ATTEMPTS_EXHAUSTED, message, metadata=sorted_pairs({**where, "failures": str(len(failures))}))
 
 
 def _backoff_us(failed: int) -> int:

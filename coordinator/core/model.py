@@ -7,6 +7,7 @@ a frozen dataclass, and replay does little else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias, assert_never
@@ -17,6 +18,11 @@ from hivefold.errors import FieldViolation, Reason
 from hivefold.ids import BootId, Digest, JobId, ModelName, ModelRef, NodeId, RequestId, model_ref
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
+
+
+def sorted_pairs(values: Mapping[str, str]) -> Pairs:
+    """A mapping as pairs in the one order that reads back equal from the log."""
+    return tuple(sorted(values.items()))
 
 
 class Priority(StrEnum):

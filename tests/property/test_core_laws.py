@@ -28,7 +28,7 @@ from tests import samples, strategies
 ROUNDS = 2000
 """Bound of every loop that must come to rest."""
 FAILURES = [
-    Failure(Reason.RUNTIME_FAILED, "it broke", retryable=True),
+    Failure(Reason.RUNTIME_FAILED, "it broke", retryable=True, metadata=(("row", "3"),)),
     Failure(Reason.NAN_FOUND, "row 3 holds NaN", retryable=False),
     Failure(Reason.RETURNED, "leaving", retryable=True),
 ]
@@ -177,6 +177,20 @@ class Fleet(RuleBasedStateMachine):
         self.do(samples.answers(node_id, self.state.jobs[job_id], tasks, failure=failure))
         if not keep:
             self.sent = [sent for sent in self.sent if sent not in chosen]
+
+    @precondition(lambda self: any(self.state.jobs[job_id].running for job_id in self.state.open_jobs))
+    @rule(data=st.data(), failure=st.sampled_from(FAILURES))
+    def a_running_task_fails_until_it_is_given_up(self, data: st.DataObject, failure: Failure) -> None:
+        """Tried again and again, a task that always fails ends its job; that it is returned ends nothing."""
+        job_id = data.draw(st.sampled_from(sorted(j for j in self.state.open_jobs if self.state.jobs[j].running)))
+        task = data.draw(st.sampled_from(sorted(self.state.jobs[job_id].running)))
+        for _ in range(limits.DEFAULT_MAX_ATTEMPTS):
+            attempt = self.state.jobs[job_id].running.get(task)
+            if attempt is not None:
+                job = self.state.jobs[job_id]
+                self.do(samples.answers(attempt.node_id, job, [(task, attempt.number)], failure=failure))
+                self.now_us += limits.RETRY_BACKOFF_MAX_MS * 1000
+                self.do(cmd.PlaceTasks())
 
     @rule(name=nodes, silent_ms=st.sampled_from([0, limits.SUSPECT_AFTER_MS, limits.LOST_AFTER_MS]))
     def node_falls_silent(self, name: NodeId, silent_ms: int) -> None:

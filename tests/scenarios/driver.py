@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from coordinator.core import commands as cmd
-from coordinator.core.decide import decide
+from coordinator.core.decide import Decision, decide
 from coordinator.core.invariants import violations
 from coordinator.core.model import Failure, InferSpec, Needs, Pairs, Priority, ProbeSpec, Rejected, State
 from coordinator.core.plan import follow_up, plan
@@ -38,6 +38,7 @@ class Driver:
     def __init__(self) -> None:
         self.state = State()
         self.now_us = samples.START_US
+        self.decisions: list[tuple[cmd.Command, Decision]] = []
 
     def run(self, line: str) -> Iterator[str]:
         """The lines that one command gives."""
@@ -54,7 +55,8 @@ class Driver:
             yield from self.decide(self.COMMANDS[verb](self, plain, named))
 
     def decide(self, body: cmd.CommandBody) -> Iterator[str]:
-        decided = decide(self.state, cmd.Command(self.now_us, body))
+        command = cmd.Command(self.now_us, body)
+        decided = decide(self.state, command)
         if isinstance(decided, Rejected):
             yield render_rejection(decided)
             return
@@ -62,6 +64,7 @@ class Driver:
             yield "nothing"
             return
         self.state = decided.state
+        self.decisions.append((command, decided))
         yield from (render_event(event) for event in decided.events)
         work, cancels = follow_up(decided.events, self.state)
         yield from (f"  -> {render_action(action)}" for action in work)
