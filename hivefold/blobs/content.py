@@ -108,19 +108,19 @@ async def stream_range(store: ChunkStore, manifest: Manifest, offset: int, lengt
 
 
 async def read_range(
-    store: ChunkStore, blob: BlobRef, offset: int, length: int, *, manifest: Manifest | None = None
+    store: ChunkStore, root: str, offset: int, length: int, *, manifest: Manifest | None = None
 ) -> bytes:
     """The bytes [offset, offset + length), verified. Raises as stream_range does.
 
     `manifest` spares reading it again.
     """
-    known = manifest or await get_manifest(store, blob.root)
+    known = manifest or await get_manifest(store, root)
     return b"".join([piece async for piece in stream_range(store, known, offset, length)])
 
 
-async def read_all(store: ChunkStore, blob: BlobRef) -> AsyncGenerator[bytes, None]:
+async def read_all(store: ChunkStore, root: str) -> AsyncGenerator[bytes, None]:
     """Yields the whole content in order, verified. Raises as stream_range does."""
-    manifest = await get_manifest(store, blob.root)
+    manifest = await get_manifest(store, root)
     async with aclosing(stream_range(store, manifest, 0, manifest.size_bytes)) as pieces:
         async for piece in pieces:
             yield piece
