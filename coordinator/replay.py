@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coordinator.core.digest import state_digest
@@ -84,8 +86,21 @@ async def replay(
     `progress` is called with the position after each page. Raises LogCorruptError, BrokerUnavailableError.
     """
     replayer = Replayer(start)
-    async for page in log.read(after=start.state.sequence if start else 0, up_to=up_to):
-        replayer.feed(page)
-        if progress is not None:
-            progress(page[-1].sequence)
+    with collector_paused():
+        async for page in log.read(after=start.state.sequence if start else 0, up_to=up_to):
+            replayer.feed(page)
+            if progress is not None:
+                progress(page[-1].sequence)
     return replayer.result()
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pauses the cycle collector: the state has no cycles, and looking for them takes four fifths of a replay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
