@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from actors.tensors import Layout, as_rows, element_type, first_nan_row
+from actors.tensors import Layout, as_rows, element_type, first_nan_row, row_major
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.limits import SHARD_OUTPUT_BYTES
 from hivefold.models import TensorFacts, inspect_onnx
@@ -107,7 +107,7 @@ class Inferred:
     """Outputs: name, element type and shape of each, rows first; their bytes one after the other."""
 
     tensors: tuple[TensorFacts, ...]
-    data: bytearray
+    data: bytes
     digest: str
     compute_us: int
     """Time inside the runtime in microseconds."""
@@ -181,12 +181,14 @@ class ModelBehavior:
         fixed = max(0, target.shape[0])
         size = fixed or message.batch_rows or _batch_rows(rows)
         parts: list[list[Array]] = []
+        total = 0
         for start in range(0, len(rows), size):
             if message.cancel is not None and message.cancel.reason is not None:
                 raise HivefoldError("the attempt was given up while it ran", reason=message.cancel.reason)
             batch = rows[start : start + size]
             results = session.run(outputs, target.name, _padded(batch, fixed))
             parts.append([_per_row(name, result, batch, fixed) for name, result in zip(outputs, results, strict=True)])
+            total = _total_within_limit(total, parts[-1], len(rows))
         return parts
 
 
@@ -261,32 +263,30 @@ def _per_row(name: str, result: Array, batch: Array, fixed: int) -> Array:
     return result[: len(batch)]
 
 
+def _total_within_limit(total: int, results: list[Array], rows: int) -> int:
+    """The bytes of output so far, or DataRefusedError when they are more than one task may give."""
+    total += sum(result.nbytes for result in results)
+    if total > SHARD_OUTPUT_BYTES:
+        raise DataRefusedError(
+            f"the output of {rows} rows is larger than {SHARD_OUTPUT_BYTES} bytes; "
+            "ask for fewer outputs, or for shorter tasks",
+            reason=Reason.LIMIT_EXCEEDED,
+            metadata={"limit": "SHARD_OUTPUT_BYTES", "value": str(SHARD_OUTPUT_BYTES)},
+        )
+    return total
+
+
 def _collected(outputs: tuple[str, ...], parts: list[list[Array]], row_count: int, compute_us: int) -> Inferred:
-    data = bytearray()
     tensors: list[TensorFacts] = []
+    pieces: list[memoryview] = []
     for index, name in enumerate(outputs):
-        pieces = [part[index] for part in parts]
-        tensors.append(TensorFacts(name, element_type(name, pieces[0].dtype), (row_count, *pieces[0].shape[1:])))
-        for piece in pieces:
-            if piece.shape[1:] != pieces[0].shape[1:]:
-                raise DataRefusedError(
-                    f"output {name!r} has rows of different shapes; they cannot be one array",
-                    reason=Reason.MODEL_INVALID,
-                )
-            if len(data) + piece.nbytes > SHARD_OUTPUT_BYTES:
-                raise DataRefusedError(
-                    f"the output of {row_count} rows is larger than {SHARD_OUTPUT_BYTES} bytes; "
-                    "ask for fewer outputs or shorter tasks",
-                    reason=Reason.LIMIT_EXCEEDED,
-                    metadata={"limit": "SHARD_OUTPUT_BYTES", "value": str(SHARD_OUTPUT_BYTES)},
-                )
-            data += _bytes(piece)
+        arrays = [part[index] for part in parts]
+        row_shape = arrays[0].shape[1:]
+        if any(array.shape[1:] != row_shape for array in arrays):
+            raise DataRefusedError(
+                f"output {name!r} has rows of different shapes; they cannot be one array", reason=Reason.MODEL_INVALID
+            )
+        tensors.append(TensorFacts(name, element_type(name, arrays[0].dtype), (row_count, *row_shape)))
+        pieces += [row_major(array) for array in arrays]
+    data = b"".join(pieces)
     return Inferred(tuple(tensors), data, hashlib.sha256(data).hexdigest(), compute_us)
-
-
-def _bytes(piece: Array) -> memoryview:
-    import numpy as np
-
-    if piece.dtype.byteorder == ">":
-        piece = piece.astype(piece.dtype.newbyteorder("<"))
-    return np.ascontiguousarray(piece).data.cast("B")

@@ -124,3 +124,12 @@ def element_type(name: str, dtype: np.dtype[Any]) -> str:
             reason=Reason.MODEL_INVALID,
         )
     return known
+
+
+def row_major(array: NDArray[Any]) -> memoryview:
+    """The array's bytes, row-major and little-endian."""
+    import numpy as np
+
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(array).data

@@ -177,8 +177,10 @@ ATTEMPT_MS: Final = 3_600_000
 """How long one attempt may take where its job has no earlier deadline."""
 PROBES_ASK_MS: Final = 60_000
 """How long an actor that has nothing to compute may take to answer: reading a shard, a probe, a measurement."""
-READINGS_QUEUED: Final = 4
-"""Readings waiting to be published; the oldest is dropped."""
+MANIFESTS_KEPT: Final = 8
+"""Blob manifests that a node keeps in memory: 64 bytes for each MiB of content."""
+READING_MS: Final = 2000
+"""How often a node measures its hardware."""
 
 # -- blobs and models ---------------------------------------------------------
 CHUNK_BYTES: Final = 512 * 1024

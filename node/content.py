@@ -1,31 +1,37 @@
-"""What a node needs of the fleet's stored content."""
+"""The fleet's stored content as a node uses it: ranges of few blobs, again and again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from hivefold.blobs.content import get_manifest, read_range, upload_bytes
+from hivefold.blobs.manifest import Manifest
+from hivefold.blobs.port import ChunkStore
+from hivefold.limits import MANIFESTS_KEPT
+from hivefold.v1.blob_pb2 import BlobRef
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """The chunks behind a root: SHA-256 of each, 32 bytes one after the other."""
+class Content:
+    """Reads and stores content; the manifests used last stay at hand.
 
-    size_bytes: int
-    chunk_bytes: int
-    chunk_digests: bytes
+    Raises NotFoundError, DataRefusedError, InvalidRequestError, BrokerUnavailableError.
+    """
 
-
-class Content(Protocol):
-    """Verified content by root digest. Errors are NotFoundError, DataRefusedError, BrokerUnavailableError."""
+    def __init__(self, chunks: ChunkStore) -> None:
+        self._chunks = chunks
+        self._manifests: dict[str, Manifest] = {}
 
     async def manifest(self, root: str) -> Manifest:
         """The manifest, verified against its root."""
-        ...
+        manifest = self._manifests.pop(root, None) or await get_manifest(self._chunks, root)
+        self._manifests[root] = manifest
+        if len(self._manifests) > MANIFESTS_KEPT:
+            del self._manifests[next(iter(self._manifests))]
+        return manifest
 
-    async def read(self, root: str, offset: int, size: int) -> bytes | bytearray | memoryview:
+    async def read(self, root: str, offset: int, size: int) -> bytes:
         """A range of the content, verified."""
-        ...
+        manifest = await self.manifest(root)
+        return await read_range(self._chunks, manifest.ref, offset, size, manifest=manifest)
 
-    async def store(self, data: bytes | bytearray) -> str:
-        """Stores content and gives its root."""
-        ...
+    async def store(self, data: bytes) -> BlobRef:
+        """Stores content that is in memory."""
+        return await upload_bytes(self._chunks, data)

@@ -13,7 +13,7 @@ from actors.tensors import Layout
 from hivefold.clock import Clock
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.limits import ATTEMPT_MS, INLINE_OUTPUT_BYTES, PROBES_ASK_MS, SHARD_INPUT_BYTES
-from hivefold.v1 import blob_pb2, job_pb2, work_pb2
+from hivefold.v1 import job_pb2, work_pb2
 from node.content import Content
 from node.core import Attempt
 from node.models import ModelShelf, Place
@@ -37,11 +37,11 @@ class InferRunner:
     reader: ActorRef[ReadRange, memoryview]
     clock: Clock
     slots: int
-    _compute: asyncio.Semaphore = field(init=False)
+    compute: asyncio.Semaphore = field(init=False)
     _free_us: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._compute = asyncio.Semaphore(self.slots)
+        self.compute = asyncio.Semaphore(self.slots)
 
     async def run(self, work: work_pb2.WorkBatch, attempt: Attempt, cancel: CancelFlag, timing: Timing) -> Output:
         """What the attempt produced; `timing` is kept up to date. Raises HivefoldError with the cause of a failure."""
@@ -49,7 +49,7 @@ class InferRunner:
         try:
             rows = await self._fetch(work.spec.infer.data_set, attempt)
             request = _request(work.spec.infer, attempt, rows, cancel)
-            async with self._compute:
+            async with self.compute:
                 # An attempt that found its rows waiting began when the one before it ended.
                 timing.start_us = max(timing.start_us, self._free_us)
                 inferred = await self._infer(place, request, _deadline_ms(work, self.clock.now_us()))
@@ -71,9 +71,7 @@ class InferRunner:
             )
         if data_set.WhichOneof("location") == "file":
             manifest = await self.content.manifest(data_set.file.content.root)
-            request = ReadRange(
-                data_set.file.path, offset, size, manifest.size_bytes, manifest.chunk_bytes, manifest.chunk_digests
-            )
+            request = ReadRange(data_set.file.path, manifest, offset, size)
             return await ask(self.reader, request, deadline_ms=PROBES_ASK_MS)
         return await self.content.read(data_set.blob.root, offset, size)
 
@@ -89,8 +87,7 @@ class InferRunner:
             output.tensors.add(name=tensor.name, data_type=data_type_number(tensor.data_type), shape=tensor.shape)
         if len(inferred.data) <= INLINE_OUTPUT_BYTES:
             return Output(output, bytes(inferred.data))
-        root = await self.content.store(inferred.data)
-        output.blob.CopyFrom(blob_pb2.BlobRef(root=root, size_bytes=len(inferred.data)))
+        output.blob.CopyFrom(await self.content.store(inferred.data))
         return Output(output)
 
 

@@ -42,6 +42,22 @@ def read_work(data: bytes) -> work_pb2.WorkBatch:
         raise InvalidRequestError(f"a work message of {len(data)} bytes does not parse; it is dropped") from error
 
 
+def read_pulse(data: bytes) -> work_pb2.Pulse | None:
+    """Parses a pulse; None if it is none."""
+    try:
+        return work_pb2.Pulse.FromString(data)
+    except DecodeError:
+        return None
+
+
+def read_cancel(data: bytes) -> work_pb2.CancelWork | None:
+    """Parses the request to give up a job; None if it is none."""
+    try:
+        return work_pb2.CancelWork.FromString(data)
+    except DecodeError:
+        return None
+
+
 def batch_of(work: work_pb2.WorkBatch, delivery: int) -> Batch:
     """What the core is told of a work message. Raises InvalidRequestError for a kind this version does not run."""
     kind = work.spec.WhichOneof("kind")
