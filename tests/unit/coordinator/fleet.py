@@ -7,12 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from coordinator.core.model import State
-from coordinator.dispatch import Dispatcher
-from coordinator.intake import Intake
-from coordinator.presence import Presence, PresenceSettings
-from coordinator.replay import Replayed, replay
-from coordinator.wire.records import GENESIS_HASH
+from coordinator.lead import Ends, take_lead
+from coordinator.presence import PresenceSettings
 from coordinator.writer import Writer
 from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import Message
@@ -94,29 +90,18 @@ class ScriptedNode:
 @asynccontextmanager
 async def coordinating(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterator[Writer]:
     """The coordinator's parts, running; they die without a word at the end."""
-    connection, clock = broker.connect(), SystemClock()
-    head = await log.head()
-    start = await replay(log, up_to=head.sequence) if head.sequence else Replayed(State(), GENESIS_HASH)
-    writer = Writer(log, clock, SeededEntropy(head.sequence), start)
-    await writer.begin("test", "0")
-    sender, signals, results = connection.work_sender(), connection.signals(), connection.result_receiver()
-    dispatcher = Dispatcher(writer, sender, signals, results, clock)
+    connection = broker.connect()
+    ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver())
     settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=150, lost_after_ms=300, heartbeat_ms=20)
-    presence = Presence(writer, signals, sender, dispatcher, clock, settings)
-    parts = (writer.run(), dispatcher.run(), Intake(writer, results).run(), presence.run(), _tick(writer))
-    tasks = [asyncio.create_task(part) for part in parts]
+    seed = (await log.head()).sequence
+    lead = await take_lead(ends, SystemClock(), SeededEntropy(seed), "test", "0", settings)
+    tasks = [asyncio.create_task(part) for part in lead.parts()]
     try:
-        yield writer
+        yield lead.writer
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _tick(writer: Writer) -> None:
-    while True:
-        await asyncio.sleep(0.02)
-        writer.tick()
 
 
 @asynccontextmanager
