@@ -63,6 +63,7 @@ class Reason(StrEnum):
     LOG_CORRUPT = "LOG_CORRUPT"
     INTERNAL = "INTERNAL"
     DURABILITY_WEAK = "DURABILITY_WEAK"
+    SERVER_UNAVAILABLE = "SERVER_UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ CSV_LINE_BYTES: Final = 16 * 1024 * 1024
 CSV_BLOCK_BYTES: Final = 1024 * 1024
 """Text parsed at once."""
 ARCHIVE_MEMBERS: Final = 10_000
-OUTPUT_WINDOW_PIECES: Final = 32
+OUTPUT_WINDOW_PIECES: Final = 16
 OUTPUT_WINDOW_BYTES: Final = 32 * 1024 * 1024
 """What is fetched ahead of a download."""
 

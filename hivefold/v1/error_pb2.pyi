@@ -89,6 +89,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A defect in hivefold: please report it."""
     REASON_DURABILITY_WEAK: _Reason.ValueType  # 31
     """The server's durability is weaker than configured."""
+    REASON_SERVER_UNAVAILABLE: _Reason.ValueType  # 32
+    """The gRPC server cannot be reached or did not answer. Given by clients."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused or an attempt failed. The name without the prefix is
@@ -159,6 +161,8 @@ REASON_INTERNAL: Reason.ValueType  # 30
 """A defect in hivefold: please report it."""
 REASON_DURABILITY_WEAK: Reason.ValueType  # 31
 """The server's durability is weaker than configured."""
+REASON_SERVER_UNAVAILABLE: Reason.ValueType  # 32
+"""The gRPC server cannot be reached or did not answer. Given by clients."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
