@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
-from actors.tensors import Layout, as_rows, element_type, first_nan_row, row_major
+from actors.tensors import Array, Layout, as_rows, element_type, first_nan_row, row_major
+from hivefold.clock import stopwatch_ns
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.limits import SHARD_OUTPUT_BYTES
 from hivefold.models import TensorFacts, inspect_onnx
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array: TypeAlias = NDArray[Any]
 
 _BATCH_BYTES: Final = 1024 * 1024
 """Input given to the runtime at once when nobody says how much: stays in the cache, hides the call's cost."""
@@ -169,9 +164,9 @@ class ModelBehavior:
                 reason=Reason.NAN_FOUND,
                 metadata={"row": str(message.first_row + row)},
             )
-        began_ns = time.perf_counter_ns()
+        began_ns = stopwatch_ns()
         parts = self._run(session, target, rows, outputs, message)
-        compute_us = (time.perf_counter_ns() - began_ns) // 1000
+        compute_us = (stopwatch_ns() - began_ns) // 1000
         return _collected(outputs, parts, message.row_count, compute_us)
 
     def _run(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+
+from hivefold.clock import stopwatch_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,10 @@ class ProbeBehavior:
 
     def receive(self, message: RunProbes) -> ProbesDone:
         """Runs them one after the other."""
-        began_ns = time.perf_counter_ns()
+        began_ns = stopwatch_ns()
         for _ in range(message.count):
             pass
-        return ProbesDone(time.perf_counter_ns() - began_ns)
+        return ProbesDone(stopwatch_ns() - began_ns)
 
     def stop(self) -> None:
         """Nothing."""

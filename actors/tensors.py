@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from hivefold.errors import DataRefusedError, Reason
 from hivefold.models import TensorFacts
@@ -12,6 +12,8 @@ from hivefold.models import TensorFacts
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
 
 _ITEM_BYTES: Final = {
     "BOOL": 1,
@@ -85,7 +87,7 @@ class Layout:
             )
 
 
-def as_rows(data: bytes | bytearray | memoryview, layout: Layout, row_count: int) -> NDArray[Any]:
+def as_rows(data: bytes | bytearray | memoryview, layout: Layout, row_count: int) -> Array:
     """The bytes as an array of `row_count` rows, without a copy if they are aligned.
 
     Raises DataRefusedError when they do not match.
@@ -103,7 +105,7 @@ def as_rows(data: bytes | bytearray | memoryview, layout: Layout, row_count: int
     return rows if rows.flags.aligned else rows.copy()
 
 
-def first_nan_row(rows: NDArray[Any]) -> int | None:
+def first_nan_row(rows: Array) -> int | None:
     """Index of the first row that holds NaN, if any."""
     import numpy as np
 
@@ -126,7 +128,7 @@ def element_type(name: str, dtype: np.dtype[Any]) -> str:
     return known
 
 
-def row_major(array: NDArray[Any]) -> memoryview:
+def row_major(array: Array) -> memoryview:
     """The array's bytes, row-major and little-endian."""
     import numpy as np
 

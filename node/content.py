@@ -30,7 +30,7 @@ class Content:
     async def read(self, root: str, offset: int, size: int) -> bytes:
         """A range of the content, verified."""
         manifest = await self.manifest(root)
-        return await read_range(self._chunks, manifest.ref, offset, size, manifest=manifest)
+        return await read_range(self._chunks, root, offset, size, manifest=manifest)
 
     async def store(self, data: bytes) -> BlobRef:
         """Stores content that is in memory."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from actors.model import Array
+from actors.tensors import Array
 from hivefold.models import TensorFacts
 
 _INPUT: Final = TensorFacts("x", "FP32", (-1, 4))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import onnxruntime
 
-from actors.model import Array
+from actors.tensors import Array
 from hivefold.errors import DataRefusedError, Reason
 from hivefold.models import TensorFacts
 

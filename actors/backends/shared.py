@@ -6,7 +6,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.model import Array, Backend, Session
+from actors.model import Backend, Session
+from actors.tensors import Array
 from hivefold.models import TensorFacts
 
 
