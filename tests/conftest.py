@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from hivefold.clock import ManualClock
 from hivefold.entropy import SeededEntropy
+from tests.fixtures.nats import nats_server  # noqa: F401 - a fixture for all
 
 # Two shared cores make single examples slow now and then: that says nothing about the code.
 settings.register_profile("home", deadline=None, suppress_health_check=[HealthCheck.too_slow])

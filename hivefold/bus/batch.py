@@ -21,13 +21,15 @@ class Outgoing(NamedTuple):
     header_lines: bytes = b""
 
 
-async def store_batch(link: Link, messages: Sequence[Outgoing]) -> None:
-    """Stores all or none, in order. Raises ApiError (nothing stored) or BrokerUnavailableError (unknown)."""
+async def store_batch(link: Link, messages: Sequence[Outgoing], timeout_s: float = BROKER_ANSWER_S) -> int:
+    """Stores all or none, in order; returns the sequence of the last.
+
+    Raises ApiError (nothing stored) or BrokerUnavailableError (unknown).
+    """
     *earlier, last = messages
     if not earlier:
         headers = b"NATS/1.0\r\n%b\r\n" % last.header_lines if last.header_lines else b""
-        await api.store(link, last.subject, last.data, headers=headers, timeout_s=BROKER_ANSWER_S)
-        return
+        return await api.store(link, last.subject, last.data, headers=headers, timeout_s=timeout_s)
     batch = link.new_inbox().rpartition(".")[2].encode()
     template = b"NATS/1.0\r\nNats-Batch-Id: " + batch + b"\r\nNats-Batch-Sequence: %d\r\n%b%b\r\n"
     before = b"".join(
@@ -41,7 +43,7 @@ async def store_batch(link: Link, messages: Sequence[Outgoing]) -> None:
         ]
     )
     headers = template % (len(messages), b"Nats-Batch-Commit: 1\r\n", last.header_lines)
-    await api.store(link, last.subject, last.data, headers=headers, before=before, timeout_s=BROKER_ANSWER_S)
+    return await api.store(link, last.subject, last.data, headers=headers, before=before, timeout_s=timeout_s)
 
 
 def split(messages: Sequence[Outgoing], most: int) -> Iterator[list[Outgoing]]:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from enum import Enum, auto
 from typing import Any, Final
 
-from hivefold.bus import api, frames
+from hivefold.bus import api
+from hivefold.bus.batch import Outgoing, store_batch
 from hivefold.bus.link import Link
-from hivefold.entropy import Entropy, SystemEntropy
 from hivefold.errors import (
     AppendUnresolvedError,
     BrokerUnavailableError,
@@ -50,7 +50,6 @@ _OUTCOMES: Final = {
     10164: _Outcome.IN_FLIGHT,
     10176: _Outcome.UNKNOWN,  # the batch is incomplete: the server restarted in its middle
     10201: _Outcome.UNKNOWN,  # the batch holds a duplicate
-    api.STORE_FULL: _Outcome.FULL,
     **dict.fromkeys(api.STORAGE_SHORT, _Outcome.FULL),
 }
 """What JetStream's error codes say about an append; any other is a defect or a changed stream."""
@@ -59,11 +58,10 @@ _OUTCOMES: Final = {
 class JetStreamEventLog:
     """EventLog over the stream HF_LOG."""
 
-    def __init__(self, link: Link, settings: LogSettings, pages: PageReader, entropy: Entropy | None = None) -> None:
+    def __init__(self, link: Link, settings: LogSettings, pages: PageReader) -> None:
         self._link = link
         self._settings = settings
         self._pages = pages
-        self._entropy = entropy or SystemEntropy()
         self._appending = False
 
     async def head(self) -> Head:
@@ -121,16 +119,8 @@ class JetStreamEventLog:
             wait_ms = min(APPEND_RETRY_MAX_MS, wait_ms * 2)
 
     async def _try(self, entries: Sequence[Entry], head: Head) -> _Outcome:
-        *first, last = self._messages(entries, head)
         try:
-            stored = await api.store(
-                self._link,
-                last[0],
-                last[1],
-                headers=last[2],
-                before=b"".join(frames.publish(frames.subject_bytes(s), d, headers=h) for s, d, h in first),
-                timeout_s=self._settings.append_timeout_s,
-            )
+            stored = await store_batch(self._link, _fenced(entries, head), timeout_s=self._settings.append_timeout_s)
         except BrokerUnavailableError:
             return _Outcome.UNKNOWN
         except api.ApiError as error:
@@ -139,25 +129,6 @@ class JetStreamEventLog:
         if stored != want:
             raise LogCorruptError(f"the broker stored record {want} at {stored}", position=head.sequence + 1)
         return _Outcome.STORED
-
-    def _messages(self, entries: Sequence[Entry], head: Head) -> list[tuple[str, bytes, bytes]]:
-        """Subject, data and headers of each message: every one fenced, the first tied to the head."""
-        fence = {
-            "Nats-Expected-Last-Subject-Sequence": str(head.term_sequence),
-            "Nats-Expected-Last-Subject-Sequence-Subject": TERM_SUBJECT,
-        }
-        batch = self._entropy.draw(12).hex()
-        messages = []
-        for number, entry in enumerate(entries, 1):
-            headers = dict(fence)
-            if number == 1:
-                headers["Nats-Expected-Last-Sequence"] = str(head.sequence)
-            if len(entries) > 1:
-                headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-                if number == len(entries):
-                    headers["Nats-Batch-Commit"] = "1"
-            messages.append((entry.subject, entry.data, frames.header_block(headers)))
-        return messages
 
     async def _look_back(self, entries: Sequence[Entry], head: Head) -> bool:
         """Whether the entries are stored after `head`; False when nothing is and the fence still holds.
@@ -207,6 +178,16 @@ class JetStreamEventLog:
             return await api.call(self._link, name)
         except api.ApiError as error:
             raise BrokerUnavailableError(f"the log's end cannot be read: {error}; check the server") from error
+
+
+def _fenced(entries: Sequence[Entry], head: Head) -> list[Outgoing]:
+    """The messages of an append: each fenced by the term, the first tied to the end of the log."""
+    fence = (
+        f"Nats-Expected-Last-Subject-Sequence: {head.term_sequence}\r\n"
+        f"Nats-Expected-Last-Subject-Sequence-Subject: {TERM_SUBJECT}\r\n"
+    ).encode()
+    first = b"Nats-Expected-Last-Sequence: %d\r\n" % head.sequence + fence
+    return [Outgoing(entry.subject, entry.data, fence if at else first) for at, entry in enumerate(entries)]
 
 
 def _outcome_of(error: api.ApiError) -> _Outcome:

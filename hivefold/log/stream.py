@@ -104,8 +104,12 @@ async def _info_or_create(link: Link, settings: LogSettings) -> Any:
     except api.ApiError as error:
         if error.code != api.STREAM_MISSING:
             raise
-    wanted = {"name": STREAM, **_REQUIRED, "num_replicas": settings.replicas, "max_bytes": settings.max_bytes}
-    return await api.call(link, f"STREAM.CREATE.{STREAM}", wanted)
+    return await api.call(link, f"STREAM.CREATE.{STREAM}", wanted_stream(settings))
+
+
+def wanted_stream(settings: LogSettings) -> dict[str, object]:
+    """The configuration of a new stream."""
+    return {"name": STREAM, **_REQUIRED, "num_replicas": settings.replicas, "max_bytes": settings.max_bytes}
 
 
 def _advice(error: api.ApiError, settings: LogSettings) -> str:

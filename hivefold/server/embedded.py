@@ -107,6 +107,11 @@ class RunningServer:
         """The server's process."""
         return self._running.pid
 
+    @property
+    def exited(self) -> bool:
+        """Whether the server has ended."""
+        return self._running.returncode is not None
+
     async def node(self, node_id: str) -> BrokerSettings:
         """How one node reaches the server; makes its user on first use, without a restart."""
         user = _user_of(node_id)

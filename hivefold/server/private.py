@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
-import secrets
 from pathlib import Path
 
 from hivefold.broker import Secret
+from hivefold.entropy import SystemEntropy
 
 
 def make_directory(path: Path) -> Path:
@@ -42,6 +43,6 @@ class Passwords:
         try:
             return Secret(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            password = secrets.token_urlsafe(24)
+            password = base64.urlsafe_b64encode(SystemEntropy().draw(24)).decode()
             write_private(path, password)
             return Secret(password)
