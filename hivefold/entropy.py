@@ -32,3 +32,8 @@ class SeededEntropy:
     def draw(self, count: int) -> bytes:
         """`count` random bytes."""
         return self._random.randbytes(count)
+
+
+def jitter() -> float:
+    """A random fraction, from 0 to just below 1: spreads retries of many processes. Never for keys."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32

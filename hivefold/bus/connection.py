@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +15,8 @@ from nats.aio.client import Client, Server
 
 from hivefold.broker import BrokerSettings
 from hivefold.bus.link import Link
+from hivefold.clock import stopwatch_ns
+from hivefold.entropy import jitter
 from hivefold.errors import BrokerUnavailableError, ConfigError
 from hivefold.limits import (
     BROKER_CONNECT_S,
@@ -45,12 +45,12 @@ async def connect(
     names the addresses, or ConfigError that names the credential or the file that is wrong.
     """
     options = _credentials(settings)
-    until = time.monotonic() + wait_s
+    until = stopwatch_ns() + wait_s * 1e9
     while True:
         try:
             return await _connect_once(settings, options, on_reconnect, on_disconnect)
         except BrokerUnavailableError:
-            if time.monotonic() >= until:
+            if stopwatch_ns() >= until:
                 raise
             await asyncio.sleep(_START_RETRY_S)
 
@@ -148,7 +148,7 @@ def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, 
     """The server that failed least often, and a wait that grows with its failures, with jitter."""
     server = min(servers, key=lambda candidate: candidate.reconnects)
     bound_ms = min(RECONNECT_WAIT_MAX_MS, RECONNECT_WAIT_MS * 2 ** min(server.reconnects, 16))
-    return server, bound_ms * random.uniform(0.5, 1.0) / 1000  # noqa: S311 - spreads reconnects, keeps no secret
+    return server, bound_ms * (0.5 + jitter() / 2) / 1000
 
 
 def _credentials(settings: BrokerSettings) -> dict[str, Any]:
