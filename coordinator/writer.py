@@ -51,6 +51,15 @@ class _Waiting:
     answer: asyncio.Future[Accepted | Rejected]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A record on its way into the log."""
+
+    committed: Committed
+    entry: Entry
+    hash: bytes
+
+
 _Answer: TypeAlias = tuple[_Waiting, Accepted | Rejected | LimitExceededError]
 
 
@@ -97,8 +106,7 @@ class Writer:
         """Starts a term at the head that was replayed. Raises FencedError when another was faster."""
         batch = _Batch(self._state, self._head_hash, self._clock.now_us(), self._entropy)
         batch.add(StartTerm(coordinator_id, code_version), "")
-        await self._append(batch, self._state.term_sequence)
-        self._commit(batch)
+        await self._append(batch)
 
     async def execute(self, body: CommandBody, *, traceparent: str = "") -> Accepted | Rejected:
         """Decides one command; answers once what was decided is durable.
@@ -149,22 +157,15 @@ class Writer:
         answers = self._decide_waiting(batch)
         self._decide_due(batch)
         try:
-            await self._append(batch, self._state.term_sequence)
+            await self._append(batch)
         except UnavailableError as error:
-            _fail(answers, error)
+            self._answer(answers, error)
             _log.warning("append refused", reason=error.reason, error=str(error), records=len(batch.records))
             return bool(self._queue)
         except LogError as error:
-            _fail(answers, _not_leading(error))
+            self._answer(answers, _not_leading(error))
             raise
-        self._commit(batch)
-        for waiting, answer in answers:
-            if waiting.answer.done():
-                continue
-            if isinstance(answer, Exception):
-                waiting.answer.set_exception(answer)
-            else:
-                waiting.answer.set_result(answer)
+        self._answer(answers, None)
         return bool(self._queue) or batch.full or (bool(batch.records) and self._placement_due())
 
     def _decide_waiting(self, batch: _Batch) -> list[_Answer]:
@@ -188,18 +189,42 @@ class Writer:
     def _placement_due(self) -> bool:
         return self._state.sequence != self._vain_placement and bool(due(self._state, self._clock.now_us()))
 
-    async def _append(self, batch: _Batch, term_sequence: int) -> None:
-        if batch.records:
-            await self._log.append(batch.entries, expected_sequence=self._state.sequence, term_sequence=term_sequence)
+    async def _append(self, batch: _Batch) -> None:
+        """Appends and commits the batch: as a whole, or record by record when there are few.
 
-    def _commit(self, batch: _Batch) -> None:
-        """The batch is durable: its state is the state; now, and only now, act."""
-        if not batch.records:
-            return
-        self._state, self._head_hash = batch.state, batch.head_hash
+        A server stages an atomic batch on disk first, which costs as much as several single appends. Each
+        record is a decision of its own upon those before it, so a prefix that is durable may stand alone.
+        """
+        size = 1 if len(batch.records) <= limits.SINGLE_APPENDS else len(batch.records)
+        for start in range(0, len(batch.records), size):
+            records = batch.records[start : start + size]
+            await self._log.append(
+                [record.entry for record in records],
+                expected_sequence=self._state.sequence,
+                term_sequence=self._state.term_sequence,
+            )
+            self._commit(records)
+
+    def _commit(self, records: Sequence[_Pending]) -> None:
+        """The records are durable: their state is the state; now, and only now, act."""
+        self._state, self._head_hash = records[-1].committed.state, records[-1].hash
+        commits = [record.committed for record in records]
         for act in self._acts:
-            act(batch.records)
-        self._followers.offer(batch.records)
+            act(commits)
+        self._followers.offer(commits)
+
+    def _answer(self, answers: Sequence[_Answer], error: Exception | None) -> None:
+        """Tells what was decided. After an error only what is durable by itself counts."""
+        for waiting, answer in answers:
+            if waiting.answer.done():
+                continue
+            durable = isinstance(answer, Accepted) and 0 < answer.sequence <= self._state.sequence
+            if error is not None and not durable:
+                waiting.answer.set_exception(error)
+            elif isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
 
     def _stop(self, error: Exception) -> None:
         self._stopped = error
@@ -218,8 +243,7 @@ class _Batch:
         self.time_us = max(time_us, state.time_us)
         self.state = state
         self.head_hash = head_hash
-        self.records: list[Committed] = []
-        self.entries: list[Entry] = []
+        self.records: list[_Pending] = []
         self._bytes = 0
         self._entropy = entropy
 
@@ -255,18 +279,12 @@ class _Batch:
             )
         self.state = decision.state
         self.head_hash = record_hash(sequence, entry.subject, entry.data)
-        self.entries.append(entry)
         self._bytes += len(entry.data)
-        self.records.append(
-            Committed(sequence, self.state.term, self.time_us, command, decision.events, traceparent, self.state)
+        committed = Committed(
+            sequence, decision.state.term, self.time_us, command, decision.events, traceparent, decision.state
         )
-        return Accepted(sequence, decision.events, self.state)
-
-
-def _fail(answers: Sequence[_Answer], error: Exception) -> None:
-    for waiting, _ in answers:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
+        self.records.append(_Pending(committed, entry, self.head_hash))
+        return Accepted(sequence, decision.events, decision.state)
 
 
 def _not_leading(error: Exception) -> NotLeaderError:
