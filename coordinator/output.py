@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import prod
-from typing import Final, NamedTuple, TypeVar, assert_never
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, assert_never
 
 from coordinator.core.model import Done, InferSpec, Job, JobState, TaskOutput
-from hivefold.blobs.content import read_range
+from hivefold.blobs.content import get_manifest, read_range
 from hivefold.blobs.port import ChunkStore
+from hivefold.blobs.window import in_order
 from hivefold.bus.port import ResultReceiver
 from hivefold.datasets.data_types import item_bytes
 from hivefold.datasets.writing import CsvWriter, NpyWriter, NpzWriter, TensorLayout, TensorWriter
@@ -25,7 +26,6 @@ from hivefold.v1.work_pb2 import Outcome
 
 _FETCH_BYTES: Final = 4 * CHUNK_BYTES
 """Read from a blob at once."""
-Item = TypeVar("Item")
 
 
 class OutputFormat(StrEnum):
@@ -38,10 +38,13 @@ class OutputFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file on its way: its size (0 where it is not known beforehand) and its bytes, at most 1 MiB at once."""
+    """A file on its way: its size (0 where it is not known beforehand) and its bytes, at most 1 MiB at once.
+
+    Close `pieces` (contextlib.aclosing) where it is left early: what is fetched ahead ends with it.
+    """
 
     total_bytes: int
-    pieces: AsyncIterator[bytes]
+    pieces: AsyncGenerator[bytes, None]
 
 
 class _Slice(NamedTuple):
@@ -100,11 +103,13 @@ def _layouts(tasks: Sequence[Done]) -> list[TensorLayout]:
         found = [(part.name, part.data_type, part.shape[1:]) for part in output.tensors]
         if found != expected or not all(part.shape for part in output.tensors):
             raise DataRefusedError(
-                f"The output of task {task} has the tensors {found}, that of task 0 {expected}: no one array holds both. "
+                f"The output of task {task} has the tensors {found}, that of task 0 {expected}: no array holds both. "
                 "Use a model whose output shape does not depend on the values.",
                 reason=Reason.SHAPE_MISMATCH,
             )
-        if sum(_part_sizes(output)) != output.size_bytes:
+        if sum(_part_sizes(output)) != output.size_bytes or (
+            output.blob and output.blob.size_bytes != output.size_bytes
+        ):
             raise _mismatch(task, "has another size than its tensors")
         for index, part in enumerate(output.tensors):
             rows[index] += part.shape[0]
@@ -145,32 +150,43 @@ class _Source:
         self._results = results
         self._chunks = chunks
 
-    async def read(self, part: _Slice) -> bytes:
-        """A range of a task's output. Raises NotFoundError, DataRefusedError, BrokerUnavailableError."""
-        output = _output(self.tasks[part.task])
+    async def read(self, slices: Iterator[_Slice], width: int) -> AsyncGenerator[bytes, None]:
+        """Ranges of tasks' outputs, `width` of them under way. Raises as stream_output says."""
         try:
-            if output.blob is None:
-                return (await self._inline(part.task, output))[part.offset : part.offset + part.size]
-            return await read_range(self._chunks, output.blob.root, part.offset, part.size)
+            async with aclosing(in_order(self._reads(slices), width)) as contents:
+                async for content in contents:
+                    yield content
         except NotFoundError as error:
             raise NotFoundError(
-                f"The output of task {part.task} of job {self._job.job_id} is no longer stored. Submit the job again.",
-                metadata={"job_id": self._job.job_id, "task": str(part.task)},
+                f"The output of job {self._job.job_id} is no longer stored in full ({error}). Submit the job again.",
+                metadata={"job_id": self._job.job_id},
             ) from error
 
-    async def _inline(self, task: int, output: TaskOutput) -> bytes:
-        message = await self._results.get(self.tasks[task].result_sequence)
-        outcome = Outcome.FromString(message.data)
-        if hashlib.sha256(outcome.inline_output).hexdigest() != output.digest:
-            raise _mismatch(task, "does not have the digest that was recorded")
-        return outcome.inline_output
+    async def _reads(self, slices: Iterator[_Slice]) -> AsyncGenerator[Coroutine[Any, Any, bytes], None]:
+        for task, group in groupby(slices, attrgetter("task")):
+            blob = _output(self.tasks[task]).blob
+            manifest = None if blob is None else await get_manifest(self._chunks, blob.root)
+            for part in group:
+                if blob is None:
+                    yield self._inline(part)
+                else:
+                    yield read_range(self._chunks, blob.root, part.offset, part.size, manifest=manifest)
+
+    async def _inline(self, part: _Slice) -> bytes:
+        done = self.tasks[part.task]
+        message = await self._results.get(done.result_sequence)
+        content: bytes = Outcome.FromString(message.data).inline_output
+        if hashlib.sha256(content).hexdigest() != _output(done).digest:
+            raise _mismatch(part.task, "does not have the digest that was recorded")
+        return content[part.offset : part.offset + part.size]
 
 
-async def _by_tensor(source: _Source, writer: TensorWriter, tensor_count: int) -> AsyncIterator[bytes]:
+async def _by_tensor(source: _Source, writer: TensorWriter, tensor_count: int) -> AsyncGenerator[bytes, None]:
     """The file of a format that holds tensor after tensor."""
     for index in range(tensor_count):
         yield writer.begin(index)
-        async with aclosing(_ahead(_tensor_slices(source.tasks, index), source.read, lambda part: part.size)) as pieces:
+        slices = _tensor_slices(source.tasks, index)
+        async with aclosing(source.read(slices, OUTPUT_WINDOW_BYTES // _FETCH_BYTES)) as pieces:
             async for piece in pieces:
                 writer.add(piece)
                 yield piece
@@ -190,12 +206,14 @@ def _tensor_slices(tasks: Sequence[Done], index: int) -> Iterator[_Slice]:
             offset = stop
 
 
-async def _by_row(source: _Source, writer: CsvWriter, tensor_count: int) -> AsyncIterator[bytes]:
+async def _by_row(source: _Source, writer: CsvWriter, tensor_count: int) -> AsyncGenerator[bytes, None]:
     """The file of a format that holds row after row."""
     yield writer.header()
     wholes = (_Slice(task, 0, _output(done).size_bytes) for task, done in enumerate(source.tasks))
     task = 0
-    async with aclosing(_ahead(wholes, source.read, lambda part: part.size)) as contents:
+    largest = max(_output(done).size_bytes for done in source.tasks)
+    width = min(max(OUTPUT_WINDOW_BYTES // max(largest, 1), 1), OUTPUT_WINDOW_PIECES)
+    async with aclosing(source.read(wholes, width)) as contents:
         async for content in contents:
             output = _output(source.tasks[task])
             ends = [sum(_part_sizes(output)[:index]) for index in range(tensor_count + 1)]
@@ -206,45 +224,20 @@ async def _by_row(source: _Source, writer: CsvWriter, tensor_count: int) -> Asyn
             task += 1
 
 
-async def _ahead(
-    items: Iterator[Item], fetch: Callable[[Item], Awaitable[bytes]], size: Callable[[Item], int]
-) -> AsyncGenerator[bytes]:
-    """Fetches items in order, a bounded window of them at once."""
-    waiting: deque[tuple[int, asyncio.Task[bytes]]] = deque()
-    bytes_ahead = 0
-    item = next(items, None)
-    try:
-        while item is not None or waiting:
-            room = len(waiting) < OUTPUT_WINDOW_PIECES and (bytes_ahead < OUTPUT_WINDOW_BYTES or not waiting)
-            if item is not None and room:
-                bytes_ahead += size(item)
-                waiting.append((size(item), asyncio.ensure_future(fetch(item))))
-                item = next(items, None)
-                continue
-            done_bytes, fetching = waiting[0]
-            content = await fetching
-            waiting.popleft()
-            bytes_ahead -= done_bytes
-            yield content
-    finally:
-        for _, fetching in waiting:
-            fetching.cancel()
-        await asyncio.gather(*(fetching for _, fetching in waiting), return_exceptions=True)
-
-
-async def _whole_pieces(contents: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _whole_pieces(contents: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The same bytes in pieces of STREAM_PIECE_BYTES and a last shorter one."""
     buffered: list[bytes] = []
     size = 0
-    async for content in contents:
-        buffered.append(content)
-        size += len(content)
-        if size < STREAM_PIECE_BYTES:
-            continue
-        joined = memoryview(b"".join(buffered))
-        whole = size - size % STREAM_PIECE_BYTES
-        for start in range(0, whole, STREAM_PIECE_BYTES):
-            yield bytes(joined[start : start + STREAM_PIECE_BYTES])
-        buffered, size = [bytes(joined[whole:])], size - whole
+    async with aclosing(contents):
+        async for content in contents:
+            buffered.append(content)
+            size += len(content)
+            if size < STREAM_PIECE_BYTES:
+                continue
+            joined = memoryview(b"".join(buffered))
+            whole = size - size % STREAM_PIECE_BYTES
+            for start in range(0, whole, STREAM_PIECE_BYTES):
+                yield bytes(joined[start : start + STREAM_PIECE_BYTES])
+            buffered, size = [bytes(joined[whole:])], size - whole
     if size:
         yield b"".join(buffered)
