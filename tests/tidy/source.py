@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +38,14 @@ class Module:
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 yield node.module, node.lineno
                 yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+    def named(self) -> Iterator[str]:
+        """Every module that it names in a text to be imported later, as in "cli.up:up" or "coordinator.app"."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found = re.fullmatch(r"((?:\w+\.)+\w+)(?::\w+)?", node.value)
+                if found:
+                    yield found[1]
 
     def calls(self) -> Iterator[tuple[str, ast.Call]]:
         """Every call with its dotted name as written, e.g. "datetime.now"."""
