@@ -34,7 +34,7 @@ def generate(out: Path) -> None:
     for package in {(out / p).parent for p in protos}:
         (package / "__init__.py").write_text('"""Generated from protos/; never edited."""\n')
     # A service-less proto leaves an empty grpc stub: noise nobody imports.
-    for stub in out.rglob("*_pb2_grpc.py"):
+    for stub in (out / "hivefold").rglob("*_pb2_grpc.py"):
         if not stub.name.endswith("_service_pb2_grpc.py"):
             stub.unlink()
             stub.with_suffix(".pyi").unlink(missing_ok=True)
