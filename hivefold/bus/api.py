@@ -106,4 +106,8 @@ def _direct(reply: Reply, what: str) -> StoredMessage:
 
 def without_jetstream(error: NoRespondersError) -> ConfigError:
     """What a missing API means at start."""
-    return ConfigError(f"this NATS account has no JetStream: {error.message}, and enable it for the account")
+    return ConfigError(
+        "this NATS account has no JetStream: start nats-server with -js (or a jetstream block) and enable it "
+        "for the account",
+        metadata={"cause": error.message},
+    )

@@ -143,7 +143,9 @@ class Link(Client):
         finally:
             del self._replies[token]
         if not answer.data and frames.status_of(answer.headers)[0] == _NO_RESPONDERS:
-            raise NoRespondersError(f"nothing serves {subject}: start nats-server with JetStream (-js)")
+            raise NoRespondersError(
+                f"nothing serves {subject}: start nats-server with JetStream (-js) and a coordinator, which makes streams"
+            )
         return answer
 
     def _answered(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
