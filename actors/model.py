@@ -13,6 +13,7 @@ from hivefold.clock import stopwatch_ns
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.limits import SHARD_OUTPUT_BYTES
 from hivefold.models import TensorFacts, inspect_onnx
+from hivefold.observe import span
 
 _BATCH_BYTES: Final = 1024 * 1024
 """Input given to the runtime at once when nobody says how much: stays in the cache, hides the call's cost."""
@@ -165,7 +166,8 @@ class ModelBehavior:
                 metadata={"row": str(message.first_row + row)},
             )
         began_ns = stopwatch_ns()
-        parts = self._run(session, target, rows, outputs, message)
+        with span("infer", attributes={"hivefold.rows": message.row_count}):
+            parts = self._run(session, target, rows, outputs, message)
         compute_us = (stopwatch_ns() - began_ns) // 1000
         return _collected(outputs, parts, message.row_count, compute_us)
 

@@ -17,7 +17,9 @@ from hivefold.bus.port import Delivery, Message, Signals, WorkReceiver
 from hivefold.clock import Clock
 from hivefold.errors import HivefoldError, InvalidRequestError, Reason, UnavailableError
 from hivefold.limits import DRAIN_S, FENCE_AFTER_MS, HEARTBEAT_MS, NODE_QUEUE_TASKS, PROBES_ASK_MS, WORK_ACK_WAIT_S
+from hivefold.observe import bound, span
 from hivefold.v1 import fleet_pb2, telemetry_pb2, work_pb2
+from hivefold.v1.node_service_pb2 import DescribeNodeResponse
 from node.core import Abort, Acknowledge, Answer, Attempt, Effect, GiveBack, NodeCore, Start
 from node.infer import InferRunner, Timing
 from node.uplink import Uplink
@@ -103,6 +105,18 @@ class Agent:
         """Whether the node takes work."""
         return self.signals.connected and not self.core.fenced and not self.core.leaving
 
+    def describe(self) -> DescribeNodeResponse:
+        """How the node is, for its gRPC service."""
+        return DescribeNodeResponse(
+            spec=self.spec,
+            broker_connected=self.signals.connected,
+            fenced=self.core.fenced,
+            leaving=self.core.leaving,
+            attempts_outstanding=self.core.outstanding,
+            loaded_models=self.infer.shelf.loaded,
+            reading=self.reading,
+        )
+
     # -- work in ------------------------------------------------------------
 
     async def _take_work(self) -> None:
@@ -123,7 +137,7 @@ class Agent:
             _log.error("work.refused", error=error.message)
             self._spawn(_answered(delivery.acknowledge))
             return
-        writer = OutcomeWriter(message, self.spec.node_id, self.spec.boot_id)
+        writer = OutcomeWriter(self.spec.node_id, self.spec.boot_id, message.job_id, message.term, message.traceparent)
         self._works[self._delivery] = _Work(message, delivery, writer, self.clock.monotonic_ms())
         self._do(self.core.accept(batch, self.clock.now_us()))
 
@@ -148,30 +162,45 @@ class Agent:
 
     async def _run(self, start: Start) -> None:
         work = self._works[start.delivery]
-        running = self._runs[start.run]
-        timing = Timing(self.clock.now_us())
+        message = work.message
+        with (
+            span("process work", kind="consumer", parent=message.traceparent, attributes=_attributes(start)) as current,
+            bound(job_id=message.job_id),
+        ):
+            writer = work.writer.within(current.traceparent)
+            timing = Timing(self.clock.now_us())
+            try:
+                outcomes = await self._outcomes(start, work, writer, timing)
+            except HivefoldError as error:
+                current.fail(error.reason.value, error.message)
+                _log.warning("attempt.failed", task=start.attempts[0].task, reason=error.reason, error=error.message)
+                took_us = self.clock.now_us() - timing.start_us
+                outcomes = writer.failed(start.attempts, error, timing.start_us, took_us)
+            self.uplink.put(outcomes, lambda: self._stored(start), current.traceparent)
+
+    async def _outcomes(self, start: Start, work: _Work, writer: OutcomeWriter, timing: Timing) -> list[Stored]:
+        """What the attempts came to. Raises HivefoldError, and nothing else, for all of them."""
+        cancel = self._runs[start.run].cancel
         try:
             if work.message.spec.WhichOneof("kind") == "probe":
-                outcomes = await self._run_probes(work, start.attempts, timing)
-            else:
-                (attempt,) = start.attempts
-                output = await self.infer.run(work.message, attempt, running.cancel, timing)
-                outcomes = work.writer.produced(attempt, timing.start_us, timing.duration_us, output)
+                return await self._run_probes(work, writer, start.attempts, timing)
+            (attempt,) = start.attempts
+            output = await self.infer.run(work.message, attempt, cancel, timing)
+            return writer.produced(attempt, timing.start_us, timing.duration_us, output)
         except asyncio.CancelledError:
-            if running.cancel.reason is None:
+            if cancel.reason is None:
                 raise
-            outcomes = self._failures(work, start.attempts, _given_up(running.cancel.reason), timing)
-        except HivefoldError as error:
-            outcomes = self._failures(work, start.attempts, error, timing)
-        except Exception as error:  # noqa: BLE001 - one attempt must not take the node down
-            _log.exception("attempt.broke", job=work.message.job_id)
-            broken = HivefoldError(
-                f"the node broke on the attempt: {error!r}; please report it", reason=Reason.INTERNAL
-            )
-            outcomes = self._failures(work, start.attempts, broken, timing)
-        self.uplink.put(outcomes, lambda: self._stored(start))
+            raise _given_up(cancel.reason) from None
+        except HivefoldError:
+            raise
+        except Exception as error:
+            _log.exception("attempt.broke")
+            broken = f"the node broke on the attempt: {error!r}; please report it"
+            raise HivefoldError(broken, reason=Reason.INTERNAL) from error
 
-    async def _run_probes(self, work: _Work, attempts: tuple[Attempt, ...], timing: Timing) -> list[Stored]:
+    async def _run_probes(
+        self, work: _Work, writer: OutcomeWriter, attempts: tuple[Attempt, ...], timing: Timing
+    ) -> list[Stored]:
         probe = work.message.spec.probe
         if probe.HasField("task_duration"):
             async with self.infer.compute:
@@ -179,20 +208,7 @@ class Agent:
                 await asyncio.sleep(probe.task_duration.ToNanoseconds() / 1e9)
         await ask(self.prober, RunProbes(len(attempts)), deadline_ms=PROBES_ASK_MS)
         duration_us = (self.clock.now_us() - timing.start_us) // len(attempts)
-        return work.writer.succeeded(attempts, timing.start_us, duration_us)
-
-    def _failures(
-        self, work: _Work, attempts: tuple[Attempt, ...], error: HivefoldError, timing: Timing
-    ) -> list[Stored]:
-        _log.warning(
-            "attempt.failed",
-            job=work.message.job_id,
-            task=attempts[0].task,
-            attempt=attempts[0].number,
-            reason=error.reason.value,
-            error=error.message,
-        )
-        return work.writer.failed(attempts, error, timing.start_us, self.clock.now_us() - timing.start_us)
+        return writer.succeeded(attempts, timing.start_us, duration_us)
 
     def _stored(self, start: Start) -> None:
         self._runs.pop(start.run, None)
@@ -301,6 +317,11 @@ async def _answered(answer: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await answer()
     except UnavailableError as error:
         _log.info("delivery.unanswered", error=error.message)
+
+
+def _attributes(start: Start) -> dict[str, str | int]:
+    first = start.attempts[0]
+    return {"hivefold.task": first.task, "hivefold.attempt": first.number, "hivefold.attempts": len(start.attempts)}
 
 
 def _given_up(reason: Reason) -> HivefoldError:

@@ -13,6 +13,7 @@ from actors.tensors import Layout
 from hivefold.clock import Clock
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.limits import ATTEMPT_MS, INLINE_OUTPUT_BYTES, PROBES_ASK_MS, SHARD_INPUT_BYTES
+from hivefold.observe import span
 from hivefold.v1 import job_pb2, work_pb2
 from node.content import Content
 from node.core import Attempt
@@ -47,7 +48,8 @@ class InferRunner:
         """What the attempt produced; `timing` is kept up to date. Raises HivefoldError with the cause of a failure."""
         place = await self.shelf.take(work.model)
         try:
-            rows = await self._fetch(work.spec.infer.data_set, attempt)
+            with span("fetch"):
+                rows = await self._fetch(work.spec.infer.data_set, attempt)
             request = _request(work.spec.infer, attempt, rows, cancel)
             async with self.compute:
                 # An attempt that found its rows waiting began when the one before it ended.
@@ -57,7 +59,8 @@ class InferRunner:
                 timing.duration_us = self._free_us - timing.start_us
         finally:
             self.shelf.give(place)
-        return await self._stored(inferred)
+        with span("store"):
+            return await self._stored(inferred)
 
     async def _fetch(self, data_set: job_pb2.DataSet, attempt: Attempt) -> bytes | bytearray | memoryview:
         row_bytes = _layout(data_set).row_bytes

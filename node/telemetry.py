@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from actors.bridge import ask
@@ -18,6 +17,7 @@ from hivefold.bus.port import Message, Signals
 from hivefold.clock import Clock
 from hivefold.errors import HivefoldError
 from hivefold.limits import PROBES_ASK_MS, READING_MS
+from hivefold.observe import meter
 from hivefold.v1 import telemetry_pb2
 
 _log = structlog.get_logger(__name__)
@@ -56,11 +56,11 @@ class TelemetryLoop:
 
 def export_metrics(latest: Callable[[], Reading | None]) -> None:
     """Registers the latest reading as OpenTelemetry metrics; they cost nothing unless an exporter is configured."""
-    meter = metrics.get_meter("hivefold.node")
+    instruments = meter()
     for name, unit, description, values in _GAUGES:
-        meter.create_observable_gauge(name, [_callback(latest, values)], unit, description)
+        instruments.create_observable_gauge(name, [_callback(latest, values)], unit, description)
     for name, unit, description, values in _COUNTERS:
-        meter.create_observable_counter(name, [_callback(latest, values)], unit, description)
+        instruments.create_observable_counter(name, [_callback(latest, values)], unit, description)
 
 
 def _callback(

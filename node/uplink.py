@@ -6,15 +6,21 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from hivefold.bus.port import ResultSender
+from hivefold.observe import ActiveSpan, span, tracing
 from node.wire import Stored
+
+_LINKS: Final = 100
+"""Links of one span: most backends keep no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
     outcomes: Sequence[Stored]
     when_stored: Callable[[], None]
+    traceparent: str
 
 
 class Uplink:
@@ -26,9 +32,9 @@ class Uplink:
         self._pieces: deque[_Piece] = deque()
         self._wake = asyncio.Event()
 
-    def put(self, outcomes: Sequence[Stored], when_stored: Callable[[], None]) -> None:
+    def put(self, outcomes: Sequence[Stored], when_stored: Callable[[], None], traceparent: str = "") -> None:
         """Takes outcomes over; calls `when_stored` once they are all stored durably."""
-        self._pieces.append(_Piece(outcomes, when_stored))
+        self._pieces.append(_Piece(outcomes, when_stored, traceparent))
         self._wake.set()
 
     async def run(self) -> None:
@@ -39,7 +45,8 @@ class Uplink:
             if not taken:
                 self._wake.clear()
                 continue
-            await self._sender.send([outcome for piece in taken for outcome in piece.outcomes])
+            with _span(taken):
+                await self._sender.send([outcome for piece in taken for outcome in piece.outcomes])
             for piece in taken:
                 piece.when_stored()
 
@@ -51,3 +58,11 @@ class Uplink:
             count += len(piece.outcomes)
             taken.append(piece)
         return taken
+
+
+def _span(taken: Sequence[_Piece]) -> ActiveSpan:
+    """One send for many causes: it belongs to the first one's trace and links to the others."""
+    if not tracing():
+        return span("send results")
+    first, *others = dict.fromkeys(piece.traceparent for piece in taken)
+    return span("send results", kind="producer", parent=first, links=others[:_LINKS])

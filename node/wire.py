@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -92,16 +92,21 @@ class Output:
     inline: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
 class OutcomeWriter:
-    """Writes the outcomes of one work message's attempts."""
+    """Writes the outcomes of one work message's attempts. `traceparent` is the trace that they belong to."""
 
-    def __init__(self, work: work_pb2.WorkBatch, node_id: str, boot_id: str) -> None:
-        self._subject = f"results.{node_id}.{work.job_id}."
-        self._job_id = work.job_id
-        self._term = work.term
-        self._node_id = node_id
-        self._boot_id = boot_id
-        self._traceparent = work.traceparent
+    node_id: str
+    boot_id: str
+    job_id: str
+    term: int
+    traceparent: str
+
+    def within(self, traceparent: str) -> OutcomeWriter:
+        """A writer for outcomes that belong to a span of their own, if there is one."""
+        if not traceparent or traceparent == self.traceparent:
+            return self
+        return replace(self, traceparent=traceparent)
 
     def succeeded(self, attempts: Sequence[Attempt], start_us: int, duration_us: int) -> list[Stored]:
         """Successes without output that started together and took equally long."""
@@ -127,11 +132,11 @@ class OutcomeWriter:
 
     def _head(self, start_us: int, duration_us: int) -> work_pb2.Outcome:
         outcome = work_pb2.Outcome(
-            job_id=self._job_id,
-            term=self._term,
-            node_id=self._node_id,
-            boot_id=self._boot_id,
-            traceparent=self._traceparent,
+            job_id=self.job_id,
+            term=self.term,
+            node_id=self.node_id,
+            boot_id=self.boot_id,
+            traceparent=self.traceparent,
         )
         outcome.start_time.FromMicroseconds(start_us)
         outcome.duration.FromMicroseconds(max(0, duration_us))
@@ -140,7 +145,7 @@ class OutcomeWriter:
     def _each(self, attempts: Sequence[Attempt], head: work_pb2.Outcome) -> list[Stored]:
         # Messages written one after the other parse as one: what attempts share is written once.
         shared = head.SerializeToString()
-        subject = self._subject
+        subject = f"results.{self.node_id}.{self.job_id}."
         outcome = work_pb2.Outcome
         return [
             (f"{subject}{task}.{number}", shared + outcome(task=task, attempt=number).SerializeToString())
