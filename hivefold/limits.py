@@ -85,6 +85,10 @@ FAILURE_CHARACTERS: Final = 400
 """Longest message of a node's failure that is recorded."""
 IDLE_BEATS_BEFORE_RESEND: Final = 3
 """Heartbeats in which a node says it has nothing while it is owed work, before it is sent again."""
+HEALTH_INTERVAL_S: Final = 0.2
+"""How often health is brought up to date."""
+BROKER_START_S: Final = 10.0
+"""How long a daemon waits for its server at start."""
 TICK_S: Final = 0.1
 """How often time alone may make a command due."""
 
@@ -100,6 +104,13 @@ SERVER_MEMORY_BYTES: Final = 256 * 1024 * 1024
 SERVER_FILE_BYTES: Final = 1 << 44
 """Most bytes of its file streams: the disk is the bound that counts, and streams have their own."""
 SERVER_LOG_BYTES: Final = 10 * 1024 * 1024
+SERVER_ANSWER_S: Final = 2.0
+"""How long servers may take to tell their settings."""
+SERVER_STRAGGLERS_S: Final = 0.1
+"""How long after the first the other servers of a cluster are waited for."""
+SERVER_ANSWER_BYTES: Final = 1024 * 1024
+SECRET_BYTES: Final = 64 * 1024
+"""Largest file that is read as one secret."""
 
 # -- jobs -------------------------------------------------------------------
 JOB_TASKS: Final = 1_000_000
@@ -161,6 +172,8 @@ DRAIN_S: Final = 20.0
 WORK_ACK_WAIT_S: Final = 30.0
 RESULTS_BATCH: Final = 200
 """Outcomes in one atomic batch: measured best between latency and rate."""
+RESULTS_SINGLES: Final = 6
+"""Up to this many outcomes are stored one by one, side by side: an atomic batch costs 2.8 ms at least."""
 INLINE_OUTPUT_BYTES: Final = 64 * 1024
 """Larger outputs go to the blob store."""
 INBOX_MESSAGES: Final = 1024

@@ -19,6 +19,7 @@ from hivefold.limits import (
     RESULTS_ACK_WAIT_S,
     RESULTS_BATCH,
     RESULTS_IN_FLIGHT,
+    RESULTS_SINGLES,
     RESULTS_UNACKNOWLEDGED,
 )
 
@@ -41,7 +42,8 @@ class NatsResultSender:
         BrokerUnavailableError once the connection is closed.
         """
         messages = [Outgoing(subject, data, _FIRST_ONLY) for subject, data in outcomes]
-        batches = list(split(messages, RESULTS_BATCH))
+        # A server stages an atomic batch on disk first, which costs as much as several single messages.
+        batches = list(split(messages, RESULTS_BATCH if len(messages) > RESULTS_SINGLES else 1))
         if len(batches) == 1:
             await self._keep_storing(batches[0])
             return
