@@ -1,0 +1,104 @@
+"""Builds gRPC servers: limits, keepalive, health, reflection, one address of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from hivefold import limits
+from hivefold.errors import ConfigError
+from hivefold.rpc.serving import ServingInterceptor
+
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service to serve: its full name and what adds its servicer to a server."""
+
+    name: str
+    add: Callable[[grpc.aio.Server], None]
+
+
+class RpcServer:
+    """A gRPC server on one port. MUST be made inside a running event loop.
+
+    Health is there from the start and says NOT_SERVING until `set_serving(True)`: for the server as
+    a whole ("") and for each service by name.
+    """
+
+    def __init__(self, services: Sequence[Service], *, concurrent_calls: int = limits.GRPC_CONCURRENT_RPCS) -> None:
+        self._names = ("", *(service.name for service in services))
+        self._server = grpc.aio.server(
+            interceptors=[ServingInterceptor()], options=server_options(), maximum_concurrent_rpcs=concurrent_calls
+        )
+        self._health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for service in services:
+            service.add(self._server)
+        reflected = (*self._names[1:], health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+        reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), self._server)
+        self._serving: bool | None = None
+
+    def bind(self, host: str = "127.0.0.1", port: int = 0, *, next_free: bool = False) -> str:
+        """Takes a port and gives the address, "host:port"; port 0 means any free one.
+
+        With `next_free` a taken port is passed over for one of those after it. Raises ConfigError.
+        """
+        tries = limits.PORT_TRIES if next_free and port else 1
+        for candidate in range(port, min(port + tries, 65_536)):
+            bound = self._try_bind(f"{host}:{candidate}")
+            if bound:
+                return f"{host}:{bound}"
+        span = f"{port} to {port + tries - 1}" if tries > 1 else str(port)
+        raise ConfigError(
+            f"cannot listen on {host}, port {span}: it is taken or not allowed; choose another port, or 0 for any",
+            metadata={"host": host, "port": str(port)},
+        )
+
+    def _try_bind(self, address: str) -> int:
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError:
+            return 0
+
+    async def start(self) -> None:
+        """Begins to serve; health says NOT_SERVING until told otherwise."""
+        await self.set_serving(serving=False)
+        await self._server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """What health says from now on."""
+        if serving is self._serving:
+            return
+        self._serving = serving
+        for name in self._names:
+            await self._health.set(name, _SERVING if serving else _NOT_SERVING)
+
+    async def stop(self, grace_s: float = limits.GRPC_STOP_S) -> None:
+        """Takes no new calls, lets running ones finish for `grace_s` seconds, then cuts them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+
+def server_options() -> list[tuple[str, int]]:
+    """Options of every server."""
+    return [
+        # Otherwise a second process of the same user could take half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limits.GRPC_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", limits.GRPC_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", limits.GRPC_METADATA_BYTES),
+        ("grpc.max_concurrent_streams", limits.GRPC_CONCURRENT_STREAMS),
+        ("grpc.keepalive_time_ms", limits.GRPC_KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", limits.GRPC_PING_LEAST_MS),
+    ]

@@ -1,0 +1,180 @@
+"""The server interceptor: trace, deadline, log keys, and errors as rich statuses, around every call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from hivefold import limits, observe
+from hivefold.errors import HivefoldError, InvalidRequestError, Reason, UnavailableError
+from hivefold.rpc.errors import STATUS_KEY, code_of, status_of
+
+_log = structlog.get_logger(__name__)
+_ID_FIELDS: Final = ("job_id", "node_id", "request_id")
+
+
+class ServingInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every method of a server, whatever its form."""
+
+    def __init__(self) -> None:
+        self._duration = observe.meter().create_histogram(
+            "rpc.server.call.duration", unit="s", description="Duration of incoming calls"
+        )
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Gives the method's handler, wrapped once and for all."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = self._wrap(method.removeprefix("/"), handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Any) -> Any:
+        serializers = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._streaming(method, handler.stream_stream), **serializers)
+        if handler.request_streaming:
+            behaviour = self._unary(method, handler.stream_unary, limits.GRPC_STREAM_S)
+            return grpc.stream_unary_rpc_method_handler(behaviour, **serializers)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), **serializers)
+        behaviour = self._unary(method, handler.unary_unary, limits.GRPC_DEADLINE_MAX_S)
+        return grpc.unary_unary_rpc_method_handler(behaviour, **serializers)
+
+    def _unary(self, method: str, behaviour: Any, most_s: float) -> Any:
+        async def serve(request: Any, context: Any) -> Any:
+            async with self._call(method, request, context, most_s):
+                return await behaviour(request, context)
+
+        return serve
+
+    def _streaming(self, method: str, behaviour: Any) -> Any:
+        if not inspect.isasyncgenfunction(behaviour):
+            # Written with context.write: nothing comes out of it to pass on.
+            return self._unary(method, behaviour, limits.GRPC_STREAM_S)
+
+        async def serve(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with self._call(method, request, context, limits.GRPC_STREAM_S):
+                async for response in behaviour(request, context):
+                    yield response
+
+        return serve
+
+    @asynccontextmanager
+    async def _call(self, method: str, request: Any, context: Any, most_s: float) -> AsyncIterator[None]:
+        started_s = asyncio.get_running_loop().time()
+        span = observe.span(
+            method,
+            kind="server",
+            parent=_traceparent(context),
+            attributes={"rpc.system.name": "grpc", "rpc.method": method},
+        )
+        code = grpc.StatusCode.OK
+        with span, observe.bound(rpc=method, **_ids(request)):
+            try:
+                async with asyncio.timeout(_deadline_s(context, most_s)):
+                    yield
+            except Exception as error:
+                refusal = _refusal(error, context, span)
+                if refusal is None:
+                    code = _given(context)
+                    _finish(span, code)
+                    raise
+                code = code_of(refusal)
+                _finish(span, code, refusal)
+                await _abort(context, refusal)
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                _finish(span, code)
+                raise
+            else:
+                code = _given(context, grpc.StatusCode.OK)
+                _finish(span, code)
+            finally:
+                elapsed_s = asyncio.get_running_loop().time() - started_s
+                self._duration.record(
+                    elapsed_s,
+                    {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": code.name},
+                )
+
+
+def _traceparent(context: Any) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            return value if observe.is_traceparent(value) else ""
+    return ""
+
+
+def _ids(request: Any) -> dict[str, str]:
+    """Ids in the request, for log lines; cut, because nothing has looked at them yet."""
+    return {name: value[:64] for name in _ID_FIELDS if isinstance(value := getattr(request, name, None), str) and value}
+
+
+def _deadline_s(context: Any, most_s: float) -> float:
+    """Time left, never more than `most_s`; a unary call without a deadline gets the default one."""
+    remaining = context.time_remaining()
+    if remaining is None:
+        return limits.GRPC_DEADLINE_S if most_s == limits.GRPC_DEADLINE_MAX_S else most_s
+    return float(min(remaining, most_s))
+
+
+def _given(context: Any, default: grpc.StatusCode = grpc.StatusCode.UNKNOWN) -> grpc.StatusCode:
+    """The status code that the handler itself gave."""
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return next((known for known in grpc.StatusCode if code and known.value[0] == code), default)
+
+
+def _refusal(error: Exception, context: Any, span: observe.ActiveSpan) -> HivefoldError | None:
+    """What the caller is told; None when the handler has already told it."""
+    match error:
+        case grpc.aio.AbortError():
+            return None
+        case HivefoldError():
+            if error.reason is Reason.INTERNAL:
+                _log.error("call failed", error=str(error), exc_info=error)
+            return error
+        case TimeoutError():
+            return UnavailableError("the call's time is over; allow more time", reason=Reason.DEADLINE_EXCEEDED)
+        case UnicodeError():
+            return InvalidRequestError("a text of the request is not valid UTF-8")
+        case _ if context.cancelled():
+            return UnavailableError("the call was cancelled", reason=Reason.CANCELLED)
+        case _:
+            _log.error("call failed", error=str(error), exc_info=error)
+            trace = span.traceparent[3:35]
+            hint = f" It is logged under trace {trace}." if trace else ""
+            return HivefoldError(f"a defect in hivefold: please report it with the server's log lines.{hint}")
+
+
+def _finish(span: observe.ActiveSpan, code: grpc.StatusCode, refusal: HivefoldError | None = None) -> None:
+    """Semantic conventions: on a server, what the caller did wrong is no failure of the span, all else is."""
+    span.set("rpc.response.status_code", code.name)
+    if refusal is not None:
+        span.set("hivefold.reason", refusal.reason.value)
+    if code is not grpc.StatusCode.OK:
+        span.fail(refusal.reason.value if refusal else code.name, refusal.message if refusal else "")
+
+
+async def _abort(context: Any, refusal: HivefoldError) -> None:
+    status = status_of(refusal)
+    await context.abort(code_of(refusal), status.message, ((STATUS_KEY, status.SerializeToString()),))
