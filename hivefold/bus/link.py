@@ -144,7 +144,7 @@ class Link(Client):
             del self._replies[token]
         if not answer.data and frames.status_of(answer.headers)[0] == _NO_RESPONDERS:
             raise NoRespondersError(
-                f"nothing serves {subject}: start nats-server with JetStream (-js) and a coordinator, which makes streams"
+                f"nothing serves {subject}: start nats-server with JetStream (-js), and a coordinator for the streams"
             )
         return answer
 

@@ -179,8 +179,8 @@ class Puller:
         body = {
             "batch": room,
             "max_bytes": PULL_BYTES,
-            "expires": PULL_EXPIRES_S * _NANOSECONDS,
-            "idle_heartbeat": PULL_HEARTBEAT_S * _NANOSECONDS,
+            "expires": int(PULL_EXPIRES_S * _NANOSECONDS),
+            "idle_heartbeat": int(PULL_HEARTBEAT_S * _NANOSECONDS),
         }
         number = b"%d" % self._asked
         command = frames.publish(self._next, json.dumps(body).encode(), reply=self._inbox + number)

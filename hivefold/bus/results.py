@@ -16,6 +16,7 @@ from hivefold.bus.port import ResultMessage
 from hivefold.bus.pull import Pulled, Puller
 from hivefold.errors import BrokerUnavailableError
 from hivefold.limits import (
+    BROKER_ANSWER_S,
     RESULTS_ACK_WAIT_S,
     RESULTS_BATCH,
     RESULTS_IN_FLIGHT,
@@ -62,7 +63,7 @@ class NatsResultSender:
     async def _stored(self, batch: Sequence[Outgoing]) -> bool:
         """Whether every subject of the batch now holds an outcome."""
         try:
-            await store_batch(self._link, batch)
+            await store_batch(self._link, batch, BROKER_ANSWER_S)
         except api.ApiError as error:
             if error.code != api.WRONG_LAST:
                 raise
