@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from coordinator.core import commands as cmd
 from coordinator.core import decide_jobs, decide_nodes, decide_outcomes, decide_placement
@@ -14,6 +14,18 @@ from hivefold.ids import DIGEST_RULE, NAME_RULE, is_digest, is_name
 
 __all__ = ["Decision", "decide"]
 
+_MAKES_WORK_OR_ROOM: Final = (
+    cmd.SubmitJob,
+    cmd.ReportOutcomes,
+    cmd.JoinNode,
+    cmd.UndrainNode,
+    cmd.LeaveNode,
+    cmd.ReportSilence,
+    cmd.CancelJob,
+    cmd.ExpireJobs,
+)
+"""After these, tasks are placed in the same record: one append less on the way of every task."""
+
 
 def decide(state: State, command: cmd.Command) -> Decision | Rejected:
     """Decides one command upon the state before it.
@@ -23,7 +35,11 @@ def decide(state: State, command: cmd.Command) -> Decision | Rejected:
     """
     draft = Draft(state, command.time_us)
     rejected = _decide(draft, command.body)
-    return rejected if rejected is not None else draft.decision()
+    if rejected is not None:
+        return rejected
+    if draft.changed and isinstance(command.body, _MAKES_WORK_OR_ROOM):
+        decide_placement.place_tasks(draft)
+    return draft.decision()
 
 
 def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:

@@ -32,6 +32,11 @@ class Draft:
         self._events.append(event)
         self.state = evolve(self.state, event)
 
+    @property
+    def changed(self) -> bool:
+        """Whether anything was decided yet."""
+        return bool(self._events)
+
     def decision(self) -> Decision:
         """The finished decision."""
         if not self._events:

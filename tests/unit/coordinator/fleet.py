@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from coordinator.lead import Ends, take_lead
+from coordinator.lead import Ends, LeadSettings, take_lead
 from coordinator.presence import PresenceSettings
 from coordinator.writer import Writer
 from hivefold.bus.memory import MemoryBroker
@@ -94,7 +94,7 @@ async def coordinating(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterat
     ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver())
     settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=150, lost_after_ms=300, heartbeat_ms=20)
     seed = (await log.head()).sequence
-    lead = await take_lead(ends, SystemClock(), SeededEntropy(seed), "test", "0", settings)
+    lead = await take_lead(ends, SystemClock(), SeededEntropy(seed), LeadSettings("test", "0", settings))
     tasks = [asyncio.create_task(part) for part in lead.parts()]
     try:
         yield lead.writer

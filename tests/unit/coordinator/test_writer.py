@@ -101,16 +101,16 @@ async def test_commands_that_wait_together_are_decided_on_each_others_tentative_
         assert list(writer.state.jobs) == [JobId("j-1")]
 
 
-async def test_a_job_is_placed_in_the_batch_that_accepts_it() -> None:
-    """With room in the fleet, submit and placement share one append."""
+async def test_a_job_is_placed_in_the_record_that_accepts_it() -> None:
+    """With room in the fleet, submit and placement are one decision."""
     log = MemoryEventLog()
     async with leading(log) as writer:
         await writer.execute(join("n1"))
         answer = await writer.execute(submit(1))
 
         assert isinstance(answer, Accepted)
-        following = decode_record(log.store[answer.sequence]).events
-        assert [type(event) for event in following] == [ev.TasksAssigned]
+        kinds = [type(event) for event in answer.events]
+        assert kinds == [ev.JobSubmitted, ev.TasksPlanned, ev.TasksAssigned]
 
 
 async def test_a_deposed_writer_stops_and_says_so() -> None:
