@@ -35,6 +35,15 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
+class LeadSettings:
+    """Who leads, and how it watches the nodes."""
+
+    coordinator_id: str
+    code_version: str
+    presence: PresenceSettings
+
+
+@dataclass(frozen=True, slots=True)
 class Leadership:
     """One term: its writer, who is there, and what must keep running for it."""
 
@@ -59,9 +68,7 @@ class Leadership:
             self.writer.tick()
 
 
-async def take_lead(
-    ends: Ends, clock: Clock, entropy: Entropy, coordinator_id: str, code_version: str, presence: PresenceSettings
-) -> Leadership:
+async def take_lead(ends: Ends, clock: Clock, entropy: Entropy, settings: LeadSettings) -> Leadership:
     """Replays to the head and starts a term there.
 
     Raises FencedError when another coordinator was faster, LogCorruptError, BrokerUnavailableError.
@@ -70,7 +77,7 @@ async def take_lead(
     head = await ends.log.head()
     replayed = await replay(ends.log, up_to=head.sequence) if head.sequence else Replayed(State(), GENESIS_HASH)
     writer = Writer(ends.log, clock, entropy, replayed)
-    await writer.begin(coordinator_id, code_version)
+    await writer.begin(settings.coordinator_id, settings.code_version)
     _log.info(
         "leading",
         term=writer.state.term,
@@ -81,7 +88,7 @@ async def take_lead(
     dispatcher = Dispatcher(writer, ends.work, ends.signals, ends.results, clock)
     return Leadership(
         writer=writer,
-        presence=Presence(writer, ends.signals, ends.work, dispatcher, clock, presence),
+        presence=Presence(writer, ends.signals, ends.work, dispatcher, clock, settings.presence),
         dispatcher=dispatcher,
         intake=Intake(writer, ends.results),
     )
