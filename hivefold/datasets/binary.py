@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Final, Protocol
 
 from hivefold.datasets.data_types import description, item_bytes
 from hivefold.errors import DataRefusedError, Reason
 from hivefold.limits import STREAM_PIECE_BYTES
+
+ARCHIVE_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What zipfile raises for archives that are damaged or made to mislead."""
 
 
 class Opening(Protocol):
@@ -67,7 +79,7 @@ class BinaryRows:
                     block += self._rest_of_element(file, len(block))
                     left -= len(block)
                     yield block if plain else self._convert(block)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, *ARCHIVE_ERRORS) as error:
             raise DataRefusedError(
                 f"{self.path.name} cannot be read to its end: {error}. Check the file, or save it again.",
                 metadata={"path": str(self.path)},

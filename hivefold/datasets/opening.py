@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
-from hivefold.datasets.binary import BinaryRows, Opening
+from hivefold.datasets.binary import ARCHIVE_ERRORS, BinaryRows, Opening
 from hivefold.datasets.npy import MAGIC, ArrayHeader, check_size, read_header, refused
 from hivefold.datasets.source import DataSetSource
 from hivefold.datasets.text import open_csv
@@ -74,13 +74,15 @@ def _open_npz(path: Path, member: str) -> DataSetSource:
             name = f"{path.name}[{entry.filename.removesuffix('.npy')}]"
             if entry.flag_bits & _ENCRYPTED:
                 raise refused(name, "it is encrypted: write it with numpy.savez")
+            if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise refused(name, "it is compressed in an unusual way: write it with numpy.savez_compressed")
             with archive.open(entry) as file:
                 header = read_header(file, name)
             check_size(header, entry.file_size, name)
         if entry.compress_type == zipfile.ZIP_STORED:
             start = _member_offset(path, entry)
             return _source(path, header, partial(path.open, "rb"), start)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+    except ARCHIVE_ERRORS as error:
         raise refused(
             path.name, f"its archive is damaged ({error}): copy it again, or write it with numpy.savez"
         ) from None
