@@ -18,6 +18,8 @@ from hivefold.observe import span
 _BATCH_BYTES: Final = 1024 * 1024
 """Input given to the runtime at once when nobody says how much: stays in the cache, hides the call's cost."""
 _BATCH_ROWS: Final = 8192
+_BATCH_WORK: Final = 1 << 30
+"""Weight bytes times rows of a batch: a large model comes back soon enough to be asked to stop."""
 _HASH_PIECE: Final = 1024 * 1024
 
 
@@ -120,6 +122,7 @@ class ModelBehavior:
         self._backend = backend
         self._session: Session | None = None
         self._loaded: Loaded | None = None
+        self._parameter_bytes = 0
 
     def start(self) -> None:
         """Nothing: a model is loaded by its message, so that a bad file is an answer and no failure."""
@@ -146,7 +149,7 @@ class ModelBehavior:
             return self._loaded
         self.stop()
         verify_file(message.path, message.digest)
-        inspect_onnx(message.path)
+        self._parameter_bytes = inspect_onnx(message.path).parameter_bytes
         self._session = self._backend.open(message.path)
         self._loaded = Loaded(message.digest, self._session.inputs, self._session.outputs)
         return self._loaded
@@ -176,7 +179,7 @@ class ModelBehavior:
     ) -> list[list[Array]]:
         """The outputs of each batch in order."""
         fixed = max(0, target.shape[0])
-        size = fixed or message.batch_rows or _batch_rows(rows)
+        size = fixed or message.batch_rows or _batch_rows(rows, self._parameter_bytes)
         parts: list[list[Array]] = []
         total = 0
         for start in range(0, len(rows), size):
@@ -236,8 +239,10 @@ def _selected(session: Session, wanted: tuple[str, ...]) -> tuple[str, ...]:
     return wanted or tuple(known)
 
 
-def _batch_rows(rows: Array) -> int:
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, rows.nbytes // max(1, len(rows)))))
+def _batch_rows(rows: Array, parameter_bytes: int) -> int:
+    """By sizes alone and not by measured time: the same rows are cut the same way on every node."""
+    row_bytes = max(1, rows.nbytes // len(rows))
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes, _BATCH_WORK // max(1, parameter_bytes)))
 
 
 def _padded(batch: Array, fixed: int) -> Array:

@@ -28,7 +28,7 @@ from node.wire import OutcomeWriter, Stored, batch_of, read_cancel, read_pulse, 
 _log = structlog.get_logger(__name__)
 
 _TOUCH_AFTER_MS: Final = int(WORK_ACK_WAIT_S * 1000 / 3)
-_SETTLE_S: Final = 2.0
+_SETTLE_S: Final = 1.0
 """How long outcomes of aborted attempts may take to be stored before the node leaves without them."""
 _FAILURES: Final = {
     Reason.RETURNED: "the node is leaving and gave the attempt back",
@@ -65,10 +65,9 @@ class Agent:
     infer: InferRunner
     prober: ActorRef[RunProbes, ProbesDone]
     clock: Clock
-    on_health: Callable[[bool], None]
     drain_s: float = DRAIN_S
     reading: telemetry_pb2.Reading | None = None
-    """The latest reading; set by the telemetry loop."""
+    """The latest reading."""
     _works: dict[int, _Work] = field(default_factory=dict)
     _runs: dict[int, _Running] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -116,6 +115,10 @@ class Agent:
             loaded_models=self.infer.shelf.loaded,
             reading=self.reading,
         )
+
+    def take_reading(self, reading: telemetry_pb2.Reading) -> None:
+        """Notes the latest reading for heartbeats and for `describe`."""
+        self.reading = reading
 
     # -- work in ------------------------------------------------------------
 
@@ -238,7 +241,6 @@ class Agent:
             self.core.unfence()
             _log.info("node.unfenced", term=pulse.term)
             self._changed.set()
-            self.on_health(self.serving)
 
     def _on_control(self, message: Message) -> None:
         cancel = read_cancel(message.data)
@@ -252,7 +254,7 @@ class Agent:
             await asyncio.sleep(HEARTBEAT_MS / 1000)
 
     def _watch(self) -> None:
-        """What is due with time: the fence, the broker's patience, health."""
+        """What is due with time: the fence, the broker's patience."""
         now_ms = self.clock.monotonic_ms()
         if not self.core.fenced and now_ms - self._pulse_ms > FENCE_AFTER_MS:
             _log.warning("node.fenced", silent_ms=now_ms - self._pulse_ms, connected=self.signals.connected)
@@ -261,7 +263,6 @@ class Agent:
             if now_ms - work.touched_ms > _TOUCH_AFTER_MS:
                 work.touched_ms = now_ms
                 self._spawn(_answered(work.delivery.in_progress))
-        self.on_health(self.serving)
 
     async def _beat(self) -> None:
         self._beats += 1
@@ -284,7 +285,6 @@ class Agent:
     async def _leave(self) -> None:
         _log.info("node.leaving", outstanding=self.core.outstanding, running=self.core.running)
         self._do(self.core.leave())
-        self.on_health(False)
         await self._beat()
         # Without a broker no outcome gets out: the coordinator will find the node lost and repeat its attempts.
         if not await self._idle(self.drain_s if self.signals.connected else _SETTLE_S):

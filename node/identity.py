@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hivefold.clock import Clock
@@ -11,6 +14,25 @@ from hivefold.errors import ConfigError
 from hivefold.ids import NAME_RULE, BootId, NodeId, is_name, sortable_id
 
 _FILE = "node-id"
+
+
+@contextmanager
+def held_data_dir(data_dir: Path) -> Iterator[None]:
+    """Keeps `data_dir` for this process alone; the hold ends with the process. Raises ConfigError."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{data_dir} cannot be used: {error.strerror}; choose a data_dir that can be written"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigError(f"another node runs on {data_dir}; stop it, or give this one a data_dir of its own") from None
+    finally:
+        os.close(lock)
 
 
 def node_identity(data_dir: Path, configured: str, clock: Clock, entropy: Entropy) -> tuple[NodeId, BootId]:

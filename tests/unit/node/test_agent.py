@@ -55,7 +55,6 @@ class Rig:
     coordinator: MemoryConnection
     chunks: MemoryChunks
     stop: asyncio.Event
-    health: list[bool]
     beats: list[work_pb2.Heartbeat] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
 
@@ -88,7 +87,6 @@ async def running(folder: Path, *, slots: int = 1, backend: Backend | None = Non
     shelf = ModelShelf(folder / "models", content, lambda: ModelBehavior(used))
     reader = spawn(ReaderBehavior, name="reader")
     prober = spawn(ProbeBehavior, name="prober")
-    health: list[bool] = []
     agent = Agent(
         spec=fleet_pb2.NodeSpec(node_id=NODE, boot_id=BOOT, slot_count=slots),
         core=NodeCore(BOOT, slots + 2),
@@ -98,10 +96,9 @@ async def running(folder: Path, *, slots: int = 1, backend: Backend | None = Non
         infer=InferRunner(content, shelf, reader, SystemClock(), slots),
         prober=prober,
         clock=SystemClock(),
-        on_health=health.append,
         drain_s=2.0,
     )
-    rig = Rig(agent, broker, coordinator, chunks, asyncio.Event(), health)
+    rig = Rig(agent, broker, coordinator, chunks, asyncio.Event())
     await coordinator.signals().subscribe(
         f"heartbeat.{NODE}", lambda message: rig.beats.append(work_pb2.Heartbeat.FromString(message.data))
     )

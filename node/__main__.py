@@ -1,0 +1,28 @@
+"""`python -m node --config FILE`: one node, as `hivefold up` starts it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from hivefold.config import load_node_config
+from hivefold.errors import ConfigError
+from node.app import run
+
+
+def main() -> int:
+    """Reads the configuration and runs; 2 when it cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m node")
+    parser.add_argument("--config", type=Path)
+    try:
+        config = load_node_config({}, os.environ, parser.parse_args().config)
+    except ConfigError as error:
+        print(f"hivefold node: {error.message}", file=sys.stderr)  # noqa: T201 - the last words
+        return 2
+    return run(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
