@@ -170,8 +170,8 @@ FENCE_AFTER_MS: Final = 15_000
 DRAIN_S: Final = 20.0
 """How long SIGTERM lets a node finish what runs."""
 WORK_ACK_WAIT_S: Final = 30.0
-RESULTS_BATCH: Final = 200
-"""Outcomes in one atomic batch: measured best between latency and rate."""
+RESULTS_BATCH: Final = 500
+"""Most outcomes in one atomic batch. The server spends 23 us on each in batches of 200, 15 us from 400 on."""
 RESULTS_SINGLES: Final = 6
 """Up to this many outcomes are stored one by one, side by side: an atomic batch costs 2.8 ms at least."""
 INLINE_OUTPUT_BYTES: Final = 64 * 1024
