@@ -1,0 +1,39 @@
+"""`hivefold coordinator`: one coordinator against any NATS."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from cyclopts import App
+from cyclopts.types import PositiveInt
+
+from cli.daemons import DaemonOptions
+
+app = App(name="coordinator", help="Run a coordinator.")
+
+
+@app.command
+def run(
+    options: DaemonOptions = DaemonOptions(),  # noqa: B008 - frozen
+    *,
+    durability: Literal["fsync-always", "fsync-interval"] | None = None,
+    monitor_url: str | None = None,
+    log_replicas: PositiveInt | None = None,
+) -> int:
+    """Run one coordinator until Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    durability
+        The weakest durability of the NATS server that is accepted.
+    monitor_url
+        The server's monitoring endpoint, to look up its durability: http://host:8222.
+    log_replicas
+        Copies of the log in a NATS cluster.
+    """
+    from coordinator.app import run as run_coordinator
+    from hivefold.config import load_coordinator_config
+
+    flags = options.flags(durability=durability, monitor_url=monitor_url, log_replicas=log_replicas)
+    return run_coordinator(load_coordinator_config(flags, os.environ, options.config))

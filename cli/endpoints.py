@@ -1,0 +1,71 @@
+"""DIR/endpoints.json: where the processes of a local fleet are, for people, programs and the other commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hivefold.errors import UnavailableError
+
+FILE_NAME: Final = "endpoints.json"
+START_ONE: Final = "start one with: hivefold up"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEndpoint:
+    """A node: its id, its gRPC address "host:port", its process (0 while it has none)."""
+
+    id: str
+    grpc: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """A local fleet: NATS URL, coordinator "host:port", nodes, and the process of each daemon by name."""
+
+    nats: str
+    coordinator: str
+    nodes: tuple[NodeEndpoint, ...]
+    pids: Mapping[str, int]
+
+    def as_plain(self) -> dict[str, Any]:
+        """The content of the file."""
+        return {
+            "nats": self.nats,
+            "coordinator": self.coordinator,
+            "nodes": [{"id": node.id, "grpc": node.grpc, "pid": node.pid} for node in self.nodes],
+            "pids": dict(self.pids),
+        }
+
+
+def write_endpoints(directory: Path, endpoints: Endpoints) -> None:
+    """Replaces DIR/endpoints.json at once: a reader sees the old or the new file, never half of one."""
+    temporary = directory / f".{FILE_NAME}.tmp"
+    temporary.write_text(json.dumps(endpoints.as_plain(), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(directory / FILE_NAME)
+
+
+def remove_endpoints(directory: Path) -> None:
+    """Removes the file: no fleet runs here any more."""
+    (directory / FILE_NAME).unlink(missing_ok=True)
+
+
+def read_endpoints(directory: Path) -> Endpoints:
+    """Reads DIR/endpoints.json. Raises UnavailableError when there is none that can be read."""
+    path = directory / FILE_NAME
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return Endpoints(
+            nats=str(plain["nats"]),
+            coordinator=str(plain["coordinator"]),
+            nodes=tuple(NodeEndpoint(str(node["id"]), str(node["grpc"]), int(node["pid"])) for node in plain["nodes"]),
+            pids={str(name): int(pid) for name, pid in plain["pids"].items()},
+        )
+    except FileNotFoundError:
+        raise UnavailableError(f"no fleet runs in {directory} ({path} does not exist); {START_ONE}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnavailableError(f"{path} cannot be read ({error}); start the fleet again with: hivefold up") from error

@@ -1,0 +1,115 @@
+"""What commands print: data on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TextIO
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from rich.console import Console, RenderableType
+
+Format = Literal["text", "json", "jsonl"]
+_UNBOUNDED_WIDTH: Final = 10_000
+"""Nothing is cut or wrapped where a program reads."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a command prints."""
+
+    output: Annotated[Format, Parameter(name=("--output", "-o"))] = "text"
+    """What is printed: text for people, json (one document) or jsonl (one line each) for programs."""
+
+
+def colour_on(stream: TextIO) -> bool:
+    """Whether to colour what goes to `stream`: a terminal, and NO_COLOR is not set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A rich console for standard output (or `stream`); plain and without a width where it is no terminal."""
+    from rich.console import Console
+
+    file = sys.stdout if stream is None else stream
+    width = None if file.isatty() else _UNBOUNDED_WIDTH
+    return Console(file=file, width=width, highlight=False, soft_wrap=not file.isatty())
+
+
+def note(text: str) -> None:
+    """A line for people: standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def as_plain(message: Message) -> dict[str, Any]:
+    """A message in protobuf's JSON mapping, with every field that has no presence, so that keys can be relied on."""
+    from google.protobuf.json_format import MessageToDict
+
+    plain: dict[str, Any] = MessageToDict(message, always_print_fields_with_no_presence=True)
+    return plain
+
+
+def show_one(shown: Shown, item: Message | Mapping[str, Any], text: Callable[[], RenderableType]) -> None:
+    """Prints one thing."""
+    match shown.output:
+        case "text":
+            console().print(text())
+        case "json":
+            write_json(_plain(item), indent=2)
+        case "jsonl":
+            write_json(_plain(item))
+
+
+def show_many(
+    shown: Shown, name: str, items: Iterable[Message | Mapping[str, Any]], text: Callable[[], RenderableType]
+) -> None:
+    """Prints a list: as JSON an object whose key `name` holds the items, as JSON lines an item a line."""
+    match shown.output:
+        case "text":
+            console().print(text())
+        case "json":
+            write_json({name: [_plain(item) for item in items]}, indent=2)
+        case "jsonl":
+            for item in items:
+                write_json(_plain(item))
+
+
+def write_json(value: object, *, indent: int | None = None) -> None:
+    """Writes a JSON document and a line end to standard output."""
+    print(json.dumps(value, indent=indent, ensure_ascii=False), flush=True)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> RenderableType:
+    """A table without lines; the columns named in `right` hold numbers. Cells are markup."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold dim")
+    for heading in headings:
+        made.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> RenderableType:
+    """Names and values of one thing, a line each; empty values are left out. Cells are markup."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            made.add_row(name, value)
+    return made
+
+
+def _plain(item: Message | Mapping[str, Any]) -> Mapping[str, Any]:
+    return item if isinstance(item, Mapping) else as_plain(item)

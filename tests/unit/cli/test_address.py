@@ -1,0 +1,62 @@
+"""How a command finds the fleet that it talks to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.address import Target
+from cli.endpoints import Endpoints, NodeEndpoint, read_endpoints, remove_endpoints, write_endpoints
+from hivefold.errors import InvalidRequestError, UnavailableError
+
+FLEET = Endpoints(
+    nats="nats://127.0.0.1:4222",
+    coordinator="127.0.0.1:7400",
+    nodes=(NodeEndpoint("node-1", "127.0.0.1:7401", 12),),
+    pids={"nats": 10, "coordinator": 11, "node-1": 12},
+)
+
+
+def test_a_given_address_wins(tmp_path: Path) -> None:
+    """--address is used without a look at the directory."""
+    assert Target(address="host:80", dir=tmp_path / "none").coordinator() == "host:80"
+
+
+def test_without_an_address_the_local_fleet_is_used(tmp_path: Path) -> None:
+    """The coordinator of DIR/endpoints.json is used."""
+    write_endpoints(tmp_path, FLEET)
+
+    assert Target(dir=tmp_path).coordinator() == "127.0.0.1:7400"
+
+
+@pytest.mark.parametrize("address", ["host", ":80", "host:", "host:0", "host:99999", "host:http"])
+def test_a_malformed_address_is_a_usage_error(address: str) -> None:
+    """What is no host:port is refused with an example."""
+    with pytest.raises(InvalidRequestError, match="host:port"):
+        Target(address=address).coordinator()
+
+
+def test_no_fleet_is_unavailable_and_says_how_to_start_one(tmp_path: Path) -> None:
+    """Without endpoints.json the error names the command that makes it."""
+    with pytest.raises(UnavailableError, match="start one with: hivefold up"):
+        Target(dir=tmp_path).coordinator()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"nats": 1}', '{"nats":"","coordinator":"","nodes":[1],"pids":{}}'])
+def test_a_damaged_file_is_unavailable(tmp_path: Path, text: str) -> None:
+    """A file that is not what `up` writes is never used in part."""
+    (tmp_path / "endpoints.json").write_text(text)
+
+    with pytest.raises(UnavailableError, match="cannot be read"):
+        read_endpoints(tmp_path)
+
+
+def test_endpoints_are_read_as_written(tmp_path: Path) -> None:
+    """What `up` writes is what others read; removing it twice is harmless."""
+    write_endpoints(tmp_path, FLEET)
+    assert read_endpoints(tmp_path) == FLEET
+
+    remove_endpoints(tmp_path)
+    remove_endpoints(tmp_path)
+    assert list(tmp_path.iterdir()) == []
