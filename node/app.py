@@ -179,7 +179,9 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     stack.callback(lambda: boot.actors.models.extend(shelf.stop()))
     export_metrics(lambda: agent.reading)
     rpc = RpcServer([node_service(agent.describe)])
-    spec.grpc_address = rpc.bind(config.host, config.port or _USUAL_PORT, next_free=config.port is None)
+    spec.grpc_address = rpc.bind(
+        config.host, _USUAL_PORT if config.port is None else config.port, next_free=config.port is None
+    )
     agent.reading = await ask(boot.actors.sensor, Measure(boot.clock.now_us()), deadline_ms=limits.PROBES_ASK_MS)
     _describe_hardware(spec, agent.reading)
     await rpc.start()
