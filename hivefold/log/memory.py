@@ -6,9 +6,12 @@ Proved against the real thing by tests/conformance/test_event_log.py.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
+from itertools import islice
+from operator import attrgetter
 
 from hivefold.errors import (
     AppendUnresolvedError,
@@ -47,6 +50,8 @@ class MemoryEventLog:
         self._open.set()
         self._appending = False
         self._closed = False
+        self._scanned = 0
+        self._term_sequence = 0
 
     async def head(self) -> Head:
         """The end of the log."""
@@ -70,7 +75,8 @@ class MemoryEventLog:
         position = after + 1
         while position <= up_to:
             await self._answer()
-            page = [record for record in self.store if position <= record.sequence <= up_to][:READ_PAGE_RECORDS]
+            start = bisect_left(self.store, position, key=attrgetter("sequence"))
+            page = self.store[start : start + min(READ_PAGE_RECORDS, up_to - position + 1)]
             sound = [record for want, record in enumerate(page, position) if record.sequence == want]
             if not sound:
                 raise LogCorruptError(f"record {position} is missing from the log", position=position)
@@ -105,9 +111,13 @@ class MemoryEventLog:
             raise BrokerUnavailableError("the log is closed; open it again")
 
     def _head(self) -> Head:
-        sequence = self.store[-1].sequence if self.store else 0
-        terms = (record.sequence for record in reversed(self.store) if record.subject == TERM_SUBJECT)
-        return Head(sequence, next(terms, 0))
+        if len(self.store) < self._scanned:
+            self._scanned = self._term_sequence = 0
+        for record in islice(self.store, self._scanned, None):
+            if record.subject == TERM_SUBJECT:
+                self._term_sequence = record.sequence
+        self._scanned = len(self.store)
+        return Head(self.store[-1].sequence if self.store else 0, self._term_sequence)
 
     def _store(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
         fault = self._faults.popleft() if self._faults else None
