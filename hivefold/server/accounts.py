@@ -48,11 +48,8 @@ def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
                 f"telemetry.{node_id}",
                 "blob.>",
                 f"$JS.API.CONSUMER.MSG.NEXT.HF_WORK.{node_id}",
-                f"$JS.API.CONSUMER.INFO.HF_WORK.{node_id}",
                 f"$JS.ACK.HF_WORK.{node_id}.>",
-                f"$JS.API.DIRECT.GET.HF_RESULTS.results.{node_id}.>",
                 "$JS.API.DIRECT.GET.HF_BLOBS.>",
-                "$JS.API.STREAM.INFO.HF_BLOBS",
                 "$JS.API.INFO",
             ]
         },

@@ -95,3 +95,14 @@ async def test_too_little_storage_is_refused_with_what_to_do(nats_bus: NatsBus) 
     link = await nats_bus.coordinator_link()
     with pytest.raises(ConfigError, match=r"lower its max_bytes or raise the server.s JetStream"):
         await prepare_streams(link, StreamSettings(work_max_bytes=1 << 50))
+
+
+async def test_a_flush_proves_that_what_was_sent_before_has_arrived(nats_bus: NatsBus) -> None:
+    """The ping never overtakes: an echo of each message is there when its flush returns."""
+    link = await nats_bus.coordinator_link()
+    heard: list[bytes] = []
+    await link.listen("echo", lambda _subject, _reply, data, _headers: heard.append(data))
+    for number in range(200):
+        await link.publish("echo", b"%d" % number)
+        await link.flush()
+        assert len(heard) == number + 1
