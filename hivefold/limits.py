@@ -252,6 +252,10 @@ ERROR_STATUS_BYTES: Final = 3 * 1024
 """Both travel in the trailing metadata, where GRPC_METADATA_BYTES is the bound of most clients."""
 CLIENT_CONNECT_S: Final = 5.0
 """How long a client waits for the first connection."""
+TRANSFER_DEADLINE_S: Final = 6 * 3600.0
+"""Longest upload or download."""
+DIGEST_DEADLINE_S: Final = 300.0
+"""Longest wait for the digest of a large state."""
 WATCH_RESUME_S: Final = 60.0
 """How long a cut watch tries to go on before it gives up."""
 WATCH_RETRY_MS: Final = 100
@@ -275,3 +279,9 @@ DAEMON_LOG_BYTES: Final = 10 * 1024 * 1024
 DAEMON_LOG_CHECK_S: Final = 5.0
 LAST_WORDS_LINES: Final = 12
 """Lines of a daemon's log that are shown when it fails."""
+MODEL_UPLOADS: Final = 4
+"""Model files received at once: bounds the temporary disk space."""
+FEED_QUEUE: Final = 4 * EVENTS_BATCH
+"""Public events derived and not yet stored; beyond it the feed lags and reads the log."""
+FEED_MAX_AGE_S: Final = 24 * 3600
+"""How far back the feed goes when the event stream is empty: as far as the stream would keep events."""

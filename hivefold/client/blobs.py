@@ -1,0 +1,66 @@
+"""Stored content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from hivefold import limits
+from hivefold.blobs.files import manifest_of_file
+from hivefold.client.connection import Connection
+from hivefold.client.request_ids import new_request_id
+from hivefold.v1 import blob_pb2, blob_service_pb2
+from hivefold.v1.blob_service_pb2_grpc import BlobServiceStub
+
+
+class Blobs:
+    """Uploads and downloads of content by its root digest."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def upload(self, pieces: Iterator[bytes], size_bytes: int) -> blob_pb2.BlobRef:
+        """Stores the content that the pieces (each at most STREAM_PIECE_BYTES) make up; constant memory."""
+        response = await self._connection.call(
+            BlobServiceStub, "UploadBlob", _upload_requests(pieces, size_bytes), limits.TRANSFER_DEADLINE_S
+        )
+        blob: blob_pb2.BlobRef = response.blob
+        return blob
+
+    async def register_file(self, path: Path) -> blob_pb2.BlobRef:
+        """Stores the manifest of a file that stays where it is: every node must be able to read it there.
+
+        Raises DataRefusedError when it cannot be read.
+        """
+        manifest = await asyncio.to_thread(manifest_of_file, path)
+        request = blob_service_pb2.RegisterManifestRequest(request_id=new_request_id(), manifest=manifest.to_wire())
+        response = await self._connection.call(BlobServiceStub, "RegisterManifest", request)
+        blob: blob_pb2.BlobRef = response.blob
+        return blob
+
+    async def download(self, root: str) -> AsyncIterator[bytes]:
+        """The content in pieces. Raises NotFoundError."""
+        request = blob_service_pb2.DownloadBlobRequest(root=root)
+        async for response in self._connection.stream(
+            BlobServiceStub, "DownloadBlob", request, limits.TRANSFER_DEADLINE_S
+        ):
+            yield response.data
+
+
+async def _upload_requests(
+    pieces: Iterator[bytes], size_bytes: int
+) -> AsyncIterator[blob_service_pb2.UploadBlobRequest]:
+    request = blob_service_pb2.UploadBlobRequest(size_bytes=size_bytes)
+    # Reading and converting may block: off the event loop, one piece ahead of what is being sent.
+    following = asyncio.create_task(asyncio.to_thread(next, pieces, b""))
+    try:
+        while piece := await following:
+            following = asyncio.create_task(asyncio.to_thread(next, pieces, b""))
+            request.data = piece
+            yield request
+            request = blob_service_pb2.UploadBlobRequest()
+        if request.size_bytes:
+            yield request
+    finally:
+        following.cancel()

@@ -1,0 +1,232 @@
+"""Jobs: submit, follow, cancel, fetch the output."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from hivefold import limits
+from hivefold.client import data
+from hivefold.client.blobs import Blobs
+from hivefold.client.connection import Connection
+from hivefold.client.models import Models
+from hivefold.client.paging import pages
+from hivefold.client.request_ids import new_request_id
+from hivefold.client.watching import watch_job
+from hivefold.errors import InvalidRequestError
+from hivefold.v1 import feed_pb2, job_pb2, job_service_pb2
+from hivefold.v1.job_service_pb2_grpc import JobServiceStub
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FINAL_STATES: Final = frozenset({job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED})
+_FORMATS: Final = {
+    ".npz": job_service_pb2.OUTPUT_FORMAT_NPZ,
+    ".npy": job_service_pb2.OUTPUT_FORMAT_NPY,
+    ".csv": job_service_pb2.OUTPUT_FORMAT_CSV,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What any job may say. An empty `source` is filled in; an empty `request_id` is made."""
+
+    source: str = ""
+    priority: job_pb2.Priority.ValueType = job_pb2.PRIORITY_BATCH
+    labels: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 0.0
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int = 0
+    gpu_count: int = 0
+    max_attempts: int = 0
+    response_subject: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InferOptions:
+    """What an infer job may say of itself."""
+
+    by_reference: bool = False
+    """Nodes read the file at its path; it is not uploaded."""
+    member: str = ""
+    """The array of a .npz that holds several."""
+    outputs: Sequence[str] = ()
+    allow_nan: bool = False
+    target_task_s: float = 0.0
+    batch_rows: int = 0
+
+
+class Jobs:
+    """The fleet's jobs."""
+
+    def __init__(self, connection: Connection, blobs: Blobs, models: Models) -> None:
+        self._connection = connection
+        self._blobs = blobs
+        self._models = models
+
+    async def submit(self, spec: job_pb2.JobSpec, request_id: str = "") -> job_pb2.Job:
+        """Submits a job; repeating a request_id gives the same job again. Raises hivefold.errors by reason."""
+        request = job_service_pb2.SubmitJobRequest(request_id=request_id or new_request_id(), spec=spec)
+        job: job_pb2.Job = (await self._connection.call(JobServiceStub, "SubmitJob", request)).job
+        return job
+
+    async def submit_infer(
+        self,
+        model: str,
+        rows: Path | str | NDArray[np.generic],
+        *,
+        infer: InferOptions | None = None,
+        options: JobOptions | None = None,
+    ) -> job_pb2.Job:
+        """Runs every row of a .npy, .npz or .csv file, or of an array, through a model.
+
+        Raises NotFoundError for the model, DataRefusedError for the rows, InvalidRequestError.
+        """
+        infer = infer or InferOptions()
+        if isinstance(rows, Path | str):
+            data_set = await self._file(model, rows, infer)
+        else:
+            data_set = await data.stored_array(self._blobs, rows)
+        spec = _job_spec(options or JobOptions())
+        spec.infer.CopyFrom(
+            job_pb2.InferSpec(
+                model=model,
+                data_set=data_set,
+                outputs=infer.outputs,
+                nan_policy=job_pb2.NAN_POLICY_ALLOW if infer.allow_nan else job_pb2.NAN_POLICY_REJECT,
+                target_task_duration=_duration(infer.target_task_s),
+                batch_rows=infer.batch_rows,
+            )
+        )
+        return await self.submit(spec, options.request_id if options else "")
+
+    async def _file(self, model: str, path: Path | str, infer: InferOptions) -> job_pb2.DataSet:
+        found = await self._models.get(model)
+        if infer.by_reference:
+            return await data.referenced_file(self._blobs, path, infer.member)
+        wanted = data.type_name(found.inputs[0].data_type) if len(found.inputs) == 1 else ""
+        return await data.stored_file(self._blobs, path, wanted, infer.member)
+
+    async def submit_probe(
+        self, task_count: int, *, task_duration_s: float = 0.0, options: JobOptions | None = None
+    ) -> job_pb2.Job:
+        """Runs tasks that do nothing, to measure and test the fleet."""
+        spec = _job_spec(options or JobOptions())
+        spec.probe.CopyFrom(job_pb2.ProbeSpec(task_count=task_count, task_duration=_duration(task_duration_s)))
+        return await self.submit(spec, options.request_id if options else "")
+
+    async def get(self, job_id: str) -> job_pb2.Job:
+        """One job. Raises NotFoundError."""
+        request = job_service_pb2.GetJobRequest(job_id=job_id)
+        job: job_pb2.Job = (await self._connection.call(JobServiceStub, "GetJob", request)).job
+        return job
+
+    async def list(
+        self, *, states: Sequence[job_pb2.JobState.ValueType] = (), labels: Mapping[str, str] | None = None
+    ) -> AsyncIterator[job_pb2.Job]:
+        """Jobs, newest first: all, or those in some states or with some labels."""
+        request = job_service_pb2.ListJobsRequest(states=states, labels=dict(labels or {}))
+        async for job in pages(self._connection, JobServiceStub, "ListJobs", request, "jobs"):
+            yield job
+
+    async def tasks(self, job_id: str) -> AsyncIterator[job_pb2.Task]:
+        """The tasks of a job in order. Raises NotFoundError."""
+        request = job_service_pb2.ListTasksRequest(job_id=job_id)
+        async for task in pages(self._connection, JobServiceStub, "ListTasks", request, "tasks"):
+            yield task
+
+    async def watch(self, job_id: str, after_sequence: int = 0) -> AsyncIterator[feed_pb2.JobEvent]:
+        """What happens to a job, from a position on until it ends; goes on by itself after a cut.
+
+        Raises NotFoundError; UnavailableError when a cut lasts longer than WATCH_RESUME_S.
+        """
+        async for event in watch_job(self._connection, job_id, after_sequence):
+            yield event
+
+    async def wait(self, job_id: str, on_progress: Callable[[job_pb2.Job], None] | None = None) -> job_pb2.Job:
+        """The job once it has ended, however it ended. `on_progress` is called with each change."""
+        job = job_pb2.Job()
+        async for event in self.watch(job_id):
+            job = event.job
+            if on_progress is not None:
+                on_progress(job)
+        return job
+
+    async def cancel(self, job_id: str, note: str = "") -> job_pb2.Job:
+        """Cancels an open job. Raises NotFoundError, ConflictError when it has ended otherwise."""
+        request = job_service_pb2.CancelJobRequest(request_id=new_request_id(), job_id=job_id, note=note)
+        job: job_pb2.Job = (await self._connection.call(JobServiceStub, "CancelJob", request)).job
+        return job
+
+    async def download_output(
+        self, job_id: str, path: Path | str, on_progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Writes the output of a job that succeeded to a .npz, .npy or .csv file; gives its size in bytes.
+
+        The file appears once it is whole. `on_progress` is called with the bytes so far and in all (0:
+        not known). Raises NotFoundError, ConflictError when the job has not succeeded.
+        """
+        path = Path(path)
+        output_format = _FORMATS.get(path.suffix.lower())
+        if output_format is None:
+            raise InvalidRequestError(f"{path.name}: the output's name must end in one of {', '.join(_FORMATS)}")
+        request = job_service_pb2.DownloadOutputRequest(job_id=job_id, format=output_format)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        written = total = 0
+        try:
+            with partial.open("wb") as file:
+                responses = self._connection.stream(
+                    JobServiceStub, "DownloadOutput", request, limits.TRANSFER_DEADLINE_S
+                )
+                async for response in responses:
+                    total = total or response.total_bytes
+                    written += await asyncio.to_thread(file.write, response.data)
+                    if on_progress is not None:
+                        on_progress(written, total)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return written
+
+
+def _job_spec(options: JobOptions) -> job_pb2.JobSpec:
+    return job_pb2.JobSpec(
+        source=options.source or default_source(),
+        priority=options.priority,
+        labels=dict(options.labels),
+        timeout=_duration(options.timeout_s),
+        needs=job_pb2.Needs(
+            node_labels=dict(options.node_labels), memory_bytes=options.memory_bytes, gpu_count=options.gpu_count
+        ),
+        max_attempts=options.max_attempts,
+        response_subject=options.response_subject,
+    )
+
+
+def default_source() -> str:
+    """Who asks: "client/user@host"."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"client/{user}@{socket.gethostname()}"
+
+
+def _duration(seconds: float) -> Duration | None:
+    if not seconds:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration

@@ -1,0 +1,35 @@
+"""The log, for readers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from hivefold import limits
+from hivefold.client.connection import Connection
+from hivefold.v1 import log_service_pb2, record_pb2
+from hivefold.v1.log_service_pb2_grpc import LogServiceStub
+
+
+class Log:
+    """Records as stored, and where the log ends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def read(
+        self, *, after: int = 0, up_to: int = 0, follow: bool = False
+    ) -> AsyncIterator[record_pb2.StoredRecord]:
+        """The records after `after`, up to `up_to` (0: the head at the time of the call), then on if `follow`."""
+        request = log_service_pb2.ReadLogRequest(after_sequence=after, up_to_sequence=up_to, follow=follow)
+        async for response in self._connection.stream(LogServiceStub, "ReadLog", request):
+            for record in response.records:
+                yield record
+
+    async def head(self, *, with_state_digest: bool = False) -> log_service_pb2.GetHeadResponse:
+        """The end of the log, with the digest of the state there if asked for."""
+        request = log_service_pb2.GetHeadRequest(with_state_digest=with_state_digest)
+        timeout_s = limits.DIGEST_DEADLINE_S if with_state_digest else limits.GRPC_DEADLINE_S
+        head: log_service_pb2.GetHeadResponse = await self._connection.call(
+            LogServiceStub, "GetHead", request, timeout_s
+        )
+        return head

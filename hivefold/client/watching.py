@@ -1,0 +1,49 @@
+"""Follows a job over cuts: without a gap, without a repeat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from hivefold import limits
+from hivefold.client.connection import Connection
+from hivefold.clock import SystemClock
+from hivefold.errors import UnavailableError
+from hivefold.v1 import feed_pb2, job_service_pb2
+from hivefold.v1.job_service_pb2_grpc import JobServiceStub
+
+_FINAL: Final = frozenset(
+    {feed_pb2.JOB_EVENT_TYPE_SUCCEEDED, feed_pb2.JOB_EVENT_TYPE_FAILED, feed_pb2.JOB_EVENT_TYPE_CANCELLED}
+)
+
+
+async def watch_job(connection: Connection, job_id: str, after_sequence: int) -> AsyncIterator[feed_pb2.JobEvent]:
+    """The job's events after a position until the final one.
+
+    Raises UnavailableError when a cut lasts longer than WATCH_RESUME_S without an event.
+    """
+    clock = SystemClock()
+    seen = (after_sequence, 1 << 31)
+    cut: UnavailableError | None = None
+    alive_ms, wait_ms = clock.monotonic_ms(), limits.WATCH_RETRY_MS
+    while True:
+        # A record may hold several events: after a cut within one it is asked for again.
+        after = seen[0] if seen[1] == 1 << 31 else seen[0] - 1
+        request = job_service_pb2.WatchJobRequest(job_id=job_id, after_sequence=after)
+        try:
+            async for response in connection.stream(JobServiceStub, "WatchJob", request):
+                event: feed_pb2.JobEvent = response.event
+                alive_ms, wait_ms = clock.monotonic_ms(), limits.WATCH_RETRY_MS
+                if (event.sequence, event.index) <= seen:
+                    continue
+                seen = (event.sequence, event.index)
+                yield event
+                if event.type in _FINAL:
+                    return
+        except UnavailableError as error:
+            cut = error
+        if clock.monotonic_ms() - alive_ms > limits.WATCH_RESUME_S * 1000:
+            raise cut or UnavailableError(f"the watch of job {job_id} ended and could not go on; ask for the job again")
+        await asyncio.sleep(wait_ms / 1000)
+        wait_ms = min(2 * wait_ms, limits.WATCH_RETRY_MAX_MS)
