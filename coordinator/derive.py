@@ -1,0 +1,176 @@
+"""Public events derived from records: what WatchJob, WatchNodes and the event stream say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from coordinator.core import events as ev
+from coordinator.core.evolve import begin_record, evolve
+from coordinator.core.model import State
+from coordinator.views import job_view, node_view
+from coordinator.wire.times import timestamp
+from coordinator.wire.values import failure_to_proto
+from hivefold.ids import JobId, NodeId
+from hivefold.v1 import feed_pb2 as pb
+
+JobFact: TypeAlias = (
+    ev.JobSubmitted
+    | ev.TasksPlanned
+    | ev.TasksAssigned
+    | ev.TasksSucceeded
+    | ev.AttemptFailed
+    | ev.AttemptsLost
+    | ev.JobSucceeded
+    | ev.JobFailed
+    | ev.JobCancelled
+)
+NodeFact: TypeAlias = (
+    ev.NodeJoined
+    | ev.NodeObserved
+    | ev.NodeSuspected
+    | ev.NodeRecovered
+    | ev.NodeLost
+    | ev.NodeLeaveStarted
+    | ev.NodeLeft
+    | ev.NodeDrainStarted
+    | ev.NodeDrainEnded
+)
+
+_JOB_TYPES: Final[dict[type[JobFact], pb.JobEventType.ValueType]] = {
+    ev.JobSubmitted: pb.JOB_EVENT_TYPE_SUBMITTED,
+    ev.TasksPlanned: pb.JOB_EVENT_TYPE_TASKS_PLANNED,
+    ev.TasksAssigned: pb.JOB_EVENT_TYPE_TASKS_ASSIGNED,
+    ev.TasksSucceeded: pb.JOB_EVENT_TYPE_TASKS_SUCCEEDED,
+    ev.AttemptFailed: pb.JOB_EVENT_TYPE_ATTEMPT_FAILED,
+    ev.AttemptsLost: pb.JOB_EVENT_TYPE_ATTEMPTS_LOST,
+    ev.JobSucceeded: pb.JOB_EVENT_TYPE_SUCCEEDED,
+    ev.JobFailed: pb.JOB_EVENT_TYPE_FAILED,
+    ev.JobCancelled: pb.JOB_EVENT_TYPE_CANCELLED,
+}
+_NODE_TYPES: Final[dict[type[NodeFact], pb.NodeEventType.ValueType]] = {
+    ev.NodeJoined: pb.NODE_EVENT_TYPE_JOINED,
+    ev.NodeObserved: pb.NODE_EVENT_TYPE_OBSERVED,
+    ev.NodeSuspected: pb.NODE_EVENT_TYPE_SUSPECTED,
+    ev.NodeRecovered: pb.NODE_EVENT_TYPE_RECOVERED,
+    ev.NodeLost: pb.NODE_EVENT_TYPE_LOST,
+    ev.NodeLeaveStarted: pb.NODE_EVENT_TYPE_LEAVE_STARTED,
+    ev.NodeLeft: pb.NODE_EVENT_TYPE_LEFT,
+    ev.NodeDrainStarted: pb.NODE_EVENT_TYPE_DRAIN_STARTED,
+    ev.NodeDrainEnded: pb.NODE_EVENT_TYPE_DRAIN_ENDED,
+}
+FINAL_TYPES: Final = frozenset({pb.JOB_EVENT_TYPE_SUCCEEDED, pb.JOB_EVENT_TYPE_FAILED, pb.JOB_EVENT_TYPE_CANCELLED})
+"""After an event of one of these types a job does not change any more."""
+
+
+class Decided(Protocol):
+    """A record with the state after it: coordinator.followers.Committed, or one folded from the log."""
+
+    @property
+    def sequence(self) -> int:
+        """Position of the record."""
+        ...
+
+    @property
+    def time_us(self) -> int:
+        """When it was recorded."""
+        ...
+
+    @property
+    def events(self) -> Sequence[ev.Event]:
+        """What was decided."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """The state after it; may hold only the jobs and nodes of interest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A record read back from the log, with the fold of it over a partial state."""
+
+    sequence: int
+    time_us: int
+    events: tuple[ev.Event, ...]
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which jobs are of interest, and whether nodes are."""
+
+    jobs: frozenset[JobId]
+    nodes: bool = False
+
+    def holds(self, event: ev.Event) -> bool:
+        """Whether an event is of interest."""
+        return event.job_id in self.jobs if isinstance(event, JobFact) else self.nodes and isinstance(event, NodeFact)
+
+
+def fold(state: State, scope: Scope, sequence: int, time_us: int, events: Iterable[ev.Event]) -> Folded:
+    """Folds what is in scope of one record over a partial state."""
+    events = tuple(events)
+    after = begin_record(state, sequence, time_us)
+    for event in events:
+        if scope.holds(event):
+            after = evolve(after, event)
+    return Folded(sequence, time_us, events, after)
+
+
+def job_events(decided: Decided, scope: Scope | None = None) -> Iterator[pb.JobEvent]:
+    """The events of jobs in a record, in its order; those in scope, or all."""
+    for index, event in enumerate(decided.events):
+        if isinstance(event, JobFact) and (scope is None or event.job_id in scope.jobs):
+            job = decided.state.jobs.get(event.job_id)
+            if job is None:
+                continue
+            message = pb.JobEvent(
+                sequence=decided.sequence,
+                index=index,
+                event_time=timestamp(decided.time_us),
+                type=_JOB_TYPES[type(event)],
+                job=job_view(job),
+            )
+            _add_particulars(message, event)
+            yield message
+
+
+def node_events(decided: Decided) -> Iterator[pb.NodeEvent]:
+    """The events of nodes in a record, in its order."""
+    for index, event in enumerate(decided.events):
+        if isinstance(event, NodeFact):
+            node = decided.state.nodes.get(_node_id(event))
+            if node is not None:
+                yield pb.NodeEvent(
+                    sequence=decided.sequence,
+                    index=index,
+                    event_time=timestamp(decided.time_us),
+                    type=_NODE_TYPES[type(event)],
+                    node=node_view(node),
+                )
+
+
+def _add_particulars(message: pb.JobEvent, event: JobFact) -> None:
+    match event:
+        case ev.TasksAssigned(node_id=node_id, tasks=tasks) | ev.TasksSucceeded(node_id=node_id, tasks=tasks):
+            message.node_id = node_id
+            message.tasks.extend(tasks)
+        case ev.AttemptsLost(node_id=node_id, tasks=tasks):
+            message.node_id = node_id
+            message.tasks.extend(tasks)
+        case ev.AttemptFailed(task=task, node_id=node_id, failure=failure):
+            message.node_id = node_id
+            message.tasks.append(task)
+            message.failure.CopyFrom(failure_to_proto(failure))
+        case ev.JobFailed(failure=failure):
+            message.failure.CopyFrom(failure_to_proto(failure))
+        case _:
+            # Planned tasks can be a million: the job's progress says how many.
+            pass
+
+
+def _node_id(event: NodeFact) -> NodeId:
+    return event.spec.node_id if isinstance(event, ev.NodeJoined) else event.node_id

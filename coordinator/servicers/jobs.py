@@ -1,0 +1,126 @@
+"""JobService: submit, follow, cancel, fetch the output."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any, Final
+
+from coordinator.core.commands import CancelJob, SubmitJob
+from coordinator.core.model import Job, State
+from coordinator.output import OutputFormat, stream_output
+from coordinator.servicers import checking
+from coordinator.servicers.backing import Backing
+from coordinator.servicers.paging import Pager
+from coordinator.views import JOB_STATES, job_view, task_view
+from coordinator.watch import watch_job
+from coordinator.wire.values import job_spec_from_proto, pairs
+from hivefold import observe
+from hivefold.errors import NotFoundError, Reason
+from hivefold.ids import JobId, RequestId, sortable_id
+from hivefold.v1 import job_service_pb2 as pb
+from hivefold.v1.job_service_pb2_grpc import JobServiceServicer
+
+_FORMATS: Final = {
+    pb.OUTPUT_FORMAT_UNSPECIFIED: OutputFormat.NPZ,
+    pb.OUTPUT_FORMAT_NPZ: OutputFormat.NPZ,
+    pb.OUTPUT_FORMAT_NPY: OutputFormat.NPY,
+    pb.OUTPUT_FORMAT_CSV: OutputFormat.CSV,
+}
+
+
+class JobServicer(JobServiceServicer):
+    """hivefold.v1.JobService."""
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+
+    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Any) -> pb.SubmitJobResponse:
+        """Accepts a job; a repeated request_id gives the same job."""
+        checking.refuse(checking.submit_job(request))
+        backing = self._backing
+        job_id = JobId(sortable_id("j", backing.clock.now_us() // 1000, backing.entropy.draw(10)))
+        request_id = RequestId(request.request_id)
+        spec = job_spec_from_proto(request.spec)
+        answer = await backing.decide(SubmitJob(job_id, request_id, spec, observe.current_traceparent()))
+        return pb.SubmitJobResponse(job=job_view(answer.state.jobs[answer.state.requests[request_id]]))
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Any) -> pb.GetJobResponse:
+        """Gives one job."""
+        return pb.GetJobResponse(job=job_view(_known(self._backing.state, request.job_id)))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
+        """Lists jobs, newest first."""
+        checking.refuse(checking.job_states(request.states))
+        filters = [sorted(request.states), dict(request.labels)]
+        pager = Pager("jobs", filters, request.page_size, request.page_token)
+        # A hundred thousand jobs take a while to sort; the state does not change under the thread.
+        page = await asyncio.to_thread(lambda: pager.page(_newest(self._backing.state, request, pager.after)))
+        return pb.ListJobsResponse(jobs=[job_view(job) for job in page.items], next_page_token=page.next_token)
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
+        """Lists a job's tasks in order."""
+        job = _known(self._backing.state, request.job_id)
+        pager = Pager("tasks", [job.job_id], request.page_size, request.page_token)
+        first = int(pager.after) + 1 if pager.after else 0
+        page = pager.page((str(task), task) for task in range(first, job.planned))
+        tasks = [task_view(job, task) for task in page.items]
+        return pb.ListTasksResponse(tasks=tasks, next_page_token=page.next_token)
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Any) -> AsyncIterator[pb.WatchJobResponse]:
+        """Follows a job until it ends."""
+        checking.refuse(checking.name("job_id", request.job_id))
+        backing = self._backing
+        events = watch_job(backing.writer, backing.log, JobId(request.job_id), request.after_sequence)
+        async with aclosing(events):
+            async for event in events:
+                yield pb.WatchJobResponse(event=event)
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Any) -> pb.CancelJobResponse:
+        """Cancels a job; a cancelled one stays so."""
+        checking.refuse(checking.act("job_id", request.job_id, request.request_id))
+        job_id = JobId(request.job_id)
+        answer = await self._backing.decide(CancelJob(job_id, request.note))
+        return pb.CancelJobResponse(job=job_view(answer.state.jobs[job_id]))
+
+    async def DownloadOutput(
+        self, request: pb.DownloadOutputRequest, context: Any
+    ) -> AsyncIterator[pb.DownloadOutputResponse]:
+        """Streams the output of a job that succeeded."""
+        checking.refuse(checking.output_format(request.format, _FORMATS))
+        job = _known(self._backing.state, request.job_id)
+        output = await stream_output(job, _FORMATS[request.format], self._backing.results, self._backing.chunks)
+        total_bytes = output.total_bytes
+        async with aclosing(output.pieces) as pieces:
+            async for piece in pieces:
+                yield pb.DownloadOutputResponse(data=piece, total_bytes=total_bytes)
+                total_bytes = 0
+
+
+def _known(state: State, job_id: str) -> Job:
+    checking.refuse(checking.name("job_id", job_id))
+    job = state.jobs.get(JobId(job_id))
+    if job is None:
+        raise NotFoundError(
+            f"there is no job {job_id!r}; list them with: hivefold job ls",
+            reason=Reason.JOB_NOT_FOUND,
+            metadata={"job": job_id},
+        )
+    return job
+
+
+def _newest(state: State, request: pb.ListJobsRequest, after: str) -> Iterator[tuple[str, Job]]:
+    """Jobs that match, newest first, with their keys; those submitted before `after`."""
+    before = int(after) if after else state.sequence + 1
+    wanted = set(pairs(request.labels))
+    states = set(request.states)
+    found = [
+        job
+        for job in state.jobs.values()
+        if job.create_sequence < before
+        and (not states or JOB_STATES[job.state] in states)
+        and wanted.issubset(job.spec.labels)
+    ]
+    found.sort(key=lambda job: job.create_sequence, reverse=True)
+    return ((str(job.create_sequence), job) for job in found)

@@ -1,0 +1,86 @@
+"""LogService: the log for readers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from coordinator.core.digest import state_digest
+from coordinator.followers import FollowerLaggedError
+from coordinator.servicers import checking
+from coordinator.servicers.backing import Backing
+from coordinator.watch import check_position
+from coordinator.wire.records import record_hash
+from coordinator.wire.times import timestamp
+from coordinator.writer import Writer
+from hivefold.errors import NotLeaderError
+from hivefold.log.port import Stored
+from hivefold.v1 import log_service_pb2 as pb
+from hivefold.v1 import record_pb2
+from hivefold.v1.log_service_pb2_grpc import LogServiceServicer
+
+
+class LogServicer(LogServiceServicer):
+    """hivefold.v1.LogService."""
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+
+    async def ReadLog(self, request: pb.ReadLogRequest, context: Any) -> AsyncIterator[pb.ReadLogResponse]:
+        """Streams records as stored; with `follow` until `up_to_sequence`, or for ever."""
+        checking.refuse(checking.log_range(request.after_sequence, request.up_to_sequence))
+        writer, position, end = self._backing.writer, request.after_sequence, request.up_to_sequence
+        check_position(writer.state, position)
+        while True:
+            head = writer.state.sequence
+            up_to = min(head, end) if end else head
+            if position < up_to:
+                async for page in self._backing.log.read(after=position, up_to=up_to):
+                    yield _response(page)
+                position = up_to
+            if not request.follow or (end and position >= end):
+                return
+            await _committed_after(writer, position)
+
+    async def GetHead(self, request: pb.GetHeadRequest, context: Any) -> pb.GetHeadResponse:
+        """Gives the end of the log, and the digest of the state there if asked for."""
+        # Both at once: what follows may wait while the writer goes on.
+        state, head_hash = self._backing.state, self._backing.writer.head_hash
+        digest = await asyncio.to_thread(state_digest, state) if request.with_state_digest else ""
+        return pb.GetHeadResponse(
+            sequence=state.sequence,
+            term=state.term,
+            hash=head_hash.hex(),
+            state_digest=digest,
+            record_time=timestamp(state.time_us),
+            coordinator_id=state.coordinator_id,
+            durability=self._backing.durability,
+        )
+
+
+async def _committed_after(writer: Writer, position: int) -> None:
+    """Returns once there is a record after `position`. Raises NotLeaderError when the writer stops."""
+    follower = writer.follow()
+    try:
+        while writer.state.sequence <= position:
+            await anext(follower)
+    except FollowerLaggedError:
+        if not writer.leading:
+            raise NotLeaderError("this coordinator no longer leads; read on from the last position") from None
+    finally:
+        follower.close()
+
+
+def _response(page: Sequence[Stored]) -> pb.ReadLogResponse:
+    return pb.ReadLogResponse(
+        records=[
+            record_pb2.StoredRecord(
+                sequence=stored.sequence,
+                subject=stored.subject,
+                data=stored.data,
+                hash=record_hash(stored.sequence, stored.subject, stored.data),
+            )
+            for stored in page
+        ]
+    )

@@ -1,0 +1,113 @@
+"""Follows jobs and nodes from any position on: first as the log tells it, then live, without gap or repeat."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from coordinator.core.model import State
+from coordinator.derive import FINAL_TYPES, Decided, Folded, Scope, fold, job_events, node_events
+from coordinator.followers import FollowerLaggedError
+from coordinator.wire.records import decode_record
+from coordinator.writer import Writer
+from hivefold.errors import FieldViolation, InvalidRequestError, NotFoundError, NotLeaderError, Reason
+from hivefold.ids import JobId
+from hivefold.log.port import EventLog
+from hivefold.v1 import feed_pb2
+
+
+async def watch_job(
+    writer: Writer, log: EventLog, job_id: JobId, after_sequence: int
+) -> AsyncGenerator[feed_pb2.JobEvent, None]:
+    """Yields the events of a job after a position, and ends after its final one.
+
+    Raises NotFoundError, InvalidRequestError for a position beyond the log's end, NotLeaderError when the
+    writer stops meanwhile.
+    """
+    job = writer.state.jobs.get(job_id)
+    if job is None:
+        raise NotFoundError(
+            f"there is no job {job_id!r}; list them with: hivefold job ls",
+            reason=Reason.JOB_NOT_FOUND,
+            metadata={"job": job_id},
+        )
+    if job.state.final and after_sequence >= job.sequence:
+        check_position(writer.state, after_sequence)
+        return
+    scope = Scope(frozenset({job_id}))
+    start = Folded(job.create_sequence - 1, 0, (), State(models=writer.state.models))
+    async with aclosing(follow(writer, log, start, scope, after_sequence)) as decided:
+        async for record in decided:
+            for event in job_events(record, scope):
+                yield event
+                if event.type in FINAL_TYPES:
+                    return
+
+
+async def watch_nodes(writer: Writer, log: EventLog, after_sequence: int) -> AsyncGenerator[feed_pb2.NodeEvent, None]:
+    """Yields the events of all nodes after a position; 0 means from now on.
+
+    What an event from the past does not concern is shown as it is now. Raises InvalidRequestError for a
+    position beyond the log's end, NotLeaderError when the writer stops.
+    """
+    state = writer.state
+    position = after_sequence or state.sequence
+    start = Folded(min(position, state.sequence), 0, (), State(nodes=state.nodes))
+    scope = Scope(frozenset(), nodes=True)
+    async with aclosing(follow(writer, log, start, scope, position)) as decided:
+        async for record in decided:
+            for event in node_events(record):
+                yield event
+
+
+async def follow(
+    writer: Writer, log: EventLog, start: Folded, scope: Scope, after_sequence: int
+) -> AsyncGenerator[Decided, None]:
+    """Yields every record after `after_sequence`, for ever; folds from `start` on what the log has to tell.
+
+    A reader that falls behind the writer goes on from the log where it was. Raises NotLeaderError when the
+    writer stops.
+    """
+    check_position(writer.state, after_sequence)
+    folded = start
+    while True:
+        # The follower first: whatever is committed from here on comes through it.
+        follower = writer.follow()
+        try:
+            head = writer.state.sequence
+            async with aclosing(history(log, folded, scope, head)) as past:
+                async for folded in past:
+                    if folded.sequence > after_sequence:
+                        yield folded
+            async for committed in follower:
+                folded = Folded(committed.sequence, committed.time_us, (), committed.state)
+                if committed.sequence > after_sequence:
+                    yield committed
+        except FollowerLaggedError:
+            if not writer.leading:
+                raise NotLeaderError("this coordinator no longer leads; watch again from the last position") from None
+        finally:
+            follower.close()
+
+
+async def history(log: EventLog, start: Folded, scope: Scope, up_to: int) -> AsyncGenerator[Folded, None]:
+    """Folds the records after `start` up to and including `up_to`. Raises LogCorruptError, BrokerUnavailableError."""
+    folded = start
+    if folded.sequence >= up_to:
+        return
+    async for page in log.read(after=folded.sequence, up_to=up_to):
+        for stored in page:
+            record = decode_record(stored)
+            folded = fold(folded.state, scope, record.sequence, record.time_us, record.events)
+            yield folded
+
+
+def check_position(state: State, after_sequence: int) -> None:
+    """Raises InvalidRequestError for a position that the log has not reached."""
+    if after_sequence > state.sequence:
+        fix = f"must be at most {state.sequence}, the log's end: the position comes from another fleet, or is made up"
+        raise InvalidRequestError(
+            f"after_sequence {fix}",
+            metadata={"head": str(state.sequence)},
+            violations=[FieldViolation("after_sequence", fix)],
+        )
