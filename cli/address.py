@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cyclopts import Parameter
 
-from cli.endpoints import read_endpoints
 from cli.output import Shown
 from hivefold.errors import InvalidRequestError
 
+if TYPE_CHECKING:
+    from hivefold.client import Fleet
+
 DEFAULT_DIRECTORY: Final = Path(".hivefold")
+_Answer = TypeVar("_Answer")
+_Item = TypeVar("_Item")
 
 
 @Parameter(name="*")
@@ -20,16 +26,38 @@ DEFAULT_DIRECTORY: Final = Path(".hivefold")
 class Target(Shown):
     """How a command prints, and which fleet it talks to."""
 
-    address: Annotated[str, Parameter(env_var="HIVEFOLD_ADDRESS")] = ""
-    """The coordinator's gRPC address, host:port. Without it the one in DIR/endpoints.json."""
-    dir: Annotated[Path, Parameter(env_var="HIVEFOLD_DIR")] = DEFAULT_DIRECTORY
-    """Directory of a local fleet that `hivefold up` runs."""
+    address: str | None = None
+    """The coordinator, host:port. Else HIVEFOLD_ADDRESS, else the fleet that `hivefold up` runs in --dir."""
+    dir: Path | None = None
+    """Directory of a local fleet. Else HIVEFOLD_DIR, else ./.hivefold."""
 
     def coordinator(self) -> str:
         """The coordinator's address. Raises InvalidRequestError, or UnavailableError when there is no fleet."""
-        if not self.address:
-            return read_endpoints(self.dir).coordinator
-        host, _, port = self.address.rpartition(":")
+        from hivefold.client.connection import locator
+
+        address = locator(self.address, self.dir)()
+        host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise InvalidRequestError(f"{self.address!r} is no address: give host:port, e.g. 127.0.0.1:7400")
-        return self.address
+            raise InvalidRequestError(f"{address!r} is no address: give host:port, e.g. 127.0.0.1:7400")
+        return address
+
+    def connect(self) -> Fleet:
+        """A client of the fleet, for `async with`. Raises as `coordinator`."""
+        from hivefold.client import connect
+
+        self.coordinator()
+        return connect(self.address, directory=self.dir)
+
+    def ask(self, question: Callable[[Fleet], Awaitable[_Answer]]) -> _Answer:
+        """What `question` answers, given a client of the fleet."""
+
+        async def answer() -> _Answer:
+            async with self.connect() as fleet:
+                return await question(fleet)
+
+        return asyncio.run(answer())
+
+
+async def listed(items: AsyncIterator[_Item]) -> list[_Item]:
+    """All items of a list call."""
+    return [item async for item in items]

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hivefold.errors import UnavailableError
-
 FILE_NAME: Final = "endpoints.json"
-START_ONE: Final = "start one with: hivefold up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +49,3 @@ def write_endpoints(directory: Path, endpoints: Endpoints) -> None:
 def remove_endpoints(directory: Path) -> None:
     """Removes the file: no fleet runs here any more."""
     (directory / FILE_NAME).unlink(missing_ok=True)
-
-
-def read_endpoints(directory: Path) -> Endpoints:
-    """Reads DIR/endpoints.json. Raises UnavailableError when there is none that can be read."""
-    path = directory / FILE_NAME
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        return Endpoints(
-            nats=str(plain["nats"]),
-            coordinator=str(plain["coordinator"]),
-            nodes=tuple(NodeEndpoint(str(node["id"]), str(node["grpc"]), int(node["pid"])) for node in plain["nodes"]),
-            pids={str(name): int(pid) for name, pid in plain["pids"].items()},
-        )
-    except FileNotFoundError:
-        raise UnavailableError(f"no fleet runs in {directory} ({path} does not exist); {START_ONE}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnavailableError(f"{path} cannot be read ({error}); start the fleet again with: hivefold up") from error

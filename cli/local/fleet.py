@@ -12,6 +12,7 @@ from cli.endpoints import Endpoints, NodeEndpoint, remove_endpoints, write_endpo
 from cli.local.daemon import Daemon, Program
 from cli.local.layout import Layout
 from cli.local.ports import FIRST_PORT, Ports
+from cli.local.ready import wait_until_ready
 from cli.local.server import NatsServer
 from cli.local.supervisor import Part, Supervisor
 from hivefold.clock import SystemClock
@@ -65,11 +66,6 @@ class LocalFleet:
         """Where it keeps everything."""
         return self._wishes.directory
 
-    @property
-    def node_ids(self) -> Sequence[str]:
-        """The nodes."""
-        return self._ids
-
     async def start(self) -> None:
         """Starts all processes; does not wait until they serve. Raises ConfigError."""
         remove_endpoints(self._wishes.directory)
@@ -78,6 +74,11 @@ class LocalFleet:
         await self._write_configs()
         await asyncio.gather(self._coordinator.start(), *(node.daemon.start() for node in self._nodes))
         self.write_endpoints()
+
+    async def wait_until_ready(self) -> None:
+        """Waits until the coordinator serves and all nodes are online. Raises ConfigError, UnavailableError."""
+        nodes = {node.id: node.daemon for node in self._nodes}
+        await wait_until_ready(self.endpoints().coordinator, nodes, [self._coordinator, *nodes.values()])
 
     async def supervise(self) -> None:
         """Keeps the processes running and their logs small, until cancelled. Raises UnavailableError."""

@@ -1,0 +1,57 @@
+"""Waits until a local fleet serves: its coordinator answers, and each node that was started has joined."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from cli.local.daemon import Daemon
+from cli.local.supervisor import how_it_ended
+from hivefold.client import connect
+from hivefold.errors import ConfigError, UnavailableError
+from hivefold.limits import LOCAL_POLL_S, LOCAL_READY_S
+from hivefold.v1 import fleet_pb2
+
+
+async def wait_until_ready(address: str, nodes: Mapping[str, Daemon], daemons: Sequence[Daemon]) -> None:
+    """Waits until the coordinator at `address` lists all of `nodes` as online.
+
+    Raises ConfigError with its last words when one of `daemons` ends meanwhile, UnavailableError when it takes too
+    long.
+    """
+    ends = [asyncio.create_task(_ended(daemon)) for daemon in daemons]
+    joined = asyncio.create_task(_all_joined(address, nodes))
+    try:
+        async with asyncio.timeout(LOCAL_READY_S):
+            done, _ = await asyncio.wait({joined, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+    except TimeoutError:
+        words = "\n".join(f"{daemon.name}: {daemon.last_words()}" for daemon in daemons)
+        raise UnavailableError(f"the fleet is not ready after {LOCAL_READY_S:g} s; its last words:\n{words}") from None
+    finally:
+        for task in (joined, *ends):
+            task.cancel()
+
+
+async def _ended(daemon: Daemon) -> None:
+    code = await daemon.wait()
+    words = daemon.last_words()
+    raise ConfigError(f"{daemon.name} ended at once ({how_it_ended(code)}); its last words:\n{words}")
+
+
+async def _all_joined(address: str, nodes: Mapping[str, Daemon]) -> None:
+    async with connect(address) as fleet:
+        while True:
+            try:
+                online = {
+                    node.spec.node_id: node.spec.pid
+                    async for node in fleet.nodes.list()
+                    if node.state == fleet_pb2.NODE_STATE_ONLINE
+                }
+            except UnavailableError:
+                online = {}
+            # The process tells this start's node from the one of an earlier start that was killed.
+            if all(online.get(node_id) == daemon.pid for node_id, daemon in nodes.items()):
+                return
+            await asyncio.sleep(LOCAL_POLL_S)

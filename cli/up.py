@@ -1,0 +1,172 @@
+"""`hivefold up`: a whole fleet on this machine, in this terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
+from cyclopts.validators import Number
+
+from cli.address import DEFAULT_DIRECTORY
+from cli.daemons import Port
+from cli.exits import Exit
+from cli.output import Shown, console, facts, note, write_json
+from cli.words import span
+from hivefold.errors import HivefoldError, UnavailableError
+from hivefold.limits import LOCAL_NODES, NODE_STOP_S
+from hivefold.version import VERSION
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cli.local.fleet import LocalFleet, Wishes
+
+
+def up(
+    *,
+    dir: Annotated[Path, Parameter(env_var="HIVEFOLD_DIR")] = DEFAULT_DIRECTORY,  # noqa: A002 - the option's name
+    nodes: Annotated[int, Parameter(validator=Number(gte=1, lte=LOCAL_NODES))] = 3,
+    slots: NonNegativeInt = 0,
+    threads: NonNegativeInt = 0,
+    port: Port | None = None,
+    node_port: Port | None = None,
+    nats_port: Port | None = None,
+    restart: bool = True,
+    shown: Shown = Shown(),  # noqa: B008 - frozen
+) -> int:
+    """Run a whole fleet on this machine: NATS, a coordinator and nodes.
+
+    Leaves it running until Ctrl-C. Everything is kept in the directory: the next start goes on with it.
+    Ports that are not given are those of the last start, or the next free ones.
+
+    Parameters
+    ----------
+    dir
+        Where the fleet keeps everything.
+    nodes
+        How many nodes to start.
+    slots
+        Attempts that each node runs at once; 0: its share of the cores.
+    threads
+        Threads that each node's models share; 0: its share of the cores.
+    port
+        The coordinator's gRPC port; 0: any free one.
+    node_port
+        The first node's gRPC port, the others follow; 0: any free ones.
+    nats_port
+        The port of nats-server; 0: any free one.
+    restart
+        Start again what ended.
+    """
+    from cli.local.fleet import Wishes, cores
+    from cli.local.layout import Layout, owned
+
+    share = max(1, cores() // nodes)
+    wishes = Wishes(
+        directory=dir,
+        node_count=nodes,
+        slots=slots or share,
+        threads=threads or share,
+        nats_port=nats_port,
+        port=port,
+        node_port=node_port,
+        restart=restart,
+    )
+    Layout(dir).make()
+    with owned(dir):
+        return asyncio.run(_run(wishes, shown))
+
+
+async def _run(wishes: Wishes, shown: Shown) -> int:
+    """Runs the fleet until a signal comes (exit code 0) or it cannot go on."""
+    from cli.local.fleet import LocalFleet
+
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    fleet = LocalFleet(wishes, note)
+    async with _signals() as asked:
+        running = asyncio.create_task(_serve(fleet, shown, began))
+        try:
+            await _first(running, asked)
+        finally:
+            await _stop(fleet, running, asked)
+    return Exit.OK
+
+
+async def _serve(fleet: LocalFleet, shown: Shown, began: float) -> None:
+    await fleet.start()
+    await fleet.wait_until_ready()
+    _show(fleet, shown, asyncio.get_running_loop().time() - began)
+    await fleet.supervise()
+    raise UnavailableError("every process of the fleet has ended; start it again with: hivefold up")
+
+
+async def _first(running: asyncio.Task[None], asked: asyncio.Queue[None]) -> None:
+    """Waits until the fleet fails, which raises, or until a signal comes."""
+    signalled = asyncio.create_task(asked.get())
+    await asyncio.wait({running, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if running.done():
+        await running
+
+
+async def _stop(fleet: LocalFleet, running: asyncio.Task[None], asked: asyncio.Queue[None]) -> None:
+    """Stops everything; another signal makes the nodes end at once."""
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError, HivefoldError, TimeoutError):
+        await running
+    note(f"stopping: nodes finish what runs, at most {NODE_STOP_S:g} s (Ctrl-C again: at once)")
+    stopping = asyncio.create_task(fleet.stop())
+    while not stopping.done():
+        again = asyncio.create_task(asked.get())
+        await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
+        if again.done():
+            fleet.hurry()
+        again.cancel()
+    await stopping
+    note("stopped; everything is kept: start again with `hivefold up`")
+
+
+@contextlib.asynccontextmanager
+async def _signals() -> AsyncIterator[asyncio.Queue[None]]:
+    """Gives a queue with an entry for each signal that asks for the end."""
+    asked: asyncio.Queue[None] = asyncio.Queue(maxsize=16)
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        with contextlib.suppress(asyncio.QueueFull):
+            asked.put_nowait(None)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, ask)
+    try:
+        yield asked
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _show(fleet: LocalFleet, shown: Shown, seconds: float) -> None:
+    endpoints = fleet.endpoints()
+    if shown.output != "text":
+        write_json(endpoints.as_plain(), indent=2 if shown.output == "json" else None)
+        return
+    out = console()
+    out.print(f"[bold]hivefold {VERSION}[/]  [green]ready[/] in {span(seconds)}\n")
+    out.print(_addresses(fleet))
+    out.print("\nCtrl-C stops it; everything is kept. In another terminal try:\n")
+    out.print("  hivefold top\n  hivefold job submit probe --tasks 1000 --wait\n  hivefold --help", style="cyan")
+
+
+def _addresses(fleet: LocalFleet) -> RenderableType:
+    endpoints = fleet.endpoints()
+    rows = [("nats", endpoints.nats), ("coordinator", endpoints.coordinator)]
+    rows += [(node.id, node.grpc) for node in endpoints.nodes]
+    return facts([(f"  {name}", address) for name, address in [*rows, ("directory", str(fleet.directory))]])
