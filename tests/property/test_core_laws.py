@@ -249,7 +249,7 @@ class Fleet(RuleBasedStateMachine):
         self.replay_gives_the_same_state()
 
     def replay_gives_the_same_state(self) -> None:
-        """Replaying the stored bytes gives the live state; upon each cause the same is decided again."""
+        """Replaying the stored bytes, at once or in two parts, gives the live state; the same is decided again."""
         replayer, before = Replayer(), State()
         for stored in self.log:
             record, after = replayer.step(stored)
@@ -258,7 +258,12 @@ class Fleet(RuleBasedStateMachine):
             assert again.events == record.events
             before = after
         replayed = replayer.result()
+        half = Replayer()
+        half.feed(self.log[: len(self.log) // 2])
+        resumed = Replayer(half.result())
+        resumed.feed(self.log[len(self.log) // 2 :])
 
+        assert resumed.result() == replayed
         assert replayed.state == self.state
         assert replayed.head_hash == self.head_hash
         assert replayed.digest() == state_digest(self.state)
