@@ -15,11 +15,15 @@ from hivefold.limits import SHARD_OUTPUT_BYTES
 from hivefold.models import TensorFacts, inspect_onnx
 from hivefold.observe import span
 
-_BATCH_BYTES: Final = 1024 * 1024
-"""Input given to the runtime at once when nobody says how much: stays in the cache, hides the call's cost."""
-_BATCH_ROWS: Final = 8192
-_BATCH_WORK: Final = 1 << 30
-"""Weight bytes times rows of a batch: a large model comes back soon enough to be asked to stop."""
+_BATCH_ROWS: Final = 1024
+"""Rows given to the runtime at once when nobody says how many: enough to hide the cost of the call."""
+_BATCH_BYTES: Final = 16 * 1024 * 1024
+_BATCH_WORK: Final = 1 << 34
+_BATCH_ROWS_LARGE: Final = 256
+"""Weight bytes times rows of a batch, and the rows below which a large model would wait for its own weights.
+
+A batch cannot be interrupted: it must end soon enough when the attempt is given up.
+"""
 _HASH_PIECE: Final = 1024 * 1024
 
 
@@ -242,7 +246,8 @@ def _selected(session: Session, wanted: tuple[str, ...]) -> tuple[str, ...]:
 def _batch_rows(rows: Array, parameter_bytes: int) -> int:
     """By sizes alone and not by measured time: the same rows are cut the same way on every node."""
     row_bytes = max(1, rows.nbytes // len(rows))
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes, _BATCH_WORK // max(1, parameter_bytes)))
+    by_work = max(_BATCH_ROWS_LARGE, _BATCH_WORK // max(1, parameter_bytes))
+    return max(1, min(_BATCH_ROWS, by_work, _BATCH_BYTES // row_bytes))
 
 
 def _padded(batch: Array, fixed: int) -> Array:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hivefold.blobs.content import get_manifest, read_range, upload_bytes
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from hivefold.blobs.content import get_manifest, read_range, stream_range, upload_bytes
 from hivefold.blobs.manifest import Manifest
 from hivefold.blobs.port import ChunkStore
 from hivefold.limits import MANIFESTS_KEPT
@@ -31,6 +34,13 @@ class Content:
         """A range of the content, verified."""
         manifest = await self.manifest(root)
         return await read_range(self._chunks, root, offset, size, manifest=manifest)
+
+    async def stream(self, root: str) -> AsyncGenerator[bytes, None]:
+        """The whole content in order, verified, many chunks under way at once."""
+        manifest = await self.manifest(root)
+        async with aclosing(stream_range(self._chunks, manifest, 0, manifest.size_bytes)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def store(self, data: bytes) -> BlobRef:
         """Stores content that is in memory."""

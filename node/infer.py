@@ -47,6 +47,7 @@ class InferRunner:
     async def run(self, work: work_pb2.WorkBatch, attempt: Attempt, cancel: CancelFlag, timing: Timing) -> Output:
         """What the attempt produced; `timing` is kept up to date. Raises HivefoldError with the cause of a failure."""
         place = await self.shelf.take(work.model)
+        timing.start_us = self.clock.now_us()  # a model's loading says nothing of its speed
         try:
             with span("fetch"):
                 rows = await self._fetch(work.spec.infer.data_set, attempt)

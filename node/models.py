@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from actors.model import LoadModel, ModelBehavior, ModelMessage, ModelReply
 from actors.runtime import ActorRef, spawn
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.ids import is_digest
-from hivefold.limits import MODEL_BYTES, MODEL_FILES_KEPT, MODEL_LOAD_MS, MODELS_LOADED, STREAM_PIECE_BYTES
+from hivefold.limits import MODEL_BYTES, MODEL_FILES_KEPT, MODEL_LOAD_MS, MODELS_LOADED
 from hivefold.v1 import model_pb2
 from node.content import Content
 
@@ -160,12 +160,11 @@ class ModelShelf:
 
     async def _download(self, model: model_pb2.Model, to: Path) -> None:
         state = hashlib.sha256()
-        size = model.artifact.size_bytes
         with to.open("wb") as file:
-            for offset in range(0, size, STREAM_PIECE_BYTES):
-                piece = await self._content.read(model.artifact.root, offset, min(STREAM_PIECE_BYTES, size - offset))
-                state.update(piece)
-                file.write(piece)
+            async with aclosing(self._content.stream(model.artifact.root)) as pieces:
+                async for piece in pieces:
+                    state.update(piece)
+                    file.write(piece)
         if state.hexdigest() != model.digest:
             raise DataRefusedError(
                 f"the stored bytes of {model.name}@{model.version} do not have its digest; register the model again",
