@@ -1,81 +1,62 @@
 """A digest of the whole state: equal states give equal digests on any machine. Pure.
 
-Every value is written with a tag and its length or end, maps in the order of their keys, so that no two
-different states share an encoding.
+The state is written as JSON, one line a field, or a map's entry where the field is a map: tuples as arrays,
+maps as the array of their sorted keys and that of their values, dataclasses with their name first. No two
+different states share a text, and the standard library's encoder writes it in C.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from enum import StrEnum
+from functools import cache
+from json import JSONEncoder
+from typing import Final
 
 from immutables import Map
 
 from coordinator.core.model import State
 from hivefold.ids import Digest
 
-_FLUSH_BYTES = 1 << 20
+_DOMAIN: Final = b"hivefold-state-v1\n"
 
 
 def state_digest(state: State) -> Digest:
-    """SHA-256 of the canonical encoding of the state, 64 hex digits. Linear in the state's size."""
-    writer = _Writer()
-    writer.write(state)
-    return Digest(writer.finish())
+    """SHA-256 of the canonical text of the state, 64 hex digits. Linear in the state's size."""
+    encoder = JSONEncoder(default=_plain, separators=(",", ":"), ensure_ascii=True, check_circular=False)
+    digest = hashlib.sha256(_DOMAIN)
+    for line in _lines(state):
+        digest.update(encoder.encode(line).encode() + b"\n")
+    return Digest(digest.hexdigest())
 
 
-class _Writer:
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256(b"hivefold-state-v1\0")
-        self._buffer = bytearray()
-        self._fields: dict[type[object], tuple[str, ...]] = {}
-
-    def finish(self) -> str:
-        self._hash.update(self._buffer)
-        return self._hash.hexdigest()
-
-    def write(self, value: object) -> None:
-        buffer = self._buffer
-        if isinstance(value, StrEnum):
-            self._text(b"e", value.value)
-        elif isinstance(value, str):
-            self._text(b"s", value)
-        elif isinstance(value, bool) or value is None:
-            buffer += {True: b"T", False: b"F", None: b"N"}[value]
-        elif isinstance(value, int):
-            self._text(b"i", str(value))
-        elif isinstance(value, float):
-            buffer += b"f" + struct.pack(">d", value)
-        elif isinstance(value, tuple):
-            self._items(b"t", value)
-        elif isinstance(value, Map):
-            self._map(value)
-        elif is_dataclass(value) and not isinstance(value, type):
-            kind: type[object] = type(value)
-            if kind not in self._fields:
-                self._fields[kind] = tuple(field.name for field in fields(value))
-            self._text(b"d", kind.__name__)
-            for name in self._fields[kind]:
-                self.write(getattr(value, name))
+def _lines(state: State) -> Iterator[object]:
+    for name, value in zip(State._fields, state, strict=True):
+        if isinstance(value, Map):
+            keys, values = _columns(value)
+            yield name, len(keys)
+            yield from zip(keys, values, strict=True)
         else:
-            raise TypeError(f"no canonical encoding for {type(value).__name__}")
-        if len(buffer) >= _FLUSH_BYTES:
-            self._hash.update(buffer)
-            buffer.clear()
+            yield name, value
 
-    def _text(self, tag: bytes, text: str) -> None:
-        data = text.encode()
-        self._buffer += tag + struct.pack(">I", len(data)) + data
 
-    def _items(self, tag: bytes, items: tuple[object, ...]) -> None:
-        self._buffer += tag + struct.pack(">I", len(items))
-        for item in items:
-            self.write(item)
+def _plain(value: object) -> object:
+    """What JSON has no form for: maps and dataclasses."""
+    if isinstance(value, Map):
+        return _columns(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__name__, *(getattr(value, name) for name in _names(type(value)))]
+    raise TypeError(f"no canonical text for {type(value).__name__}")
 
-    def _map(self, value: Map[str | int, object]) -> None:
-        self._buffer += b"m" + struct.pack(">I", len(value))
-        for key in sorted(value):
-            self.write(key)
-            self.write(value[key])
+
+def _columns(value: Map[str | int, object]) -> tuple[list[str | int], list[object]]:
+    """Keys and values apart: a pair for each entry would set the cycle collector off again and again."""
+    entries = dict(value)
+    keys = sorted(entries)
+    return keys, list(map(entries.__getitem__, keys))
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
