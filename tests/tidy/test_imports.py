@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -57,9 +58,9 @@ def test_untrusted_bytes_are_parsed_never_run() -> None:
     opened = [
         f"{m.path}: {keyword.arg}"
         for m in shipped
-        for _, call in m.calls()
+        for name, call in m.calls()
         for keyword in call.keywords
-        if keyword.arg in {"allow_pickle", "shell"}
+        if keyword.arg == "allow_pickle" or (keyword.arg == "shell" and name.startswith(("subprocess", "asyncio")))
         if not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False)
     ]
 
@@ -70,12 +71,14 @@ def test_untrusted_bytes_are_parsed_never_run() -> None:
 def test_every_module_is_used(package: str) -> None:
     """Every module is imported by another, or is where a process starts: there is no dead code."""
     starts = {"cli.main"}
+    fakes = re.compile(r"hivefold/\w+/memory\w*\.py|actors/backends/echo\.py")  # ports' adapters for tests
     others = [m for m in modules() if not m.path.startswith("tests/")]
     imported = {name for m in others for name, _ in m.imports()} | {name for m in others for name in m.named()}
     unused = [
         m.path
         for m in modules(package)
         if m.name not in imported | starts and not m.path.endswith(("__init__.py", "__main__.py"))
+        if not fakes.fullmatch(m.path)
     ]
 
     assert unused == []
