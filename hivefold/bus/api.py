@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,13 +74,21 @@ async def message_at(link: Link, stream: str, body: Mapping[str, Any]) -> Stored
     return _direct(reply, f"{stream} at {body}")
 
 
-async def waits(link: Link, base_ms: int = BROKER_RETRY_MS) -> AsyncIterator[float]:
-    """Yields growing waits in seconds, each taken only once the link is up; for retries that never end."""
-    wait_ms = base_ms
-    while True:
-        await link.until_up()
-        yield wait_ms / 1000
-        wait_ms = min(BROKER_RETRY_MAX_MS, wait_ms * 2)
+class Retry:
+    """Growing waits for calls that are tried until they succeed, or until the connection is closed."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._wait_ms = BROKER_RETRY_MS
+
+    async def ready(self) -> None:
+        """Waits until the connection is up. Raises BrokerUnavailableError once it is closed."""
+        await self._link.until_up()
+
+    async def pause(self) -> None:
+        """Waits before the next try, longer each time."""
+        await asyncio.sleep(self._wait_ms / 1000)
+        self._wait_ms = min(BROKER_RETRY_MAX_MS, self._wait_ms * 2)
 
 
 def _checked(subject: str, data: bytes) -> dict[str, Any]:

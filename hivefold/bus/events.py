@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -47,11 +46,13 @@ class NatsEventSender:
         return int(message.headers.get(SEQUENCE_HEADER.lower(), "0"))
 
     async def _keep_storing(self, batch: Sequence[Outgoing]) -> None:
-        async for wait_s in api.waits(self._link):
+        retry = api.Retry(self._link)
+        while True:
+            await retry.ready()
             try:
                 await store_batch(self._link, batch)
             except (api.ApiError, BrokerUnavailableError) as error:
                 _log.warning("events.retry", events=len(batch), error=error.message)
-                await asyncio.sleep(wait_s)
             else:
                 return
+            await retry.pause()

@@ -90,7 +90,11 @@ class Link(Client):
     # -- in and out -------------------------------------------------------------
 
     async def listen(self, subject: str, handler: Handler) -> int:
-        """Calls `handler` for each message on `subject`, across reconnects. Returns a number for unlisten."""
+        """Calls `handler` for each message on `subject`, across reconnects. Returns a number for unlisten.
+
+        Raises BrokerUnavailableError once the connection is closed.
+        """
+        self._require_open()
         number = self._sid + 1
         self._handlers[number] = handler
         self._listening[number] = await self.subscribe(subject)

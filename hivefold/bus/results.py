@@ -52,28 +52,27 @@ class NatsResultSender:
 
     async def _keep_storing(self, batch: Sequence[Outgoing]) -> None:
         async with self._slots:
-            async for wait_s in api.waits(self._link):
+            retry = api.Retry(self._link)
+            while True:
+                await retry.ready()
                 try:
-                    if await self._stored(batch):
-                        return
+                    await self._store(batch)
                 except (api.ApiError, BrokerUnavailableError) as error:
                     _log.warning("results.retry", outcomes=len(batch), error=error.message)
-                await asyncio.sleep(wait_s)
+                else:
+                    return
+                await retry.pause()
 
-    async def _stored(self, batch: Sequence[Outgoing]) -> bool:
-        """Whether every subject of the batch now holds an outcome."""
+    async def _store(self, batch: Sequence[Outgoing]) -> None:
+        """Returns once every subject of the batch holds an outcome."""
         try:
             await store_batch(self._link, batch, BROKER_ANSWER_S)
         except api.ApiError as error:
             if error.code != api.WRONG_LAST:
                 raise
-            if len(batch) == 1:
-                return True
-        else:
-            return True
-        # A subject has its outcome already; a broker that has the others takes or refuses each alone.
-        await _all(self._stored([message]) for message in batch)
-        return True
+            if len(batch) > 1:
+                # Some subject has its outcome already; alone, each is taken or found taken.
+                await _all(self._store([message]) for message in batch)
 
 
 class NatsResultReceiver:
@@ -123,12 +122,15 @@ class NatsResultReceiver:
     def _in_order(self, arrived: Sequence[Pulled]) -> list[ResultMessage]:
         fresh: list[ResultMessage] = []
         for message in arrived:
-            stream_sequence, count = _positions(message.reply)
+            tries, stream_sequence, count = _positions(message.reply)
             if count != self._expected:
                 _log.warning("results.gap", expected=self._expected, found=count)
                 self._puller.unbind()
                 break
             self._expected += 1
+            if tries > 1:
+                # The broker repeats what waits too long to be recorded: we still have it.
+                continue
             self._unacknowledged.append((stream_sequence, message.reply))
             if stream_sequence > self._handed_over:
                 self._handed_over = stream_sequence
@@ -145,6 +147,10 @@ class NatsResultReceiver:
         name = f"{streams.RESULTS}.{streams.COORDINATOR}"
         if self._acknowledged < 0:
             self._acknowledged = await self._recorded_position(name)
+        state = (await api.call(self._link, f"STREAM.INFO.{streams.RESULTS}"))["state"]
+        if state["last_seq"] < max(self._acknowledged, self._handed_over):
+            _log.error("results.stream_replaced", last=state["last_seq"], handed_over=self._handed_over)
+            self._acknowledged = self._handed_over = 0
         try:
             await api.call(self._link, f"CONSUMER.DELETE.{name}")
         except api.ApiError as error:
@@ -187,8 +193,8 @@ async def _all(calls: Iterable[Awaitable[object]]) -> None:
             raise answer
 
 
-def _positions(reply: bytes) -> tuple[int, int]:
-    """Stream sequence and delivery count out of an acknowledgement subject, with or without a domain."""
+def _positions(reply: bytes) -> tuple[int, int, int]:
+    """Tries, stream sequence and delivery count out of an acknowledgement subject, with or without a domain."""
     parts = reply.split(b".")
-    first = 5 if len(parts) == 9 else 7
-    return int(parts[first]), int(parts[first + 1])
+    first = 4 if len(parts) == 9 else 6
+    return int(parts[first]), int(parts[first + 1]), int(parts[first + 2])

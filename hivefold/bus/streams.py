@@ -10,6 +10,7 @@ import structlog
 from hivefold.bus import api
 from hivefold.bus.link import Link, NoRespondersError
 from hivefold.errors import ConfigError
+from hivefold.limits import BROKER_MESSAGE_BYTES
 
 WORK: Final = "HF_WORK"
 RESULTS: Final = "HF_RESULTS"
@@ -43,6 +44,11 @@ async def prepare_streams(link: Link, settings: StreamSettings | None = None) ->
     Raises ConfigError (no JetStream, a foreign stream under one of the names, too little storage),
     BrokerUnavailableError.
     """
+    if link.max_payload < BROKER_MESSAGE_BYTES:
+        raise ConfigError(
+            f"this NATS server takes messages of at most {link.max_payload} bytes; "
+            f"set its max_payload to {BROKER_MESSAGE_BYTES} or more"
+        )
     for config in stream_configs(settings or StreamSettings()):
         await prepare_stream(link, config)
 
@@ -51,14 +57,16 @@ async def prepare_stream(link: Link, config: dict[str, Any]) -> None:
     """Makes or updates one stream. Raises as prepare_streams does."""
     name = config["name"]
     try:
-        await api.call(link, f"STREAM.CREATE.{name}", config)
+        made = await api.call(link, f"STREAM.CREATE.{name}", config)
     except NoRespondersError as error:
         raise api.without_jetstream(error) from None
     except api.ApiError as error:
-        if error.code == api.STREAM_EXISTS:
-            await _update(link, config)
-        else:
+        if error.code != api.STREAM_EXISTS:
             raise _explained(error, name) from None
+        made = await _updated(link, config)
+    if config.get("allow_atomic") and not made["config"].get("allow_atomic"):
+        # An older server ignores what it does not know, and would store half a batch.
+        raise ConfigError("this NATS server has no atomic batches; use nats-server 2.12 or newer")
 
 
 def stream_configs(settings: StreamSettings) -> tuple[dict[str, Any], ...]:
@@ -107,7 +115,7 @@ def work_config(settings: StreamSettings) -> dict[str, Any]:
     }
 
 
-async def _update(link: Link, config: dict[str, Any]) -> None:
+async def _updated(link: Link, config: dict[str, Any]) -> dict[str, Any]:
     name = config["name"]
     found = (await api.call(link, f"STREAM.INFO.{name}"))["config"]
     for key in _FIXED:
@@ -117,10 +125,11 @@ async def _update(link: Link, config: dict[str, Any]) -> None:
                 "it is not hivefold's; rename it or give hivefold an account of its own"
             )
     try:
-        await api.call(link, f"STREAM.UPDATE.{name}", found | config)
+        made = await api.call(link, f"STREAM.UPDATE.{name}", found | config)
     except api.ApiError as error:
         raise _explained(error, name) from None
     _log.info("stream.updated", stream=name)
+    return made
 
 
 def _explained(error: api.ApiError, name: str) -> ConfigError:

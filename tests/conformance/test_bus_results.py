@@ -157,3 +157,19 @@ async def test_an_outcome_that_no_server_takes_is_refused(nats_bus: NatsBus) -> 
     node: Ends = await nats_bus.node()
     with pytest.raises(LimitExceededError, match="store the content as a blob"):
         await node.result_sender.send([*_outcomes(1), (f"results.{NODE}.job-b.0.1", bytes(BROKER_MESSAGE_BYTES))])
+
+
+async def test_a_stream_made_anew_is_read_from_its_start(nats_bus: NatsBus) -> None:
+    """Its positions begin at 1 again: what comes there is new, whatever was read before."""
+    link = await nats_bus.coordinator_link()
+    receiver, sender = NatsResultReceiver(link), NatsResultSender(await nats_bus.node_link())
+    batches = receiver.batches()
+    await sender.send(_outcomes(4))
+    found = await _take(batches, 4)
+    await receiver.acknowledge(found[-1].sequence)
+    waiting = asyncio.ensure_future(_take(batches, 2))
+    await asyncio.sleep(0)
+    await api.call(link, f"STREAM.DELETE.{streams.RESULTS}")
+    await streams.prepare_streams(link)
+    await sender.send(_outcomes(2, job="job-b"))
+    assert [message.data for message in await soon(waiting)] == [b"job-b 0", b"job-b 1"]
