@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,10 +71,11 @@ class Follower:
 
 
 class Followers:
-    """All followers of one writer."""
+    """All followers of one writer, and the last commits for those who come a little late."""
 
     def __init__(self) -> None:
         self._all: set[Follower] = set()
+        self._recent: deque[Committed] = deque(maxlen=limits.RECENT_COMMITS)
 
     def follow(self) -> Follower:
         """A new follower of what is committed from now on."""
@@ -81,8 +83,19 @@ class Followers:
         self._all.add(follower)
         return follower
 
+    def follow_after(self, sequence: int) -> Follower | None:
+        """A new follower of what was committed after a position; None when that is too long ago."""
+        if not self._recent or self._recent[0].sequence > sequence + 1:
+            return None
+        follower = self.follow()
+        for committed in self._recent:
+            if committed.sequence > sequence:
+                follower.offer(committed)
+        return follower
+
     def offer(self, commits: Sequence[Committed]) -> None:
         """Hands commits to every follower."""
+        self._recent.extend(commits)
         for follower in tuple(self._all):
             for committed in commits:
                 follower.offer(committed)

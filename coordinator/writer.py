@@ -98,6 +98,10 @@ class Writer:
         """Follows what is committed from now on."""
         return self._followers.follow()
 
+    def follow_after(self, sequence: int) -> Follower | None:
+        """Follows what was committed after a position; None when only the log still has it."""
+        return self._followers.follow_after(sequence)
+
     def on_commit(self, act: Callable[[Sequence[Committed]], None]) -> None:
         """Calls `act` with each batch after it is durable, in order. It MUST return at once."""
         self._acts.append(act)

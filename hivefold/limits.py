@@ -51,6 +51,10 @@ EVENTS_BATCH: Final = 500
 # -- log --------------------------------------------------------------------
 APPEND_BATCH_RECORDS: Final = 1000
 """JetStream refuses larger atomic batches (error 10199)."""
+APPEND_CHAIN_RECORDS: Final = 8
+"""Fewer go out as a chain: 0.2 ms a record, where any batch takes 4 ms (measured: even at about 12)."""
+APPEND_OVERHEAD_BYTES: Final = 512
+"""What subject, headers and the store add to a record, at most."""
 APPEND_BATCH_BYTES: Final = 8 * 1024 * 1024
 SINGLE_APPENDS: Final = 6
 """Up to this many records are appended one by one: measured 0.4 ms each against 2.8 ms for any atomic batch."""
@@ -63,6 +67,8 @@ APPEND_RETRY_MS: Final = 2
 APPEND_RETRY_MAX_MS: Final = 500
 LOG_BYTES: Final = 16 * 1024 * 1024 * 1024
 """Size at which the log refuses records unless log_max_bytes says otherwise."""
+RECENT_COMMITS: Final = 256
+"""Commits kept in memory for watchers that come a little late; older ones are read from the log."""
 READ_PAGE_RECORDS: Final = 1000
 READ_PAGE_BYTES: Final = 1024 * 1024
 READ_TIMEOUT_S: Final = 5.0

@@ -180,6 +180,22 @@ async def test_a_follower_that_lags_is_told_instead_of_skipping() -> None:
         assert seen == list(range(seen[0], seen[0] + limits.FOLLOWER_QUEUE))
 
 
+async def test_a_late_follower_gets_what_it_missed_or_is_sent_to_the_log() -> None:
+    """From a recent position on nothing is missing; a position that is too old is refused."""
+    log = MemoryEventLog()
+    async with leading(log) as writer:
+        for number in range(limits.RECENT_COMMITS):
+            await writer.execute(submit(number))
+        head = writer.state.sequence
+
+        late = writer.follow_after(head - 2)
+        assert late is not None
+        await writer.execute(submit(limits.RECENT_COMMITS))
+
+        assert [(await anext(late)).sequence for _ in range(3)] == [head - 1, head, head + 1]
+        assert writer.follow_after(0) is None
+
+
 async def test_recorded_time_never_goes_back() -> None:
     """A clock that jumps back does not reorder the log's times."""
     log = MemoryEventLog()

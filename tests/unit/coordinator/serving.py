@@ -1,0 +1,64 @@
+"""A coordinator in one process with its real gRPC server on a loopback port, over the fake broker and log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from coordinator.feed import Feed
+from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
+from coordinator.presence import PresenceSettings
+from coordinator.servicers import Backing, services
+from coordinator.writer import Writer
+from hivefold.blobs.memory import MemoryChunks
+from hivefold.bus.memory import MemoryBroker
+from hivefold.client import Fleet, connect
+from hivefold.clock import SystemClock
+from hivefold.entropy import SeededEntropy
+from hivefold.log.memory import MemoryEventLog
+from hivefold.rpc import RpcServer
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running coordinator and a client of it."""
+
+    address: str
+    fleet: Fleet
+    lead: Leadership
+    chunks: MemoryChunks
+
+    @property
+    def writer(self) -> Writer:
+        """The term's writer."""
+        return self.lead.writer
+
+
+@asynccontextmanager
+async def serving(
+    log: MemoryEventLog, broker: MemoryBroker, chunks: MemoryChunks | None = None
+) -> AsyncIterator[Served]:
+    """A coordinator that leads and serves; it dies without a word at the end."""
+    connection = broker.connect()
+    ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver())
+    settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=2000, lost_after_ms=4000, heartbeat_ms=20)
+    clock, entropy = SystemClock(), SeededEntropy((await log.head()).sequence)
+    stored = chunks or MemoryChunks()
+    backing = Backing(log, ends.results, stored, clock, entropy, durability="fsync-always")
+    rpc = RpcServer(services(backing))
+    address = rpc.bind()
+    lead = await take_lead(ends, clock, entropy, LeadSettings("test", "0", settings))
+    backing.lead(lead)
+    await rpc.start()
+    feed = Feed(lead.writer, log, connection.event_sender(), ends.signals)
+    tasks = [asyncio.create_task(part) for part in (*lead.parts(), feed.run())]
+    try:
+        async with connect(address) as fleet:
+            yield Served(address, fleet, lead, stored)
+    finally:
+        await rpc.stop(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
