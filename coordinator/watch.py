@@ -71,10 +71,12 @@ async def follow(
     check_position(writer.state, after_sequence)
     folded = start
     while True:
-        # The follower first: whatever is committed from here on comes through it.
-        follower = writer.follow()
+        # The last commits are in memory. Further back the log tells first, and the follower is made before
+        # reading it: whatever is committed from there on comes through it.
+        recent = writer.follow_after(max(after_sequence, folded.sequence))
+        follower = recent or writer.follow()
         try:
-            head = writer.state.sequence
+            head = folded.sequence if recent else writer.state.sequence
             async with aclosing(history(log, folded, scope, head)) as past:
                 async for folded in past:
                     if folded.sequence > after_sequence:
