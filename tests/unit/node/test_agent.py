@@ -2,152 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
-from actors.backends.echo import EchoBackend
-from actors.model import Backend, ModelBehavior
-from actors.probe import ProbeBehavior
-from actors.reader import ReaderBehavior
-from actors.runtime import spawn
-from hivefold.blobs.content import upload_bytes
-from hivefold.blobs.memory import MemoryChunks
-from hivefold.bus.memory import MemoryBroker, MemoryConnection
+from actors.backends.onnxruntime import OnnxRuntimeBackend
+from hivefold.blobs.content import put_manifest
+from hivefold.blobs.files import manifest_of_file
 from hivefold.bus.port import Message
-from hivefold.clock import SystemClock
-from hivefold.v1 import error_pb2, fleet_pb2, model_pb2, work_pb2
-from node.agent import Agent
-from node.content import Content
-from node.core import NodeCore
-from node.infer import InferRunner
-from node.models import ModelShelf
-from node.uplink import Uplink
-
-NODE = "node-a"
-BOOT = "boot-1"
-
-
-def identity_model(path: Path) -> bytes:
-    """A model that doubles rows of four numbers."""
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])],
-        "double",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 4])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, str(path))
-    return path.read_bytes()
-
-
-@dataclass
-class Rig:
-    agent: Agent
-    broker: MemoryBroker
-    coordinator: MemoryConnection
-    chunks: MemoryChunks
-    stop: asyncio.Event
-    beats: list[work_pb2.Heartbeat] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
-
-    async def send(self, work: work_pb2.WorkBatch) -> None:
-        await self.coordinator.work_sender().send(NODE, work.SerializeToString())
-
-    async def pulse(self, term: int = 1) -> None:
-        await self.coordinator.signals().publish(Message("fleet.pulse", work_pb2.Pulse(term=term).SerializeToString()))
-
-    def outcomes(self) -> list[work_pb2.Outcome]:
-        return [work_pb2.Outcome.FromString(result.data) for result in self.broker.results.values()]
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.001)
-
-    async def outcome_count(self, count: int) -> list[work_pb2.Outcome]:
-        await self.until(lambda: len(self.broker.results) >= count)
-        return self.outcomes()
-
-
-@asynccontextmanager
-async def running(folder: Path, *, slots: int = 1, backend: Backend | None = None) -> AsyncIterator[Rig]:
-    broker = MemoryBroker()
-    node, coordinator = broker.connect(), broker.connect()
-    chunks = MemoryChunks()
-    content = Content(chunks)
-    used = backend or EchoBackend()
-    shelf = ModelShelf(folder / "models", content, lambda: ModelBehavior(used))
-    reader = spawn(ReaderBehavior, name="reader")
-    prober = spawn(ProbeBehavior, name="prober")
-    agent = Agent(
-        spec=fleet_pb2.NodeSpec(node_id=NODE, boot_id=BOOT, slot_count=slots),
-        core=NodeCore(BOOT, slots + 2),
-        signals=node.signals(),
-        receiver=node.work_receiver(NODE),
-        uplink=Uplink(node.result_sender(), batch_outcomes=200),
-        infer=InferRunner(content, shelf, reader, SystemClock(), slots),
-        prober=prober,
-        clock=SystemClock(),
-        drain_s=2.0,
-    )
-    rig = Rig(agent, broker, coordinator, chunks, asyncio.Event())
-    await coordinator.signals().subscribe(
-        f"heartbeat.{NODE}", lambda message: rig.beats.append(work_pb2.Heartbeat.FromString(message.data))
-    )
-    await coordinator.work_sender().prepare(NODE)
-    rig.task = asyncio.create_task(agent.run(rig.stop))
-    try:
-        yield rig
-    finally:
-        rig.stop.set()
-        await asyncio.wait_for(rig.task, 10)
-        for model in shelf.stop():
-            assert await asyncio.to_thread(model.join, 5)
-        reader.stop()
-        prober.stop()
-
-
-def probes(count: int, *, first: int = 0, attempt: int = 1, term: int = 1, sleep_ms: int = 0) -> work_pb2.WorkBatch:
-    work = work_pb2.WorkBatch(term=term, node_id=NODE, boot_id=BOOT, job_id="job-1")
-    work.spec.probe.task_count = count
-    if sleep_ms:
-        work.spec.probe.task_duration.FromMilliseconds(sleep_ms)
-    for task in range(first, first + count):
-        work.items.add(task=task, attempt=attempt).spec.probe.SetInParent()
-    return work
-
-
-async def infer_work(
-    rig: Rig, rows: np.ndarray[tuple[int, ...], np.dtype[np.float32]], model: bytes
-) -> work_pb2.WorkBatch:
-    data = await upload_bytes(rig.chunks, rows.tobytes())
-    artifact = await upload_bytes(rig.chunks, model)
-    work = work_pb2.WorkBatch(term=1, node_id=NODE, boot_id=BOOT, job_id="job-2")
-    work.model.CopyFrom(
-        model_pb2.Model(
-            name="m", version=1, digest=hashlib.sha256(model).hexdigest(), artifact=artifact, platform="onnx"
-        )
-    )
-    spec = work.spec.infer
-    spec.data_set.blob.CopyFrom(data)
-    spec.data_set.data_type = model_pb2.DATA_TYPE_FP32
-    spec.data_set.row_shape.extend(rows.shape[1:])
-    spec.data_set.row_count = len(rows)
-    return work
-
-
-def shard(work: work_pb2.WorkBatch, task: int, first_row: int, row_count: int) -> None:
-    item = work.items.add(task=task, attempt=1)
-    item.spec.infer.first_row = first_row
-    item.spec.infer.row_count = row_count
+from hivefold.limits import MODELS_LOADED
+from hivefold.v1 import error_pb2, job_pb2, work_pb2
+from tests.fixtures.node import BOOT, NODE, infer_work, probes, running, shard
+from tests.fixtures.onnx_models import doubling_model
 
 
 async def test_every_probe_task_gets_one_outcome_and_then_its_message_is_acknowledged(tmp_path: Path) -> None:
@@ -168,9 +34,7 @@ async def test_every_probe_task_gets_one_outcome_and_then_its_message_is_acknowl
 
 async def test_rows_go_through_the_model_in_order(tmp_path: Path) -> None:
     """Two shards of a blob give the model's outputs for exactly their rows."""
-    from actors.backends.onnxruntime import OnnxRuntimeBackend
-
-    model = identity_model(tmp_path / "double.onnx")
+    model = doubling_model(tmp_path / "double.onnx")
     async with running(tmp_path, backend=OnnxRuntimeBackend(1)) as rig:
         rows = np.arange(400, dtype=np.float32).reshape(100, 4)
         work = await infer_work(rig, rows, model)
@@ -183,3 +47,196 @@ async def test_rows_go_through_the_model_in_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(got, rows * 2)
         assert list(first.output.tensors[0].shape) == [60, 4]
         assert rig.agent.infer.shelf.loaded == (work.model.digest,)
+
+
+async def test_a_shared_file_is_read_where_it_lies(tmp_path: Path) -> None:
+    """By its path, from an offset, verified against its manifest."""
+    rows = np.arange(400, dtype=np.float32).reshape(100, 4)
+    path = tmp_path / "rows.bin"
+    path.write_bytes(b"header.." + rows.tobytes())
+    async with running(tmp_path) as rig:
+        work = await infer_work(rig, rows, doubling_model(tmp_path / "m.onnx"))
+        data_set = work.spec.infer.data_set
+        data_set.file.path = str(path)
+        data_set.file.content.CopyFrom(await put_manifest(rig.chunks, manifest_of_file(path)))
+        data_set.data_offset_bytes = 8
+        work.spec.infer.outputs.append("total")
+        shard(work, 0, 10, 5)
+        await rig.send(work)
+        (outcome,) = await rig.outcome_count(1)
+        np.testing.assert_array_equal(np.frombuffer(outcome.inline_output, "<f4"), rows[10:15].sum(axis=1))
+
+
+async def test_a_shared_file_that_changed_is_refused(tmp_path: Path) -> None:
+    """Its bytes are not what was submitted; another node may still have them."""
+    rows = np.zeros((10, 4), dtype=np.float32)
+    path = tmp_path / "rows.bin"
+    path.write_bytes(rows.tobytes())
+    async with running(tmp_path) as rig:
+        work = await infer_work(rig, rows, doubling_model(tmp_path / "m.onnx"))
+        data_set = work.spec.infer.data_set
+        data_set.file.path = str(path)
+        data_set.file.content.CopyFrom(await put_manifest(rig.chunks, manifest_of_file(path)))
+        path.write_bytes(b"x" * 160)
+        shard(work, 0, 0, 10)
+        await rig.send(work)
+        (outcome,) = await rig.outcome_count(1)
+        assert outcome.failure.reason == error_pb2.REASON_DIGEST_MISMATCH
+        assert outcome.failure.retryable
+
+
+async def test_a_model_whose_bytes_are_not_its_digests_fails_the_attempt(tmp_path: Path) -> None:
+    """Nothing is left in the local folder, and the node goes on."""
+    async with running(tmp_path) as rig:
+        work = await infer_work(rig, np.zeros((10, 4), dtype=np.float32), doubling_model(tmp_path / "m.onnx"))
+        work.model.digest = "0" * 64
+        shard(work, 0, 0, 10)
+        await rig.send(work)
+        (outcome,) = await rig.outcome_count(1)
+        assert outcome.failure.reason == error_pb2.REASON_DIGEST_MISMATCH
+        assert list((tmp_path / "models").iterdir()) == []
+        await rig.send(probes(1))
+        assert len(await rig.outcome_count(2)) == 2
+
+
+async def test_a_spoiled_local_model_is_fetched_again(tmp_path: Path) -> None:
+    """The first attempt says so, the next one works: the file is verified at each load."""
+    model = doubling_model(tmp_path / "m.onnx")
+    async with running(tmp_path) as rig:
+        work = await infer_work(rig, np.zeros((10, 4), dtype=np.float32), model)
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / f"{work.model.digest}.onnx").write_bytes(model[:-1] + b"?")
+        shard(work, 0, 0, 10)
+        await rig.send(work)
+        (first,) = await rig.outcome_count(1)
+        assert first.failure.reason == error_pb2.REASON_DIGEST_MISMATCH
+        work.items[0].attempt = 2
+        await rig.send(work)
+        outcomes = await rig.outcome_count(2)
+        assert not outcomes[1].HasField("failure")
+
+
+async def test_nan_policy_allow_lets_nan_through(tmp_path: Path) -> None:
+    """The job decides."""
+    rows = np.full((2, 4), np.nan, dtype=np.float32)
+    async with running(tmp_path) as rig:
+        work = await infer_work(rig, rows, doubling_model(tmp_path / "m.onnx"))
+        work.spec.infer.nan_policy = job_pb2.NAN_POLICY_ALLOW
+        shard(work, 0, 0, 2)
+        await rig.send(work)
+        (outcome,) = await rig.outcome_count(1)
+        assert not outcome.HasField("failure")
+
+
+async def test_a_cancelled_job_gives_its_sleeping_tasks_back_at_once(tmp_path: Path) -> None:
+    """Those that run are aborted, those that wait are answered."""
+    async with running(tmp_path) as rig:
+        await rig.send(probes(6, sleep_ms=60_000))
+        await rig.until(lambda: rig.agent.core.running > 0)
+        await rig.signal("control.node-a", work_pb2.CancelWork(term=1, job_id="job-1"))
+        outcomes = await rig.outcome_count(6)
+        assert {outcome.failure.reason for outcome in outcomes} == {error_pb2.REASON_CANCELLED}
+
+
+async def test_expired_work_is_answered_without_being_run(tmp_path: Path) -> None:
+    """DEADLINE_EXCEEDED, and the model is not even fetched."""
+    async with running(tmp_path) as rig:
+        work = await infer_work(rig, np.zeros((10, 4), dtype=np.float32), doubling_model(tmp_path / "m.onnx"))
+        work.deadline_time.FromMicroseconds(1)
+        shard(work, 0, 0, 10)
+        await rig.send(work)
+        (outcome,) = await rig.outcome_count(1)
+        assert outcome.failure.reason == error_pb2.REASON_DEADLINE_EXCEEDED
+        assert not (tmp_path / "models").exists()
+
+
+async def test_a_node_without_a_pulse_fences_itself_and_comes_back_with_one(tmp_path: Path) -> None:
+    """Fenced it serves nothing and starts nothing; the work comes again and is done."""
+    async with running(tmp_path) as rig:
+        await rig.send(probes(5, sleep_ms=200))
+        await rig.until(lambda: rig.agent.core.running > 0)
+        rig.clock.advance_ms(15_001)
+        rig.agent._watch()
+        assert not rig.serving()
+        assert rig.agent.describe().fenced
+        await rig.until(lambda: rig.agent.core.idle)
+        done = len(rig.broker.results)
+        assert done < 5
+        await rig.pulse()
+        assert rig.serving()
+        assert len(await rig.outcome_count(5)) == 5
+
+
+async def test_a_deposed_coordinators_pulse_does_not_lift_the_fence(tmp_path: Path) -> None:
+    """Its term is lower than one that was seen."""
+    async with running(tmp_path) as rig:
+        await rig.pulse(term=4)
+        rig.clock.advance_ms(15_001)
+        rig.agent._watch()
+        await rig.pulse(term=3)
+        assert rig.agent.core.fenced
+
+
+async def test_work_for_another_boot_or_node_or_of_no_sense_is_dropped(tmp_path: Path) -> None:
+    """Acknowledged and forgotten; good work behind it is done."""
+    async with running(tmp_path) as rig:
+        other_boot, other_node, unknown = probes(1), probes(1), probes(1)
+        other_boot.boot_id = "boot-0"
+        other_node.node_id = "node-b"
+        unknown.spec.ClearField("kind")
+        for work in (other_boot, other_node, unknown):
+            await rig.send(work)
+        await rig.coordinator.work_sender().send(NODE, b"\xff\xff")
+        await rig.send(probes(1, first=7))
+        (outcome,) = await rig.outcome_count(1)
+        assert outcome.task == 7
+
+
+async def test_a_repeated_message_is_run_once(tmp_path: Path) -> None:
+    """Whether it comes while its attempts run or after they ended."""
+    async with running(tmp_path) as rig:
+        for _ in range(3):
+            await rig.send(probes(3))
+        await rig.outcome_count(3)
+        await rig.send(probes(3))
+        await rig.until(lambda: rig.agent.core.idle)
+        assert len(rig.broker.results) == 3
+
+
+async def test_a_signal_of_no_sense_changes_nothing(tmp_path: Path) -> None:
+    """Pulses and cancels that do not parse are dropped."""
+    async with running(tmp_path) as rig:
+        for subject in ("fleet.pulse", "control.node-a"):
+            await rig.coordinator.signals().publish(Message(subject, b"\xff"))
+        await rig.send(probes(1))
+        assert len(await rig.outcome_count(1)) == 1
+
+
+async def test_outcomes_wait_for_the_broker_and_then_arrive(tmp_path: Path) -> None:
+    """Nothing is lost while the connection is down; health says so meanwhile."""
+    async with running(tmp_path) as rig:
+        await rig.send(probes(4, sleep_ms=50))
+        await rig.until(lambda: rig.agent.core.running > 0)
+        rig.node.disconnect()
+        assert not rig.serving()
+        assert not rig.agent.describe().broker_connected
+        rig.node.reconnect()
+        assert rig.serving()
+        assert len(await rig.outcome_count(4)) == 4
+
+
+async def test_the_least_used_model_makes_room(tmp_path: Path) -> None:
+    """At most MODELS_LOADED stay in memory."""
+    async with running(tmp_path) as rig:
+        first = ""
+        for number in range(MODELS_LOADED + 1):
+            model = doubling_model(tmp_path / "m.onnx", name=f"m{number}")
+            work = await infer_work(rig, np.zeros((1, 4), dtype=np.float32), model)
+            work.job_id = f"job-{number}"
+            first = first or work.model.digest
+            shard(work, 0, 0, 1)
+            await rig.send(work)
+            await rig.outcome_count(number + 1)
+        loaded = rig.agent.infer.shelf.loaded
+        assert len(loaded) == MODELS_LOADED
+        assert first not in loaded
