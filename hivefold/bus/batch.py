@@ -46,6 +46,21 @@ async def store_batch(link: Link, messages: Sequence[Outgoing], timeout_s: float
     return await api.store(link, last.subject, last.data, headers=headers, before=before, timeout_s=timeout_s)
 
 
+async def store_chain(link: Link, messages: Sequence[Outgoing], timeout_s: float = BROKER_ANSWER_S) -> int:
+    """Stores one after the other with one answer, that of the last; returns its sequence.
+
+    Each message MUST be refused (by its header lines) where the one before it is missing; then the
+    answer stands for all. An error leaves open how many were stored. Raises as store_batch does.
+    """
+    blocks = [
+        (frames.subject_bytes(message.subject), message.data, b"NATS/1.0\r\n%b\r\n" % message.header_lines)
+        for message in messages
+    ]
+    before = b"".join([frames.publish(subject, data, headers=block) for subject, data, block in blocks[:-1]])
+    last = messages[-1]
+    return await api.store(link, last.subject, last.data, headers=blocks[-1][2], before=before, timeout_s=timeout_s)
+
+
 def split(messages: Sequence[Outgoing], most: int) -> Iterator[list[Outgoing]]:
     """Cuts into batches of at most `most` messages and BATCH_BYTES.
 

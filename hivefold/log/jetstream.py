@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from hivefold.bus import api
-from hivefold.bus.batch import Outgoing, store_batch
+from hivefold.bus.batch import Outgoing, store_batch, store_chain
 from hivefold.bus.link import Link
 from hivefold.errors import (
     AppendUnresolvedError,
@@ -18,11 +18,17 @@ from hivefold.errors import (
     LogError,
     LogFullError,
 )
-from hivefold.limits import APPEND_RETRY_MAX_MS, APPEND_RETRY_MS
+from hivefold.limits import (
+    APPEND_BATCH_BYTES,
+    APPEND_CHAIN_RECORDS,
+    APPEND_OVERHEAD_BYTES,
+    APPEND_RETRY_MAX_MS,
+    APPEND_RETRY_MS,
+)
 from hivefold.log.entries import check_entries
 from hivefold.log.port import TERM_SUBJECT, Entry, Head, Stored
 from hivefold.log.reading import PageReader, leader_record
-from hivefold.log.stream import STREAM, LogSettings, prepare_stream
+from hivefold.log.stream import STREAM, LogSettings, StreamFacts, prepare_stream
 
 
 async def open_log(link: Link, settings: LogSettings | None = None) -> JetStreamEventLog:
@@ -32,8 +38,8 @@ async def open_log(link: Link, settings: LogSettings | None = None) -> JetStream
     BrokerUnavailableError. The link MUST come from hivefold.bus.connection; the log closes it.
     """
     settings = settings or LogSettings()
-    await prepare_stream(link, settings)
-    return JetStreamEventLog(link, settings, await PageReader.open(link))
+    facts = await prepare_stream(link, settings)
+    return JetStreamEventLog(link, settings, facts, await PageReader.open(link))
 
 
 class _Outcome(Enum):
@@ -47,6 +53,7 @@ class _Outcome(Enum):
 
 _OUTCOMES: Final = {
     api.WRONG_LAST: _Outcome.UNKNOWN,
+    10070: _Outcome.UNKNOWN,  # the record before it in a chain was refused
     10164: _Outcome.IN_FLIGHT,
     10176: _Outcome.UNKNOWN,  # the batch is incomplete: the server restarted in its middle
     10201: _Outcome.UNKNOWN,  # the batch holds a duplicate
@@ -58,11 +65,13 @@ _OUTCOMES: Final = {
 class JetStreamEventLog:
     """EventLog over the stream HF_LOG."""
 
-    def __init__(self, link: Link, settings: LogSettings, pages: PageReader) -> None:
+    def __init__(self, link: Link, settings: LogSettings, facts: StreamFacts, pages: PageReader) -> None:
         self._link = link
         self._settings = settings
         self._pages = pages
         self._appending = False
+        self._replicas = facts.replicas
+        self._room_bytes = facts.room_bytes
 
     async def head(self) -> Head:
         """The end of the log, as the stream's leader has it."""
@@ -95,32 +104,52 @@ class JetStreamEventLog:
     async def _append(self, entries: Sequence[Entry], head: Head) -> None:
         """Tries the same entries with the same fence until their fate is known.
 
-        Trying again is safe at any time: as long as the expectation is never refreshed, at most one
-        try can be stored, and any later one is refused and then found stored.
+        Trying again is safe at any time: the expectation is never refreshed, so a record can be
+        stored by one try only; any later one is refused, and the record then found stored.
         """
         if not self._link.is_connected:
             raise BrokerUnavailableError("the NATS connection is down; wait for the reconnect")
         give_up_at = asyncio.get_running_loop().time() + self._settings.resolve_timeout_s
+        chained = self._may_chain(entries)
         wait_ms = APPEND_RETRY_MS
+        rest = entries
         while True:
-            outcome = await self._try(entries, head)
+            outcome = await self._try(rest, head, chained)
             if outcome is _Outcome.STORED:
                 return
-            if outcome is not _Outcome.IN_FLIGHT and await self._look_back(entries, head):
+            if outcome is not _Outcome.IN_FLIGHT:
+                stored = await self._look_back(rest, head)
+                rest, head = rest[stored:], Head(head.sequence + stored, head.term_sequence)
+            if not rest:
                 return
-            if outcome is _Outcome.FULL:
+            if outcome is _Outcome.FULL and len(rest) == len(entries):
                 raise LogFullError("the log is full: raise log_max_bytes, or free the disk of the NATS server")
-            if asyncio.get_running_loop().time() >= give_up_at:
+            if outcome is _Outcome.FULL or asyncio.get_running_loop().time() >= give_up_at:
                 raise AppendUnresolvedError(
-                    f"the append after record {head.sequence} was not answered within "
+                    f"the append after record {head.sequence} could not be completed within "
                     f"{self._settings.resolve_timeout_s:g} s; restart, the log will tell"
                 )
+            chained = False  # a batch names its own reason where it is refused
             await asyncio.sleep(wait_ms / 1000)
             wait_ms = min(APPEND_RETRY_MAX_MS, wait_ms * 2)
 
-    async def _try(self, entries: Sequence[Entry], head: Head) -> _Outcome:
+    def _may_chain(self, entries: Sequence[Entry]) -> bool:
+        """Whether these go out as a chain: few, far from the size limit, where a chain could be cut in two.
+
+        With replicas never: the server refuses a fence while the one before it is being decided.
+        """
+        self._room_bytes -= sum(len(entry.data) + APPEND_OVERHEAD_BYTES for entry in entries)
+        few = len(entries) <= APPEND_CHAIN_RECORDS
+        return few and self._replicas == 1 and self._room_bytes > APPEND_BATCH_BYTES
+
+    async def _try(self, entries: Sequence[Entry], head: Head, chained: bool) -> _Outcome:
+        timeout_s = self._settings.append_timeout_s
         try:
-            stored = await store_batch(self._link, _fenced(entries, head), timeout_s=self._settings.append_timeout_s)
+            if chained:
+                name = self._link.new_inbox().rpartition(".")[2].encode()
+                stored = await store_chain(self._link, _linked(entries, head, name), timeout_s)
+            else:
+                stored = await store_batch(self._link, _fenced(entries, head), timeout_s)
         except BrokerUnavailableError:
             return _Outcome.UNKNOWN
         except api.ApiError as error:
@@ -130,37 +159,42 @@ class JetStreamEventLog:
             raise LogCorruptError(f"the broker stored record {want} at {stored}", position=head.sequence + 1)
         return _Outcome.STORED
 
-    async def _look_back(self, entries: Sequence[Entry], head: Head) -> bool:
-        """Whether the entries are stored after `head`; False when nothing is and the fence still holds.
+    async def _look_back(self, entries: Sequence[Entry], head: Head) -> int:
+        """How many of the entries are stored after `head`; 0 with the fence still holding.
 
-        Raises FencedError when another writer's records are there, LogCorruptError when the log ends
-        before `head`. A silent broker counts as False: the next try settles it.
+        Raises FencedError when another writer's record is there, LogCorruptError when the log ends
+        before `head`. A silent broker counts as 0: the next try settles it.
         """
         try:
-            found = await leader_record(self._link, head.sequence + 1)
-            if found is None:
-                now = await self.head()
-            elif await self._is_ours(found, entries, head):
-                return True
-            else:
-                raise FencedError(f"another coordinator wrote record {found.sequence}; this one stops leading")
+            if await self._holds(entries[-1], head.sequence + len(entries)):
+                return len(entries)
+            for done, entry in enumerate(entries):
+                if not await self._holds(entry, head.sequence + done + 1):
+                    await self._check_end(Head(head.sequence + done, head.term_sequence))
+                    return done
         except BrokerUnavailableError:
-            return False
-        if now.sequence < head.sequence:
-            raise LogCorruptError(
-                f"the log ends at {now.sequence}, before record {head.sequence} that was read from it",
-                position=now.sequence + 1,
-            )
-        if now.sequence == head.sequence and now.term_sequence != head.term_sequence:
-            raise FencedError(f"the last term began at record {now.term_sequence}; this coordinator stops leading")
-        return False
+            return 0
+        return len(entries)
 
-    async def _is_ours(self, found: Stored, entries: Sequence[Entry], head: Head) -> bool:
-        """Whether the record after `head` and the last of the batch are the ones to append."""
-        if Entry(found.subject, found.data) != entries[0]:
+    async def _holds(self, entry: Entry, sequence: int) -> bool:
+        """Whether `entry` is stored there; False where nothing is. Raises FencedError for any other record."""
+        found = await leader_record(self._link, sequence)
+        if found is None:
             return False
-        last = await leader_record(self._link, head.sequence + len(entries))
-        return last is not None and Entry(last.subject, last.data) == entries[-1]
+        if (found.subject, found.data) != (entry.subject, entry.data):
+            raise FencedError(f"another coordinator wrote record {sequence}; this one stops leading")
+        return True
+
+    async def _check_end(self, expected: Head) -> None:
+        """Raises LogCorruptError when the log ends before `expected`, FencedError when its last term is another."""
+        end = await self.head()
+        if end.sequence < expected.sequence:
+            raise LogCorruptError(
+                f"the log ends at {end.sequence}, before record {expected.sequence} that was read from it",
+                position=end.sequence + 1,
+            )
+        if end.sequence == expected.sequence and end.term_sequence != expected.term_sequence:
+            raise FencedError(f"the last term began at record {end.term_sequence}; this coordinator stops leading")
 
     # -- head ---------------------------------------------------------------------
 
@@ -181,13 +215,36 @@ class JetStreamEventLog:
 
 
 def _fenced(entries: Sequence[Entry], head: Head) -> list[Outgoing]:
-    """The messages of an append: each fenced by the term, the first tied to the end of the log."""
-    fence = (
+    """The messages of a batch: each fenced by the term, the first tied to the end of the log."""
+    fence = _fence(head)
+    first = b"Nats-Expected-Last-Sequence: %d\r\n" % head.sequence + fence
+    return [Outgoing(entry.subject, entry.data, fence if at else first) for at, entry in enumerate(entries)]
+
+
+def _linked(entries: Sequence[Entry], head: Head, name: bytes) -> list[Outgoing]:
+    """The messages of a chain: each fenced by the term and tied to the one before.
+
+    The position alone would not do: where the first are refused as stale, a later one may expect
+    just the position at which the log ends.
+    """
+    fence = _fence(head)
+    template = b"Nats-Expected-Last-Sequence: %d\r\nNats-Msg-Id: %b.%d\r\n%b%b"
+    link = b"Nats-Expected-Last-Msg-Id: %b.%d\r\n"
+    return [
+        Outgoing(
+            entry.subject,
+            entry.data,
+            template % (head.sequence + at, name, at, link % (name, at - 1) if at else b"", fence),
+        )
+        for at, entry in enumerate(entries)
+    ]
+
+
+def _fence(head: Head) -> bytes:
+    return (
         f"Nats-Expected-Last-Subject-Sequence: {head.term_sequence}\r\n"
         f"Nats-Expected-Last-Subject-Sequence-Subject: {TERM_SUBJECT}\r\n"
     ).encode()
-    first = b"Nats-Expected-Last-Sequence: %d\r\n" % head.sequence + fence
-    return [Outgoing(entry.subject, entry.data, fence if at else first) for at, entry in enumerate(entries)]
 
 
 def _outcome_of(error: api.ApiError) -> _Outcome:

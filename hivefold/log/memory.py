@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, takewhile
 from operator import attrgetter
 
 from hivefold.errors import (
@@ -132,17 +132,20 @@ class MemoryEventLog:
                 self._extend([Entry(TERM_SUBJECT, b"another coordinator")])
             case Fault.LOST_ACK | None:
                 pass
-        if self._holds(entries, expected_sequence):
+        stored = self._stored(entries, expected_sequence)
+        if stored == len(entries):
             return
-        self._check_fence(expected_sequence, term_sequence)
-        self._extend(entries)
+        self._check_fence(expected_sequence + stored, term_sequence)
+        self._extend(entries[stored:])
         if fault is Fault.LOST_ACK:
             raise AppendUnresolvedError("the append was not answered and could not be looked up")
 
-    def _holds(self, entries: Sequence[Entry], after: int) -> bool:
-        """Whether these very entries were stored there by an earlier call."""
+    def _stored(self, entries: Sequence[Entry], after: int) -> int:
+        """How many of these very entries were stored there by an earlier call."""
         there = self.store[after : after + len(entries)]
-        return [Entry(record.subject, record.data) for record in there] == list(entries)
+        pairs = zip(entries, there, strict=False)
+        same = takewhile(lambda pair: pair[0] == Entry(pair[1].subject, pair[1].data), pairs)
+        return sum(1 for _ in same)
 
     def _check_fence(self, expected_sequence: int, term_sequence: int) -> None:
         head = self._head()

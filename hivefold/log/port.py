@@ -50,15 +50,16 @@ class EventLog(Protocol):
         ...
 
     async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
-        """Stores all entries or none, durably, right after `expected_sequence`.
+        """Stores all entries, durably and in order, right after `expected_sequence`.
 
         At most APPEND_BATCH_RECORDS entries; MUST NOT be called while another append is in flight.
         `term_sequence` is the sequence of the caller's own term record (or, to start a term, of the
         previous one; 0 for the first): the broker refuses when a later term record exists.
 
-        An answer that does not come is resolved by reading back, never by a blind retry.
-        Raises FencedError (nothing stored), LogFullError (nothing stored), BrokerUnavailableError
-        (nothing stored, the same call may be repeated) or AppendUnresolvedError (unknown; stop).
+        An answer that does not come is resolved by reading back, never by a blind retry. Raises
+        LogFullError (nothing stored), BrokerUnavailableError (nothing stored, the same call may be
+        repeated), FencedError (another leads) or AppendUnresolvedError (unknown). After the last two
+        the first entries may be stored: stop, a replay tells.
         """
         ...
 

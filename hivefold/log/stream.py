@@ -61,7 +61,15 @@ _FORBIDDEN: Final = (
 """What lets somebody shorten, rewrite, bypass or lose the log: each must be off or absent."""
 
 
-async def prepare_stream(link: Link, settings: LogSettings) -> None:
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """The stream as it was found: its copies, and how many bytes it has room for."""
+
+    replicas: int
+    room_bytes: int
+
+
+async def prepare_stream(link: Link, settings: LogSettings) -> StreamFacts:
     """Makes sure that the stream exists and is fit to hold the log; lets it grow where the settings say so.
 
     Raises ConfigError that names each setting to change, LogCorruptError when the beginning is gone.
@@ -71,14 +79,18 @@ async def prepare_stream(link: Link, settings: LogSettings) -> None:
         faults = stream_faults(info["config"], settings)
         if faults:
             raise ConfigError(f"stream {STREAM} cannot hold the log: {'; '.join(faults)}")
-        if info["config"]["max_bytes"] != -1 and settings.max_bytes > info["config"]["max_bytes"]:
-            await api.call(link, f"STREAM.UPDATE.{STREAM}", {**info["config"], "max_bytes": settings.max_bytes})
+        limit = info["config"]["max_bytes"]
+        if -1 < limit < settings.max_bytes:
+            limit = settings.max_bytes
+            await api.call(link, f"STREAM.UPDATE.{STREAM}", {**info["config"], "max_bytes": limit})
     except NoRespondersError as error:
         raise api.without_jetstream(error) from error
     except api.ApiError as error:
         raise ConfigError(_advice(error, settings)) from error
     if info["state"]["first_seq"] > 1:
         raise LogCorruptError("the log does not begin at record 1: restore stream HF_LOG from a copy", position=1)
+    room = limit - info["state"]["bytes"] if limit > -1 else settings.max_bytes
+    return StreamFacts(info["config"]["num_replicas"], room)
 
 
 def stream_faults(config: Mapping[str, Any], settings: LogSettings) -> list[str]:

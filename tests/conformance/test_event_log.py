@@ -179,6 +179,17 @@ async def test_a_stale_position_is_refused(log: EventLog) -> None:
     assert len(await everything(log)) == 3
 
 
+@pytest.mark.parametrize("behind", [1, 2, 3])
+async def test_a_stale_append_never_stores_its_tail(log: EventLog, behind: int) -> None:
+    """Also where one of its later records would stand just at the end of the log."""
+    head = await append(log, entries(4), await begin_term(log))
+
+    with pytest.raises(FencedError):
+        await append(log, entries(6, "stale"), Head(head.sequence - behind, head.term_sequence))
+
+    assert await log.head() == head
+
+
 async def test_a_position_beyond_the_end_is_corruption(log: EventLog) -> None:
     """When the log is shorter than what was read from it, records have been lost."""
     head = await begin_term(log)

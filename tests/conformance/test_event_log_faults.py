@@ -27,7 +27,7 @@ from hivefold.errors import (
 from hivefold.log.jetstream import JetStreamEventLog, open_log
 from hivefold.log.port import TERM_SUBJECT, Entry, Head, Stored
 from hivefold.log.reading import PageReader
-from hivefold.log.stream import STREAM, LogSettings, wanted_stream
+from hivefold.log.stream import STREAM, LogSettings, StreamFacts, wanted_stream
 from hivefold.server.embedded import EmbeddedServer, RunningServer
 from tests.fixtures.nats import bare_server
 from tests.fixtures.proxy import LossyProxy
@@ -89,7 +89,7 @@ async def after(delay_s: float, *acts: Any) -> None:
         act()
 
 
-@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("count", [1, 5, 40], ids=["single", "chain", "batch"])
 async def test_an_append_whose_answer_is_lost_succeeds_once(lossy: Lossy, count: int) -> None:
     """The records are looked up instead of sent blindly again: stored exactly once."""
     data = [b"record-%d" % number for number in range(count)]
@@ -102,10 +102,11 @@ async def test_an_append_whose_answer_is_lost_succeeds_once(lossy: Lossy, count:
     assert data_of(await everything(lossy.log)) == [b"term", *data]
 
 
-@pytest.mark.parametrize("passing", [0, 700, 3000], ids=["nothing", "part", "most"])
-async def test_a_batch_cut_off_on_its_way_is_stored_once(lossy: Lossy, passing: int) -> None:
-    """Whatever part of a batch reached the server, in the end all of it is stored, once."""
-    data = [b"record-%d" % number for number in range(20)]
+@pytest.mark.parametrize("count", [6, 20], ids=["chain", "batch"])
+@pytest.mark.parametrize("passing", [0, 500, 1000], ids=["nothing", "part", "more"])
+async def test_an_append_cut_off_on_its_way_is_stored_once(lossy: Lossy, count: int, passing: int) -> None:
+    """Whatever part of an append reached the server, in the end all of it is stored, once."""
+    data = [b"record-%d" % number for number in range(count)]
     lossy.proxy.swallow_requests_after = passing
     healing = asyncio.ensure_future(after(0.1, lossy.proxy.cut, lossy.proxy.heal))
 
@@ -252,11 +253,16 @@ async def test_a_server_without_room_for_the_log_is_refused(nats_server: Running
     await link.close()
 
 
+async def opened_anyway(link: Link) -> JetStreamEventLog:
+    """The log without the check of its stream."""
+    return JetStreamEventLog(link, LogSettings(), StreamFacts(1, 1 << 30), await PageReader.open(link))
+
+
 async def loose_log(link: Link, records: int, **settings: object) -> JetStreamEventLog:
     """A log on a stream whose records can be deleted, as a broken disk or an operator would."""
     wanted = {**wanted_stream(LogSettings()), "deny_delete": False, **settings}
     await api.call(link, f"STREAM.CREATE.{STREAM}", wanted)
-    log = JetStreamEventLog(link, LogSettings(), await PageReader.open(link))
+    log = await opened_anyway(link)
     await append(log, await begin_term(log), *(b"record-%d" % number for number in range(2, records + 1)))
     return log
 
@@ -316,7 +322,7 @@ async def test_bit_rot_on_the_disk_never_shortens_the_log_silently(nats_server: 
     block.write_bytes(stored)
 
     server = await EmbeddedServer(tmp_path / "nats", port=0).start()
-    log = JetStreamEventLog(link := await connect(server.core), LogSettings(), await PageReader.open(link))
+    log = await opened_anyway(await connect(server.core))
     seen: list[int] = []
     with contextlib.suppress(LogCorruptError):
         await collect(log, seen, up_to=51)
