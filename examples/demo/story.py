@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from coordinator.replay import Replayer
 from examples.demo.fleet import DemoError, Fleet
 from examples.demo.ledger import Ledger, read
 from examples.demo.screen import Bar, Screen
-from examples.demo.summary import Findings
+from examples.demo.summary import THE_JOB, Findings
 from examples.digits import load, make_rows, train
 from examples.digits.training import export
 from hivefold.client import Fleet as Client
 from hivefold.client import InferOptions, connect
 from hivefold.errors import UnavailableError
 from hivefold.log.port import Stored
-from hivefold.v1.feed_pb2 import JOB_EVENT_TYPE_TASKS_ASSIGNED
+from hivefold.v1.feed_pb2 import JOB_EVENT_TYPE_TASKS_ASSIGNED, JOB_EVENT_TYPE_TASKS_SUCCEEDED
 from hivefold.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED
 from hivefold.v1.record_pb2 import StoredRecord
 
@@ -76,7 +77,7 @@ async def _work(screen: Screen, fleet: Fleet, client: Client, rows: int) -> Find
         job = await client.jobs.submit_infer(f"{model.name}@{model.version}", data / "rows.npy", infer=options)
         step.result = f"submitted {job.job_id}"
     kills = Kills()
-    with screen.job(f"{NODES} nodes work on {rows:,} rows", "the job", rows) as bar:
+    with screen.job(f"{NODES} nodes work on {rows:,} rows", THE_JOB, rows) as bar:
         async with asyncio.timeout(JOB_S):
             await _follow(fleet, client, job.job_id, bar, kills)
     with screen.step("fetching the output", "fetch the output") as step:
@@ -103,6 +104,7 @@ async def _work(screen: Screen, fleet: Fleet, client: Client, rows: int) -> Find
 
 async def _follow(fleet: Fleet, client: Client, job_id: str, bar: Bar, kills: Kills) -> None:
     """Follows the job to its end; kills a node with work on it, later the coordinator, and starts that again."""
+    with_nodes: Counter[str] = Counter()
     async for event in client.jobs.watch(job_id):
         fleet.check()
         progress = event.job.progress
@@ -110,17 +112,22 @@ async def _follow(fleet: Fleet, client: Client, job_id: str, bar: Bar, kills: Ki
         share = progress.rows_done / max(progress.rows_total, 1)
         if event.job.state in {JOB_STATE_FAILED, JOB_STATE_CANCELLED}:
             raise DemoError(f"the job did not succeed: {event.job.failure.message}")
-        if not kills.node and share >= KILL_NODE_AT and event.type == JOB_EVENT_TYPE_TASKS_ASSIGNED:
-            # It was given work just now: that goes down with it.
-            kills.node, kills.node_share = event.node_id, share
-            pid = await asyncio.to_thread(fleet.kill, event.node_id)
-            bar.say(f"[red]✗ {event.node_id} killed[/] at {share:.0%} [dim](kill -9 {pid})[/]")
+        if event.type in {JOB_EVENT_TYPE_TASKS_ASSIGNED, JOB_EVENT_TYPE_TASKS_SUCCEEDED}:
+            given = event.type == JOB_EVENT_TYPE_TASKS_ASSIGNED
+            with_nodes[event.node_id] += len(event.tasks) if given else -len(event.tasks)
+        if not kills.node and share >= KILL_NODE_AT:
+            # The node with the most work: that goes down with it.
+            kills.node, kills.node_share = with_nodes.most_common(1)[0][0], share
+            pid = await asyncio.to_thread(fleet.kill, kills.node)
+            bar.say(f"[red]✗ {kills.node} killed[/] at {share:.0%} [dim](kill -9 {pid})[/]")
         elif kills.node and not kills.coordinator_share and share >= KILL_COORDINATOR_AT:
             kills.coordinator_share = share
             pid = await asyncio.to_thread(fleet.kill, "coordinator")
             bar.say(f"[red]✗ the coordinator killed[/] at {share:.0%} [dim](kill -9 {pid})[/]")
             kills.coordinator_away_s = await _lead_again(fleet, client)
             bar.say(f"[green]✓ a coordinator leads again[/] after {kills.coordinator_away_s:.1f} s, from the log")
+    if not kills.coordinator_share:
+        raise DemoError("the job was over before both kills: give more --rows")
 
 
 async def _lead_again(fleet: Fleet, client: Client) -> float:

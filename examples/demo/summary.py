@@ -12,6 +12,8 @@ from rich.table import Table
 
 from examples.demo.ledger import Ledger
 
+THE_JOB = "the job"
+"""The step whose time is told in parts."""
 _BAR = 30
 
 
@@ -37,20 +39,23 @@ def show(console: Console, found: Findings) -> None:
     console.print()
     console.rule("[bold]what happened", style="dim")
     parts = (_facts(found), _nodes(found), _time(found), _next(found))
-    console.print(Padding(Group(*(Padding(part, (1, 0, 0, 0)) for part in parts)), (0, 2)))
+    for part in parts:
+        console.print()
+        console.print(Padding(part, (0, 2), expand=False))
 
 
 def _facts(found: Findings) -> RenderableType:
     ledger = found.ledger
-    once = f"all {ledger.planned_tasks:,} tasks finished exactly once" if ledger.finished_once else "NOT once each"
+    once = "each finished exactly once" if ledger.finished_once else "NOT each finished once"
+    live, replayed = found.live_digest[:12], found.replayed_digest[:12]
     same = found.live_digest == found.replayed_digest
     lines = [
-        (ledger.finished_once, f"{ledger.planned_rows:,} rows, {once}", "counted from the log's events"),
-        (True, f"{found.accuracy:.2%} of the answers are right", "the output file against the true labels"),
+        (ledger.finished_once, f"{ledger.planned_rows:,} rows, {ledger.planned_tasks:,} tasks, {once}", "by the log"),
+        (True, f"{found.accuracy:.2%} of the answers are right", "output file, true labels"),
         (
             same,
-            f"state digest {found.replayed_digest[:16]} replayed {'=' if same else '≠'} {found.live_digest[:16]} live",
-            f"{ledger.records:,} records from zero in {found.replay_s:.2f} s",
+            f"log from zero: state {replayed}" + (", as live" if same else f", NOT {live}"),
+            f"{ledger.records:,} records in {found.replay_s:.2f} s",
         ),
     ]
     grid = Table.grid(padding=(0, 2))
@@ -81,16 +86,16 @@ def _nodes(found: Findings) -> RenderableType:
 
 def _losses(found: Findings) -> list[str]:
     ledger = found.ledger
-    lost = ledger.nodes[found.killed_node]
-    given_up = f"given up after {lost.silent_ms / 1000:.1f} s of silence" if lost.lost_time_us else "not given up"
+    killed = ledger.nodes[found.killed_node]
+    given_up = f"given up after {killed.silent_ms / 1000:.1f} s of silence" if killed.lost_time_us else "not given up"
     attempts = sum(ledger.attempts.values())
     term, away_s = len(ledger.terms), found.coordinator_away_s
     coordinator = f"the coordinator was killed at {found.killed_coordinator_share:.0%}"
-    ended = f"{ledger.attempts_lost} lost with their node, {ledger.attempts_failed} failed"
+    lost = f"{ledger.attempts_lost} lost with their node, {ledger.attempts_failed} failed"
     return [
         f"{found.killed_node} was killed at {found.killed_node_share:.0%} and {given_up}",
         f"{coordinator}; another one led after {away_s:.1f} s, in term {term}",
-        f"{attempts:,} attempts for {ledger.planned_tasks:,} tasks: {ended}, {ledger.tasks_repeated} tasks repeated",
+        f"{attempts:,} attempts at {ledger.planned_tasks:,} tasks: {lost}, {ledger.tasks_repeated} repeated",
     ]
 
 
@@ -101,19 +106,34 @@ def _time(found: Findings) -> RenderableType:
     longest = max(seconds for _, seconds in found.steps) or 1
     for name, seconds in found.steps:
         grid.add_row(name, f"{seconds:.1f} s", f"[cyan]{'━' * round(_BAR * seconds / longest)}[/]")
+        if name == THE_JOB:
+            for part, part_s in _job_parts(found, seconds):
+                bar = "─" * round(_BAR * part_s / longest)
+                grid.add_row(f"  {part}", f"[dim]{part_s:.1f} s[/]", f"[dim cyan]{bar}[/]")
     total = sum(seconds for _, seconds in found.steps)
     grid.add_row("[default]in all[/]", f"{total:.1f} s", "")
     return Group("[bold dim]where the time went[/]", grid)
 
 
+def _job_parts(found: Findings, job_s: float) -> Sequence[tuple[str, float]]:
+    """What the job's time was: working, or waiting for what the kills had broken."""
+    lost_us = found.ledger.nodes[found.killed_node].lost_time_us
+    before = [time_us for time_us, _ in found.ledger.finish_times_us if time_us < lost_us]
+    waited_s = (lost_us - max(before)) / 1e6 if before else 0.0
+    return (
+        ("nodes at work", max(job_s - waited_s - found.coordinator_away_s, 0.0)),
+        ("no coordinator (nodes go on)", found.coordinator_away_s),
+        (f"only {found.killed_node}'s tasks left", waited_s),
+    )
+
+
 def _next(found: Findings) -> RenderableType:
-    grid = Table.grid(padding=(0, 3))
-    place = f"--dir {found.directory}"
+    grid = Table.grid(padding=(0, 2))
     for command, what in (
-        (f"hivefold up {place}", "start this fleet again, with all that it knows"),
+        (f"hivefold up --dir {found.directory}", "this fleet again, as it was"),
         (f"export HIVEFOLD_DIR={found.directory}", "then, in another terminal:"),
         (f"hivefold job show {found.ledger.job_id}", "the job"),
-        ("hivefold log tail", "why each task went where it went"),
+        ("hivefold log tail", "why each task went where"),
         ("hivefold log replay", "the same digest again"),
         ("hivefold top", "the fleet, live"),
     ):

@@ -17,7 +17,7 @@ from examples.digits.data import PIXELS, Digits, augmented
 HIDDEN: Final = (512, 256)
 CLASSES: Final = 10
 OPSET: Final = 17
-_TRAINING_ROWS: Final = 40_000
+_TRAINING_ROWS: Final = 25_000
 _EPOCHS: Final = 8
 _SEED: Final = 11
 
