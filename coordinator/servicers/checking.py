@@ -45,10 +45,10 @@ def name(field: str, value: str) -> Violations:
         yield FieldViolation(field, f"must be {NAME_RULE}")
 
 
-def request_id(value: str, *, required: bool = True) -> Violations:
+def request_id(value: str, *, field: str = "request_id", required: bool = True) -> Violations:
     """An id that a client gave its request."""
     if not is_request_id(value) and (required or value):
-        yield FieldViolation("request_id", f"must be {REQUEST_RULE}")
+        yield FieldViolation(field, f"must be {REQUEST_RULE}")
 
 
 def digest(field: str, value: str) -> Violations:
@@ -118,7 +118,7 @@ def submit_job(request: job_service_pb2.SubmitJobRequest) -> Violations:
 
 def model_header(header: model_service_pb2.UploadModelHeader) -> Violations:
     """What is said of a model before its bytes come."""
-    yield from request_id(header.request_id)
+    yield from request_id(header.request_id, field="header.request_id")
     yield from name("header.name", header.name)
     yield from digest("header.digest", header.digest)
     yield from labels("header.labels", header.labels)
