@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -50,8 +51,15 @@ class RpcServer:
     def bind(self, host: str = "127.0.0.1", port: int = 0, *, next_free: bool = False) -> str:
         """Takes a port and gives the address, "host:port"; port 0 means any free one.
 
-        With `next_free` a taken port is passed over for one of those after it. Raises ConfigError.
+        With `next_free` a taken port is passed over for one of those after it. Raises ConfigError, also for
+        a host beyond loopback: callers are not authenticated yet.
         """
+        if not _is_loopback(host):
+            raise ConfigError(
+                f"cannot listen on {host}: calls are not authenticated, so only loopback is served; "
+                "listen on 127.0.0.1 and reach it through an SSH tunnel or a proxy that authenticates",
+                metadata={"host": host},
+            )
         tries = limits.PORT_TRIES if next_free and port else 1
         for candidate in range(port, min(port + tries, 65_536)):
             bound = self._try_bind(f"{host}:{candidate}")
@@ -86,6 +94,15 @@ class RpcServer:
         """Takes no new calls, lets running ones finish for `grace_s` seconds, then cuts them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def server_options() -> list[tuple[str, int]]:

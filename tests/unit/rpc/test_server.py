@@ -276,3 +276,10 @@ async def test_nobody_there_is_explained() -> None:
 
     assert error.reason in {Reason.SERVER_UNAVAILABLE, Reason.DEADLINE_EXCEEDED}
     assert address in error.message or error.reason is Reason.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.org"])  # noqa: S104 - refused
+async def test_nothing_listens_beyond_loopback(host: str) -> None:
+    """No unauthenticated listener beyond loopback: the error names the host and a way that works."""
+    with pytest.raises(ConfigError, match="SSH tunnel"):
+        RpcServer([]).bind(host)
