@@ -153,7 +153,7 @@ async def test_expired_work_is_answered_without_being_run(tmp_path: Path) -> Non
 async def test_a_node_without_a_pulse_fences_itself_and_comes_back_with_one(tmp_path: Path) -> None:
     """Fenced it serves nothing and starts nothing; the work comes again and is done."""
     async with running(tmp_path) as rig:
-        await rig.send(probes(5, sleep_ms=200))
+        await rig.send(probes(5, sleep_ms=40))
         await rig.until(lambda: rig.agent.core.running > 0)
         rig.clock.advance_ms(15_001)
         rig.agent._watch()

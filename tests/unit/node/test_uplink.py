@@ -1,0 +1,61 @@
+"""Outcomes on their way to the results stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from node.uplink import Uplink
+
+
+class Gate:
+    """A sender that waits to be told that it may send."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.may_send = asyncio.Semaphore(0)
+
+    async def send(self, outcomes: Sequence[tuple[str, bytes]]) -> None:
+        self.batches.append([subject for subject, _ in outcomes])
+        await self.may_send.acquire()
+
+
+async def turn() -> None:
+    """Lets everything that is ready run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_what_gathers_during_a_send_goes_out_with_the_next() -> None:
+    """A group commit: one send at a time, as much as there is."""
+    gate = Gate()
+    stored: list[str] = []
+    uplink = Uplink(gate, batch_outcomes=10)
+    running = asyncio.create_task(uplink.run())
+    for name in "abc":
+        uplink.put([(name, b"")], lambda name=name: stored.append(name))  # type: ignore[misc]
+        await turn()
+    assert gate.batches == [["a"]]
+    assert stored == []
+    gate.may_send.release()
+    await turn()
+    assert gate.batches == [["a"], ["b", "c"]]
+    assert stored == ["a"]
+    gate.may_send.release()
+    await turn()
+    assert stored == ["a", "b", "c"]
+    running.cancel()
+
+
+async def test_a_send_is_bounded_and_what_belongs_together_stays_together() -> None:
+    """At most the given number of outcomes, except for one piece that is larger."""
+    gate = Gate()
+    uplink = Uplink(gate, batch_outcomes=3)
+    for size in (2, 2, 5):
+        uplink.put([(str(size), b"")] * size, lambda: None)
+    running = asyncio.create_task(uplink.run())
+    for _ in range(3):
+        gate.may_send.release()
+    await turn()
+    assert [len(batch) for batch in gate.batches] == [2, 2, 5]
+    running.cancel()
