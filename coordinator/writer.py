@@ -51,15 +51,6 @@ class _Waiting:
     answer: asyncio.Future[Accepted | Rejected]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A record on its way into the log."""
-
-    committed: Committed
-    entry: Entry
-    hash: bytes
-
-
 _Answer: TypeAlias = tuple[_Waiting, Accepted | Rejected | LimitExceededError]
 
 
@@ -163,13 +154,13 @@ class Writer:
         try:
             await self._append(batch)
         except UnavailableError as error:
-            self._answer(answers, error)
+            _answer(answers, error)
             _log.warning("append refused", reason=error.reason, error=str(error), records=len(batch.records))
             return bool(self._queue)
         except LogError as error:
-            self._answer(answers, _not_leading(error))
+            _answer(answers, _not_leading(error))
             raise
-        self._answer(answers, None)
+        _answer(answers, None)
         return bool(self._queue) or batch.full or (bool(batch.records) and self._placement_due())
 
     def _decide_waiting(self, batch: _Batch) -> list[_Answer]:
@@ -194,41 +185,16 @@ class Writer:
         return self._state.sequence != self._vain_placement and bool(due(self._state, self._clock.now_us()))
 
     async def _append(self, batch: _Batch) -> None:
-        """Appends and commits the batch: as a whole, or record by record when there are few.
-
-        A server stages an atomic batch on disk first, which costs as much as several single appends. Each
-        record is a decision of its own upon those before it, so a prefix that is durable may stand alone.
-        """
-        size = 1 if len(batch.records) <= limits.SINGLE_APPENDS else len(batch.records)
-        for start in range(0, len(batch.records), size):
-            records = batch.records[start : start + size]
-            await self._log.append(
-                [record.entry for record in records],
-                expected_sequence=self._state.sequence,
-                term_sequence=self._state.term_sequence,
-            )
-            self._commit(records)
-
-    def _commit(self, records: Sequence[_Pending]) -> None:
-        """The records are durable: their state is the state; now, and only now, act."""
-        self._state, self._head_hash = records[-1].committed.state, records[-1].hash
-        commits = [record.committed for record in records]
+        """Appends the batch; once it is durable, its state is the state; then, and only then, acts."""
+        if not batch.records:
+            return
+        await self._log.append(
+            batch.entries, expected_sequence=self._state.sequence, term_sequence=self._state.term_sequence
+        )
+        self._state, self._head_hash = batch.state, batch.head_hash
         for act in self._acts:
-            act(commits)
-        self._followers.offer(commits)
-
-    def _answer(self, answers: Sequence[_Answer], error: Exception | None) -> None:
-        """Tells what was decided. After an error only what is durable by itself counts."""
-        for waiting, answer in answers:
-            if waiting.answer.done():
-                continue
-            durable = isinstance(answer, Accepted) and 0 < answer.sequence <= self._state.sequence
-            if error is not None and not durable:
-                waiting.answer.set_exception(error)
-            elif isinstance(answer, Exception):
-                waiting.answer.set_exception(answer)
-            else:
-                waiting.answer.set_result(answer)
+            act(batch.records)
+        self._followers.offer(batch.records)
 
     def _stop(self, error: Exception) -> None:
         self._stopped = error
@@ -247,7 +213,8 @@ class _Batch:
         self.time_us = max(time_us, state.time_us)
         self.state = state
         self.head_hash = head_hash
-        self.records: list[_Pending] = []
+        self.records: list[Committed] = []
+        self.entries: list[Entry] = []
         self._bytes = 0
         self._entropy = entropy
 
@@ -284,11 +251,25 @@ class _Batch:
         self.state = decision.state
         self.head_hash = record_hash(sequence, entry.subject, entry.data)
         self._bytes += len(entry.data)
-        committed = Committed(
-            sequence, decision.state.term, self.time_us, command, decision.events, traceparent, decision.state
+        self.entries.append(entry)
+        self.records.append(
+            Committed(
+                sequence, decision.state.term, self.time_us, command, decision.events, traceparent, decision.state
+            )
         )
-        self.records.append(_Pending(committed, entry, self.head_hash))
         return Accepted(sequence, decision.events, decision.state)
+
+
+def _answer(answers: Sequence[_Answer], error: Exception | None) -> None:
+    """Tells what was decided, now that it is durable; or, with an error, that nothing was."""
+    for waiting, answer in answers:
+        if waiting.answer.done():
+            continue
+        failed = error or (answer if isinstance(answer, Exception) else None)
+        if failed is not None:
+            waiting.answer.set_exception(failed)
+        elif not isinstance(answer, Exception):
+            waiting.answer.set_result(answer)
 
 
 def _not_leading(error: Exception) -> NotLeaderError:

@@ -176,7 +176,7 @@ class LogCorruptError(LogError):
 
 
 class FencedError(LogError):
-    """Another coordinator leads: the broker refused the append. Definite: nothing was stored."""
+    """Another coordinator leads: the broker refused the append. At most a prefix of it was stored before."""
 
     default_reason = Reason.NOT_LEADER
 
