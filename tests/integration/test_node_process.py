@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hivefold.blobs.content import read_all, upload_bytes
 from hivefold.blobs.jetstream import JetStreamChunks
+from hivefold.broker import BrokerSettings
 from hivefold.bus.connection import connect
 from hivefold.bus.link import Link
 from hivefold.bus.port import Message
@@ -26,9 +29,10 @@ from hivefold.bus.streams import prepare_streams
 from hivefold.bus.work import NatsWorkSender
 from hivefold.config import NodeConfig, write_node_config
 from hivefold.rpc import open_channel
-from hivefold.server.embedded import RunningServer
+from hivefold.server.embedded import EmbeddedServer, RunningServer
 from hivefold.v1 import error_pb2, job_pb2, model_pb2, node_service_pb2_grpc, telemetry_pb2, work_pb2
 from hivefold.v1.node_service_pb2 import DescribeNodeRequest, DescribeNodeResponse
+from tests.fixtures.nats import require_nats_server
 from tests.fixtures.onnx_models import doubling_model
 
 pytestmark = pytest.mark.integration
@@ -87,7 +91,7 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def node_process(server: RunningServer, folder: Path, **options: object) -> AsyncIterator[Fleet]:
+async def node_process(server: RunningServer, folder: Path) -> AsyncIterator[Fleet]:
     link = await connect(server.nodes)
     await prepare_streams(link)
     config = NodeConfig(broker=await server.node(NODE), node_id=NODE, port=0, data_dir=folder / "state", slots=1)
@@ -212,3 +216,55 @@ async def test_a_nan_names_its_row_and_is_final(nats_server: RunningServer, tmp_
         assert failure.reason == error_pb2.REASON_NAN_FOUND
         assert failure.metadata["row"] == "33"
         assert not failure.retryable
+
+
+async def test_a_node_outlives_its_broker(tmp_path: Path) -> None:
+    """The server is killed in mid work and comes back: health says so, and the outcome arrives all the same."""
+    await require_nats_server()
+    server = await EmbeddedServer(tmp_path / "nats", port=0, nodes=(NODE,)).start()
+    port = urlsplit(server.url).port or 0
+    async with node_process(server, tmp_path) as fleet:
+        work = fleet.work("sleeper")
+        work.spec.probe.task_count = 1
+        work.spec.probe.task_duration.FromMilliseconds(1500)
+        work.items.add(task=0, attempt=1).spec.probe.SetInParent()
+        await fleet.send(work)
+        await fleet.until(lambda: fleet.beats[-1].attempts_running == 1)
+        os.kill(server.pid, signal.SIGKILL)
+        await server.wait()
+        await server.stop()
+        async with asyncio.timeout(20):
+            while await fleet.healthy():
+                await asyncio.sleep(0.05)
+        server = await EmbeddedServer(tmp_path / "nats", port=port, nodes=(NODE,)).start()
+        async with asyncio.timeout(20):
+            while not await fleet.healthy():
+                await asyncio.sleep(0.05)
+        await fleet.until(lambda: len(fleet.outcomes) == 1)
+        assert not fleet.outcomes[0].HasField("failure")
+        assert fleet.process.returncode is None
+    await server.stop()
+
+
+async def test_a_node_that_finds_no_broker_says_where_it_looked(tmp_path: Path) -> None:
+    """Exit code 4, the address, and what to do."""
+    path = tmp_path / "node.toml"
+    broker = BrokerSettings(servers=("nats://127.0.0.1:9",))
+    write_node_config(path, NodeConfig(broker=broker, node_id=NODE, port=0, data_dir=tmp_path / "state"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "node", "--config", path, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 4
+    assert "127.0.0.1:9" in said.decode().splitlines()[-1]
+
+
+async def test_two_nodes_on_one_folder_do_not_start(nats_server: RunningServer, tmp_path: Path) -> None:
+    """The second one says what to do and leaves with exit code 2."""
+    async with node_process(nats_server, tmp_path):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "node", "--config", tmp_path / "node.toml", stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 2
+        assert "another node runs" in said.decode()
