@@ -17,7 +17,7 @@ from hivefold import limits, observe
 from hivefold.bus.port import ResultMessage, ResultReceiver
 from hivefold.errors import NotLeaderError, UnavailableError
 from hivefold.ids import JobId, NodeId
-from hivefold.v1 import work_pb2
+from hivefold.v1 import error_pb2, work_pb2
 
 _log = structlog.get_logger(__name__)
 
@@ -61,21 +61,44 @@ def commands(batch: Sequence[ResultMessage]) -> Iterator[tuple[ReportOutcomes, s
     """The commands of a batch of outcomes, node by node, each with the trace of its first outcome."""
     outcomes: dict[str, list[tuple[int, work_pb2.Outcome]]] = {}
     for message in batch:
-        outcome = work_pb2.Outcome()
-        try:
-            outcome.ParseFromString(message.data)
-        except DecodeError:
-            _log.error("foreign message in the results stream passed over", sequence=message.sequence)
+        outcome = read_outcome(message)
+        if outcome is None:
+            _log.error("foreign message in the results stream passed over", subject=message.subject)
             continue
-        node_id = message.subject.split(".")[1]
-        if outcome.node_id != node_id:
-            _log.error("outcome of another node passed over", subject=message.subject, claims=outcome.node_id)
-            continue
-        outcomes.setdefault(node_id, []).append((message.sequence, outcome))
+        outcomes.setdefault(outcome.node_id, []).append((message.sequence, outcome))
     for node_id, answers in outcomes.items():
         for first in range(0, len(answers), limits.OUTCOME_COMMAND):
             part = answers[first : first + limits.OUTCOME_COMMAND]
             yield _command(NodeId(node_id), part), part[0][1].traceparent
+
+
+def read_outcome(message: ResultMessage) -> work_pb2.Outcome | None:
+    """The outcome in a message; None where its subject names no attempt.
+
+    The subject says whose outcome it is: the broker checked it. A body that does not parse or speaks of
+    another attempt still takes that attempt's only place in the stream, so it reads as a failure that
+    another attempt may mend; else the task would wait for ever.
+    """
+    outcome = work_pb2.Outcome()
+    try:
+        _, node_id, job_id, task, attempt = message.subject.split(".")
+        names = (node_id, job_id, int(task), int(attempt))
+    except ValueError:
+        return None
+    try:
+        outcome.ParseFromString(message.data)
+        if (outcome.node_id, outcome.job_id, outcome.task, outcome.attempt) == names:
+            return outcome
+        why = "speaks of another attempt"
+    except DecodeError:
+        why = "does not parse"
+    _log.error("outcome not usable", subject=message.subject, sequence=message.sequence, why=why)
+    failure = error_pb2.Failure(
+        reason=error_pb2.REASON_INTERNAL,
+        message=f"the outcome stored for this attempt {why}; look for who else publishes as {node_id}",
+        retryable=True,
+    )
+    return work_pb2.Outcome(node_id=node_id, job_id=job_id, task=names[2], attempt=names[3], failure=failure)
 
 
 def _command(node_id: NodeId, answers: Sequence[tuple[int, work_pb2.Outcome]]) -> ReportOutcomes:
