@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ class Target(Shown):
     """The coordinator, host:port. Else HIVEFOLD_ADDRESS, else the fleet that `hivefold up` runs in --dir."""
     dir: Path | None = None
     """Directory of a local fleet. Else HIVEFOLD_DIR, else ./.hivefold."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the local fleet would be."""
+        return self.dir or Path(os.environ.get("HIVEFOLD_DIR") or DEFAULT_DIRECTORY)
 
     def coordinator(self) -> str:
         """The coordinator's address. Raises InvalidRequestError, or UnavailableError when there is no fleet."""

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.address import DEFAULT_DIRECTORY, Target
+from cli.address import Target
 from cli.exits import Exit
 from cli.local.ports import FIRST_PORT, is_free
 from cli.output import show_many, table
@@ -77,9 +77,11 @@ async def _checks(target: Target) -> AsyncIterator[Finding]:
     yield packages(_PACKAGES)
     yield await _server()
     yield await _jetstream()
-    yield await _fleet(target)
-    yield ports("127.0.0.1", range(FIRST_PORT, FIRST_PORT + 4))
-    yield await disk(_existing(target.dir or DEFAULT_DIRECTORY))
+    fleet = await _fleet(target)
+    yield fleet
+    if fleet.verdict is not Verdict.OK:
+        yield ports("127.0.0.1", range(FIRST_PORT, FIRST_PORT + 4))
+    yield await disk(_existing(target.directory))
     yield machine()
     yield open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield gpu()

@@ -12,7 +12,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from cli.address import Target, listed
 from cli.labels import parse_labels
-from cli.output import console, note, show_many, show_one, write_json
+from cli.output import as_plain, note, show_many, show_one, write_json
 from cli.submit import app as submit_app
 from cli.waiting import exit_for, save_output, wait_for
 
@@ -164,10 +164,8 @@ def _show_event(target: Target, event: feed_pb2.JobEvent) -> None:
     from cli.views.jobs import event_line
 
     if target.output == "text":
-        console().print(event_line(event), markup=False)
+        print(event_line(event), flush=True)
     else:
-        from cli.output import as_plain
-
         write_json(as_plain(event))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from cyclopts.types import NonNegativeInt
 from cli import words
 from cli.address import Target
 from cli.exits import Exit
-from cli.output import console, facts, show_one, write_json
+from cli.output import facts, show_one, write_json
 from cli.progress import Bar
 from hivefold.errors import LogCorruptError
 from hivefold.limits import READ_PAGE_RECORDS
@@ -136,7 +135,6 @@ def _show_record(target: Target, stored: record_pb2.StoredRecord) -> None:
     from cli.views import records
 
     if target.output == "text":
-        console().print(records.line(stored), markup=False)
-        sys.stdout.flush()
+        print(records.line(stored), flush=True)
     else:
         write_json(records.plain(stored))

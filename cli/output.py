@@ -56,11 +56,22 @@ def as_plain(message: Message) -> dict[str, Any]:
     return plain
 
 
+def print_text(text: RenderableType) -> None:
+    """Prints for people; where a program reads, no line ends in blanks."""
+    out = console()
+    if out.is_terminal:
+        out.print(text)
+        return
+    with out.capture() as captured:
+        out.print(text)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+
+
 def show_one(shown: Shown, item: Message | Mapping[str, Any], text: Callable[[], RenderableType]) -> None:
     """Prints one thing."""
     match shown.output:
         case "text":
-            console().print(text())
+            print_text(text())
         case "json":
             write_json(_plain(item), indent=2)
         case "jsonl":
@@ -73,7 +84,7 @@ def show_many(
     """Prints a list: as JSON an object whose key `name` holds the items, as JSON lines an item a line."""
     match shown.output:
         case "text":
-            console().print(text())
+            print_text(text())
         case "json":
             write_json({name: [_plain(item) for item in items]}, indent=2)
         case "jsonl":

@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 from cli import words
 from cli.address import Target, listed
 from cli.exits import Exit
-from cli.output import console, note, write_json
+from cli.output import console, note, print_text, write_json
 from cli.views import jobs as job_views
 from cli.views import nodes as node_views
 from hivefold.clock import SystemClock
@@ -91,7 +91,7 @@ async def _print(fleet: Fleet, target: Target, first: Glance, interval: float, *
     last, now = None, first
     while True:
         if target.output == "text":
-            console().print(screen(last, now))
+            print_text(screen(last, now))
         else:
             write_json(plain(now))
         if once:

@@ -12,7 +12,6 @@ from cli.endpoints import Endpoints, NodeEndpoint, remove_endpoints, write_endpo
 from cli.local.daemon import Daemon, Program
 from cli.local.layout import Layout
 from cli.local.ports import FIRST_PORT, Ports
-from cli.local.ready import wait_until_ready
 from cli.local.server import NatsServer
 from cli.local.supervisor import Part, Supervisor
 from hivefold.clock import SystemClock
@@ -77,6 +76,9 @@ class LocalFleet:
 
     async def wait_until_ready(self) -> None:
         """Waits until the coordinator serves and all nodes are online. Raises ConfigError, UnavailableError."""
+        # gRPC is imported while the daemons import theirs.
+        from cli.local.ready import wait_until_ready
+
         nodes = {node.id: node.daemon for node in self._nodes}
         await wait_until_ready(self.endpoints().coordinator, nodes, [self._coordinator, *nodes.values()])
 

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from cli.output import as_plain
-from cli.views import times
+from cli.views import tensors, times
 from hivefold.v1 import event_pb2, record_pb2
 
 
@@ -35,7 +35,7 @@ def brief(event: event_pb2.Event) -> str:
     name = event.WhichOneof("body")
     if name is None:
         return "(unknown)"
-    return " ".join([_camel(name), *_about(getattr(event, name))])
+    return " ".join([_camel(name), *filter(None, _about(getattr(event, name)))])
 
 
 def _about(body: Message) -> Iterator[str]:
@@ -46,7 +46,7 @@ def _about(body: Message) -> Iterator[str]:
         elif field.name == "spec" and field.message_type is not None and "node_id" in field.message_type.fields_by_name:
             yield value.node_id
         elif field.name == "model":
-            yield value if isinstance(value, str) else f"{value.name}@{value.version}"
+            yield value if isinstance(value, str) else tensors.ref(value)
         elif field.name == "task_count" or (field.name == "tasks" and len(value)):
             yield f"{value if field.name == 'task_count' else len(value)} tasks"
 
