@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +35,12 @@ def names(module: Module) -> Iterator[str]:
 
 def texts() -> Iterator[tuple[str, str]]:
     """Every text file that is part of the repository."""
-    for path in sorted(ROOT.rglob("*")):
-        relative = path.relative_to(ROOT)
-        hidden = any(part.startswith(".") and part != ".ci" for part in relative.parts)
-        if hidden or "__pycache__" in relative.parts or relative.name in SKIPPED or not path.is_file():
-            continue
-        if path.suffix in TEXT_SUFFIXES:
-            yield relative.as_posix(), path.read_text(encoding="utf-8")
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if name == ".ci" or not name.startswith((".", "__"))]
+        for name in files:
+            path = Path(folder, name)
+            if name not in SKIPPED and path.suffix in TEXT_SUFFIXES:
+                yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
 
 def test_names_say_what_a_thing_is() -> None:
