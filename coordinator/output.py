@@ -24,8 +24,8 @@ from hivefold.errors import ConflictError, DataRefusedError, NotFoundError, Reas
 from hivefold.limits import CHUNK_BYTES, OUTPUT_WINDOW_BYTES, OUTPUT_WINDOW_PIECES, STREAM_PIECE_BYTES
 from hivefold.v1.work_pb2 import Outcome
 
-_FETCH_BYTES: Final = 4 * CHUNK_BYTES
-"""Read from a blob at once."""
+_SMALL_PIECE_BYTES: Final = STREAM_PIECE_BYTES // 4
+"""Smaller pieces are gathered; larger ones are handed on as they are, uncopied."""
 
 
 class OutputFormat(StrEnum):
@@ -72,13 +72,13 @@ async def stream_output(
     match output_format:
         case OutputFormat.NPZ:
             npz = NpzWriter(layouts)
-            return OutputFile(npz.total_bytes, _whole_pieces(_by_tensor(source, npz, len(layouts))))
+            return OutputFile(npz.total_bytes, _fair_pieces(_by_tensor(source, npz, len(layouts))))
         case OutputFormat.NPY:
             npy = NpyWriter(layouts)
-            return OutputFile(npy.total_bytes, _whole_pieces(_by_tensor(source, npy, len(layouts))))
+            return OutputFile(npy.total_bytes, _fair_pieces(_by_tensor(source, npy, len(layouts))))
         case OutputFormat.CSV:
             _check_rows(layouts)
-            return OutputFile(0, _whole_pieces(_by_row(source, CsvWriter(layouts), len(layouts))))
+            return OutputFile(0, _fair_pieces(_by_row(source, CsvWriter(layouts), len(layouts))))
         case other:
             assert_never(other)
 
@@ -186,7 +186,7 @@ async def _by_tensor(source: _Source, writer: TensorWriter, tensor_count: int) -
     for index in range(tensor_count):
         yield writer.begin(index)
         slices = _tensor_slices(source.tasks, index)
-        async with aclosing(source.read(slices, OUTPUT_WINDOW_BYTES // _FETCH_BYTES)) as pieces:
+        async with aclosing(source.read(slices, OUTPUT_WINDOW_PIECES)) as pieces:
             async for piece in pieces:
                 writer.add(piece)
                 yield piece
@@ -201,7 +201,7 @@ def _tensor_slices(tasks: Sequence[Done], index: int) -> Iterator[_Slice]:
         offset = sum(sizes[:index])
         end = offset + sizes[index]
         while offset < end:
-            stop = min(offset - offset % _FETCH_BYTES + _FETCH_BYTES, end)
+            stop = min(offset - offset % CHUNK_BYTES + CHUNK_BYTES, end)
             yield _Slice(task, offset, stop - offset)
             offset = stop
 
@@ -224,20 +224,22 @@ async def _by_row(source: _Source, writer: CsvWriter, tensor_count: int) -> Asyn
             task += 1
 
 
-async def _whole_pieces(contents: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same bytes in pieces of STREAM_PIECE_BYTES and a last shorter one."""
-    buffered: list[bytes] = []
+async def _fair_pieces(contents: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same bytes in pieces neither large nor, but for the last, small."""
+    gathered: list[bytes] = []
     size = 0
     async with aclosing(contents):
         async for content in contents:
-            buffered.append(content)
+            gathered.append(content)
             size += len(content)
-            if size < STREAM_PIECE_BYTES:
+            if size < _SMALL_PIECE_BYTES:
                 continue
-            joined = memoryview(b"".join(buffered))
-            whole = size - size % STREAM_PIECE_BYTES
-            for start in range(0, whole, STREAM_PIECE_BYTES):
-                yield bytes(joined[start : start + STREAM_PIECE_BYTES])
-            buffered, size = [bytes(joined[whole:])], size - whole
+            joined = b"".join(gathered)
+            if size <= STREAM_PIECE_BYTES:
+                yield joined
+            else:
+                for start in range(0, size, STREAM_PIECE_BYTES):
+                    yield joined[start : start + STREAM_PIECE_BYTES]
+            gathered, size = [], 0
     if size:
-        yield b"".join(buffered)
+        yield b"".join(gathered)
