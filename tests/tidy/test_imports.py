@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sysconfig
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,19 +68,22 @@ def test_untrusted_bytes_are_parsed_never_run() -> None:
     assert imported + called + opened == []
 
 
+@cache
+def used_modules() -> frozenset[str]:
+    """What anything but a test imports or names, and where a process starts."""
+    others = [m for m in modules() if not m.path.startswith("tests/")]
+    imported = {name for m in others for name, _ in m.imports()}
+    return frozenset({"cli.main"} | imported | {name for m in others for name in m.named()})
+
+
 @pytest.mark.parametrize("package", PRODUCT)
 def test_every_module_is_used(package: str) -> None:
     """Every module is imported by another, or is where a process starts: there is no dead code."""
-    starts = {"cli.main"}
-    fakes = re.compile(
-        r"hivefold/\w+/memory\w*\.py|actors/(backends/echo|probes/recorded)\.py"
-    )  # ports' adapters for tests
-    others = [m for m in modules() if not m.path.startswith("tests/")]
-    imported = {name for m in others for name, _ in m.imports()} | {name for m in others for name in m.named()}
+    fakes = re.compile(r"hivefold/\w+/memory\w*\.py|actors/backends/echo\.py")  # ports' adapters for tests
     unused = [
         m.path
         for m in modules(package)
-        if m.name not in imported | starts and not m.path.endswith(("__init__.py", "__main__.py"))
+        if m.name not in used_modules() and not m.path.endswith(("__init__.py", "__main__.py"))
         if not fakes.fullmatch(m.path)
     ]
 
