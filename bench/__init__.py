@@ -1,0 +1,1 @@
+"""Benchmarks: hivefold, its peers and a physical floor, measured on one machine in one run. `make bench`."""

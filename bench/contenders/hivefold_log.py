@@ -1,0 +1,112 @@
+"""hivefold's log on its own: filled with decisions, replayed cold, appended to in batches of one size."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import uvloop
+
+from bench.contenders.history import History
+from bench.contenders.protocol import Verb, serve
+from coordinator.replay import collector_paused, replay
+from hivefold.broker import BrokerSettings, Secret
+from hivefold.bus.connection import connect
+from hivefold.entropy import SystemEntropy
+from hivefold.limits import APPEND_BATCH_BYTES, APPEND_BATCH_RECORDS
+from hivefold.log.jetstream import JetStreamEventLog, open_log
+from hivefold.log.port import Entry
+
+_RECORD_BYTES: Final = 200
+
+
+async def _fill(
+    url: str, user: str, password: str, *, transitions: int, job_tasks: int, at_once: int
+) -> dict[str, Any]:
+    """Appends the decisions of a busy fleet until they hold so many task transitions."""
+    log = await _open(url, user, password)
+    records = decided = batch_bytes = 0
+    batch: list[Entry] = []
+
+    async def flush() -> None:
+        nonlocal records, batch_bytes
+        if batch:
+            await log.append(batch, expected_sequence=records, term_sequence=min(records, 1))
+            records += len(batch)
+            batch.clear()
+            batch_bytes = 0
+
+    history = History(SystemEntropy(), job_tasks=job_tasks, at_once=at_once)
+    with collector_paused():
+        for entry, count in history.entries(transitions):
+            if len(batch) >= APPEND_BATCH_RECORDS or batch_bytes + len(entry.data) > APPEND_BATCH_BYTES:
+                await flush()
+            batch.append(entry)
+            batch_bytes += len(entry.data)
+            decided += count
+            if not records:  # the term's record goes alone: it is the fence of all others
+                await flush()
+    await flush()
+    await log.close()
+    return {"records": records, "transitions": decided}
+
+
+async def _replay(url: str, user: str, password: str) -> dict[str, Any]:
+    """From opening the connection to the digest of the state."""
+    began = time.perf_counter()
+    log = await _open(url, user, password)
+    head = await log.head()
+    opened = time.perf_counter()
+    replayed = await replay(log, up_to=head.sequence)
+    folded = time.perf_counter()
+    digest = replayed.digest()
+    seconds = time.perf_counter() - began
+    await log.close()
+    return {
+        "seconds": seconds,
+        "open_s": opened - began,
+        "fold_s": folded - opened,
+        "records": head.sequence,
+        "digest": digest,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+async def _append(url: str, user: str, password: str, *, batches: int, size: int) -> dict[str, Any]:
+    """Appends opaque records of 200 bytes, `size` at once."""
+    log = await _open(url, user, password)
+    head = await log.head()
+    entropy, sequence, term = SystemEntropy(), head.sequence, head.term_sequence
+    prepared = [
+        [Entry("log.bench", entropy.draw(16) + bytes(_RECORD_BYTES - 16)) for _ in range(size)] for _ in range(batches)
+    ]
+    times = []
+    for batch in prepared:
+        began = time.perf_counter()
+        await log.append(batch, expected_sequence=sequence, term_sequence=term)
+        times.append(time.perf_counter() - began)
+        sequence += size
+    await log.close()
+    return {"seconds": sum(times), "ms": [1000 * each for each in times]}
+
+
+async def _open(url: str, user: str, password: str) -> JetStreamEventLog:
+    return await open_log(await connect(BrokerSettings((url,), user=user, password=Secret(password))))
+
+
+def _verb(measure: Callable[..., Awaitable[dict[str, Any]]]) -> Verb:
+    async def run(arguments: dict[str, Any]) -> dict[str, Any]:
+        return await measure(**arguments)
+
+    def verb(**arguments: Any) -> dict[str, Any]:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run(arguments))
+
+    return verb
+
+
+if __name__ == "__main__":
+    serve({"fill": _verb(_fill), "replay": _verb(_replay), "append": _verb(_append)})

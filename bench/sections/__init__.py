@@ -1,0 +1,1 @@
+"""The benchmarks: each carries out one comparison and gives a Section."""
