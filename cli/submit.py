@@ -81,6 +81,7 @@ def infer(
     outputs: str = "",
     member: str = "",
     nan: Literal["reject", "allow"] = "reject",
+    cast: Annotated[bool, Parameter(negative=())] = False,
     task_target: NonNegativeFloat = 0.0,
     batch_rows: NonNegativeInt = 0,
     address: str | None = None,
@@ -106,6 +107,8 @@ def infer(
         The array of a .npz that holds several.
     nan
         What to do with a row that holds NaN.
+    cast
+        Round values to the model's type where it cannot hold them all, as FP32 those of FP64.
     task_target
         Seconds that one task should take; 0: the default, 1.
     batch_rows
@@ -123,6 +126,7 @@ def infer(
         member=member,
         outputs=[name.strip() for name in outputs.split(",") if name.strip()],
         allow_nan=nan == "allow",
+        cast=cast,
         target_task_s=task_target,
         batch_rows=batch_rows,
     )

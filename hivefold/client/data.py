@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 _PREFIX = "DATA_TYPE_"
 
 
-async def stored_file(blobs: Blobs, path: Path | str, data_type: str, member: str = "") -> job_pb2.DataSet:
-    """Uploads the rows of a file, converted to `data_type` ("FP32"; "" leaves them) where no value changes.
+async def stored_file(
+    blobs: Blobs, path: Path | str, data_type: str, member: str = "", *, lossy: bool = False
+) -> job_pb2.DataSet:
+    """Uploads the rows of a file, converted to `data_type` ("FP32"; "" leaves them).
 
-    Raises DataRefusedError.
+    Values keep what they are, unless `lossy` lets them be rounded. Raises DataRefusedError.
     """
     source = await asyncio.to_thread(lambda: open_data_set(path, member=member))
-    source = source.as_type(data_type or source.data_type)
+    source = source.as_type(data_type or source.data_type, lossy=lossy)
     blob = await blobs.upload(source.pieces(), source.size_bytes)
     return job_pb2.DataSet(
         blob=blob,

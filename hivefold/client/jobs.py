@@ -64,6 +64,8 @@ class InferOptions:
     """The array of a .npz that holds several."""
     outputs: Sequence[str] = ()
     allow_nan: bool = False
+    cast: bool = False
+    """Values may be rounded to the model's type, e.g. from FP64; without it only what keeps every value is done."""
     target_task_s: float = 0.0
     batch_rows: int = 0
 
@@ -117,7 +119,7 @@ class Jobs:
         if infer.by_reference:
             return await data.referenced_file(self._blobs, path, infer.member)
         wanted = data.type_name(found.inputs[0].data_type) if len(found.inputs) == 1 else ""
-        return await data.stored_file(self._blobs, path, wanted, infer.member)
+        return await data.stored_file(self._blobs, path, wanted, infer.member, lossy=infer.cast)
 
     async def submit_probe(
         self, task_count: int, *, task_duration_s: float = 0.0, options: JobOptions | None = None
