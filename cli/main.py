@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 from cli.exits import Exit, exit_for
 from cli.report import asked_for_json, report, report_plain
 from hivefold.errors import HivefoldError, Reason
+from hivefold.memory import keep_freed_memory
 
 _COMMANDS: Final = (
     ("up", "cli.up:up", "Run a whole fleet on this machine: NATS, a coordinator and nodes."),
@@ -81,6 +82,7 @@ def run(tokens: Sequence[str]) -> int:
 
 def main() -> None:
     """The console script."""
+    keep_freed_memory()
     sys.exit(run(sys.argv[1:]))
 
 

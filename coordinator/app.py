@@ -31,6 +31,7 @@ from hivefold.entropy import SystemEntropy
 from hivefold.errors import HivefoldError, LogError, NotLeaderError
 from hivefold.log.jetstream import open_log
 from hivefold.log.stream import LogSettings
+from hivefold.memory import keep_freed_memory
 from hivefold.rpc.server import RpcServer
 from hivefold.server.durability import check_server
 from hivefold.version import VERSION
@@ -45,6 +46,7 @@ EXIT_DEPOSED: Final = 75
 def run(config: CoordinatorConfig) -> int:
     """Runs a coordinator until SIGTERM or SIGINT; gives the exit code."""
     observe.configure_logging()
+    keep_freed_memory()
     telemetry = observe.start_telemetry("hivefold-coordinator", config.coordinator_id, VERSION)
     try:
         uvloop.run(_serve_until_signal(config))

@@ -36,6 +36,7 @@ from hivefold.config import NodeConfig
 from hivefold.entropy import SystemEntropy
 from hivefold.errors import ConfigError, HivefoldError, Reason, UnavailableError
 from hivefold.ids import BootId, NodeId
+from hivefold.memory import keep_freed_memory
 from hivefold.rpc import RpcServer
 from hivefold.v1 import fleet_pb2, telemetry_pb2
 from hivefold.version import VERSION
@@ -63,6 +64,7 @@ def run(config: NodeConfig) -> int:
     # Nodes do no linear algebra in NumPy: its thread pool would only take memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     observe.configure_logging()
+    keep_freed_memory()
     hung: list[str] = []
     code = 0
     try:
