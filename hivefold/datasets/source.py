@@ -66,7 +66,7 @@ class DataSetSource:
         if self.data_offset_bytes is None:
             raise DataRefusedError(
                 f"{self.path.name} cannot be read by nodes as it is. Save it as an uncompressed, little-endian "
-                "array of the model's type with numpy.save, or leave the reference away to upload it.",
+                "array of the model's type with numpy.save, or let it be uploaded: without by_reference.",
                 metadata={"path": str(self.path)},
             )
         return self.data_offset_bytes
