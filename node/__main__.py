@@ -19,7 +19,7 @@ def main() -> int:
     try:
         config = load_node_config({}, os.environ, parser.parse_args().config)
     except ConfigError as error:
-        print(f"hivefold node: {error.message}", file=sys.stderr)  # noqa: T201 - the last words
+        print(f"hivefold node: {error.message}", file=sys.stderr)
         return 2
     return run(config)
 

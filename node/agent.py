@@ -51,6 +51,8 @@ class _Work:
 class _Running:
     task: asyncio.Task[None]
     cancel: CancelFlag = field(default_factory=CancelFlag)
+    begun: bool = False
+    """A task that is cancelled before its first step never runs, and so would never answer."""
 
 
 @dataclass(slots=True)
@@ -164,6 +166,7 @@ class Agent:
     # -- attempts -----------------------------------------------------------
 
     async def _run(self, start: Start) -> None:
+        self._runs[start.run].begun = True
         work = self._works[start.delivery]
         message = work.message
         with (
@@ -185,6 +188,8 @@ class Agent:
         """What the attempts came to. Raises HivefoldError, and nothing else, for all of them."""
         cancel = self._runs[start.run].cancel
         try:
+            if cancel.reason is not None:
+                raise _given_up(cancel.reason)
             if work.message.spec.WhichOneof("kind") == "probe":
                 return await self._run_probes(work, writer, start.attempts, timing)
             (attempt,) = start.attempts
@@ -227,7 +232,8 @@ class Agent:
         running = self._runs.get(abort.run)
         if running is not None and running.cancel.reason is None:
             running.cancel.reason = abort.reason
-            running.task.cancel()
+            if running.begun:
+                running.task.cancel()
 
     # -- the fleet ----------------------------------------------------------
 

@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 import structlog
 
-from actors.bridge import AskTimeoutError, ask
+from actors.bridge import ask
 from actors.model import LoadModel, ModelBehavior, ModelMessage, ModelReply
-from actors.runtime import ActorRef, spawn
-from hivefold.errors import DataRefusedError, HivefoldError, Reason
+from actors.runtime import ActorRef, BehaviorFailedError, spawn
+from hivefold.errors import DataRefusedError, HivefoldError, Reason, UnavailableError
 from hivefold.ids import is_digest
 from hivefold.limits import MODEL_BYTES, MODEL_FILES_KEPT, MODEL_LOAD_MS, MODELS_LOADED
 from hivefold.v1 import model_pb2
@@ -78,15 +78,13 @@ class ModelShelf:
         actor = place.idle.pop() if place.idle else await self._open(place, await place.ready)
         try:
             yield actor
-        except AskTimeoutError:
+        except (BehaviorFailedError, UnavailableError):
             place.lanes.remove(actor)
             actor.stop()
             raise
         finally:
-            if actor.alive and actor in place.lanes:
+            if actor in place.lanes:
                 place.idle.append(actor)
-            elif actor in place.lanes:
-                place.lanes.remove(actor)
 
     def stop(self) -> tuple[ModelActor, ...]:
         """Tells every model to unload; the actors, for whoever wants to wait."""

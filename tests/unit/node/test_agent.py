@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from actors.backends.echo import EchoBackend, EchoSession
 from actors.backends.onnxruntime import OnnxRuntimeBackend
+from actors.tensors import Array
 from hivefold.blobs.content import put_manifest
 from hivefold.blobs.files import manifest_of_file
 from hivefold.bus.port import Message
 from hivefold.limits import MODELS_LOADED
 from hivefold.v1 import error_pb2, job_pb2, work_pb2
-from tests.fixtures.node import BOOT, NODE, infer_work, probes, running, shard
+from tests.fixtures.node import BOOT, NODE, Given, infer_work, probes, running, shard
 from tests.fixtures.onnx_models import doubling_model
 
 
@@ -138,6 +140,16 @@ async def test_a_cancelled_job_gives_its_sleeping_tasks_back_at_once(tmp_path: P
         assert {outcome.failure.reason for outcome in outcomes} == {error_pb2.REASON_CANCELLED}
 
 
+async def test_work_that_is_cancelled_before_it_took_a_step_is_answered(tmp_path: Path) -> None:
+    """Work and its cancellation come in one turn of the loop."""
+    async with running(tmp_path) as rig:
+        cancel = Message("control.node-a", work_pb2.CancelWork(term=1, job_id="job-1").SerializeToString())
+        rig.agent._accept(Given(probes(2, sleep_ms=60_000).SerializeToString()))
+        rig.agent._on_control(cancel)
+        outcomes = await rig.outcome_count(2)
+        assert {outcome.failure.reason for outcome in outcomes} == {error_pb2.REASON_CANCELLED}
+
+
 async def test_expired_work_is_answered_without_being_run(tmp_path: Path) -> None:
     """DEADLINE_EXCEEDED, and the model is not even fetched."""
     async with running(tmp_path) as rig:
@@ -240,3 +252,47 @@ async def test_the_least_used_model_makes_room(tmp_path: Path) -> None:
         loaded = rig.agent.infer.shelf.loaded
         assert len(loaded) == MODELS_LOADED
         assert first not in loaded
+
+
+class OnceBroken(EchoBackend):
+    """A runtime that breaks on its first batch and takes its actor's behaviour with it."""
+
+    def open(self, path: Path) -> EchoSession:
+        session = super().open(path)
+        if len(self.opened) == 1:
+            session.run = broken  # type: ignore[method-assign,assignment]
+        return session
+
+
+def broken(*_arguments: object) -> list[Array]:
+    raise MemoryError
+
+
+async def test_a_model_that_broke_is_loaded_anew(tmp_path: Path) -> None:
+    """The attempt fails with the reason and may be repeated; the next one finds the model in a new actor."""
+    backend = OnceBroken()
+    async with running(tmp_path, backend=backend) as rig:
+        work = await infer_work(rig, np.zeros((4, 4), dtype=np.float32), doubling_model(tmp_path / "m.onnx"))
+        shard(work, 0, 0, 4)
+        await rig.send(work)
+        (first,) = await rig.outcome_count(1)
+        assert first.failure.reason == error_pb2.REASON_OUT_OF_MEMORY
+        assert first.failure.retryable
+        work.items[0].attempt = 2
+        await rig.send(work)
+        outcomes = await rig.outcome_count(2)
+        assert not outcomes[1].HasField("failure")
+        assert len(backend.opened) == 2
+
+
+async def test_what_still_runs_when_the_time_to_leave_is_over_is_returned(tmp_path: Path) -> None:
+    """The node leaves on time, and no attempt stays unanswered."""
+    async with running(tmp_path) as rig:
+        rig.agent.drain_s = 0.05
+        await rig.send(probes(5, sleep_ms=60_000))
+        await rig.until(lambda: rig.agent.core.running > 0)
+        rig.stop.set()
+        outcomes = await rig.outcome_count(5)
+        assert {outcome.failure.reason for outcome in outcomes} == {error_pb2.REASON_RETURNED}
+    assert rig.beats[-1].leaving
+    assert rig.agent.core.idle
