@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from cyclopts import Parameter
 
-from cli.output import Shown
+from cli.output import OutputFormat, Shown
 from hivefold.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _Item = TypeVar("_Item")
 class Target(Shown):
     """How a command prints, and which fleet it talks to."""
 
+    output: OutputFormat = "text"
+    """What is printed: text for people, json (one document) or jsonl (one line each) for programs."""
     address: str | None = None
     """The coordinator, host:port. Else HIVEFOLD_ADDRESS, else the fleet that `hivefold up` runs in --dir."""
     dir: Path | None = None

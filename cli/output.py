@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 Format = Literal["text", "json", "jsonl"]
+OutputFormat = Annotated[Format, Parameter(name=("--output", "-o"))]
 _UNBOUNDED_WIDTH: Final = 10_000
 """Nothing is cut or wrapped where a program reads."""
 
@@ -25,7 +26,7 @@ _UNBOUNDED_WIDTH: Final = 10_000
 class Shown:
     """How a command prints."""
 
-    output: Annotated[Format, Parameter(name=("--output", "-o"))] = "text"
+    output: OutputFormat = "text"
     """What is printed: text for people, json (one document) or jsonl (one line each) for programs."""
 
 

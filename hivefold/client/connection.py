@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from hivefold import limits
-from hivefold.errors import HivefoldError, UnavailableError
+from hivefold.errors import HivefoldError, Reason, UnavailableError
 from hivefold.rpc import error_from_rpc, open_channel
 
 if TYPE_CHECKING:
@@ -54,9 +54,14 @@ def _local_coordinator(directory: Path) -> str:
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["coordinator"])
     except FileNotFoundError:
-        raise UnavailableError(f"no fleet runs in {directory} ({path} does not exist); {_START_ONE}") from None
+        raise UnavailableError(
+            f"no fleet runs in {directory} ({path} does not exist); {_START_ONE}", reason=Reason.SERVER_UNAVAILABLE
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnavailableError(f"{path} cannot be read ({error}); start the fleet again with: hivefold up") from error
+        raise UnavailableError(
+            f"{path} cannot be read ({error}); start the fleet again with: hivefold up",
+            reason=Reason.SERVER_UNAVAILABLE,
+        ) from error
 
 
 class Connection:
