@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test check bench protos format lock breaking
+.PHONY: help setup demo up test check bench protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,17 +26,7 @@ test: $(READY) ## Run all tests
 	@$(BIN)/pytest
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
-	$(BIN)/ruff format --check --quiet .
-	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/buf lint
-	@$(MAKE) breaking
-	$(BIN)/pytest -q tests/tidy
-
-breaking: $(READY) ## Compare the protos with those of the last release
-	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
-	if [ -n "$$tag" ]; then $(BIN)/buf breaking --against ".git#tag=$$tag"; else $(BIN)/buf build -o /dev/null; fi
+	@scripts/check.sh
 
 bench: $(READY) ## Measure, against peers; results in bench/RESULTS.md
 	@$(BIN)/python -m bench

@@ -17,7 +17,11 @@ def functions(module: Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return (function.end_lineno or function.lineno) - function.lineno + 1
+    """Lines from `def` to the end; the docstring, which a command shows as its help, is not counted."""
+    first = function.body[0]
+    documented = ast.get_docstring(function) is not None
+    docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if documented else 0
+    return (function.end_lineno or function.lineno) - function.lineno + 1 - docstring
 
 
 def test_files_are_short() -> None:
@@ -28,7 +32,7 @@ def test_files_are_short() -> None:
 
 
 def test_functions_are_short() -> None:
-    """No function has more than 60 lines."""
+    """No function has more than 60 lines, docstring apart."""
     long = {
         f"{m.path}:{f.lineno} {f.name}": length(f)
         for m in modules()
