@@ -65,9 +65,8 @@ async def stream_output(
     gone, DataRefusedError (DIGEST_MISMATCH) when they are not those that were recorded, BrokerUnavailableError.
     """
     _check_ended(job)
-    tasks = [job.done[task] for task in range(job.planned)]
     # A million tasks take seconds.
-    layouts = await asyncio.to_thread(_layouts, tasks)
+    tasks, layouts = await asyncio.to_thread(_survey, job)
     source = _Source(job, tasks, results, chunks)
     match output_format:
         case OutputFormat.NPZ:
@@ -91,6 +90,11 @@ def _check_ended(job: Job) -> None:
         raise ConflictError(
             f"Job {job.job_id} is {job.state.value} and has no output; it {what}.", metadata={"job_id": job.job_id}
         )
+
+
+def _survey(job: Job) -> tuple[list[Done], list[TensorLayout]]:
+    tasks = [job.done[task] for task in range(job.planned)]
+    return tasks, _layouts(tasks)
 
 
 def _layouts(tasks: Sequence[Done]) -> list[TensorLayout]:
