@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -108,7 +109,8 @@ class SyncFleet:
         return self._run(self._fleet.log.head(with_state_digest=with_state_digest))
 
     def _run(self, call: Coroutine[None, None, _Value]) -> _Value:
-        return self._runner.run(call)
+        # The caller's context, so that its span is the parent of the call's.
+        return self._runner.run(call, context=contextvars.copy_context())
 
     def _iterate(self, items: AsyncIterator[_Value]) -> Iterator[_Value]:
         while True:

@@ -1,0 +1,153 @@
+"""One connected trace, from the client's call to the record of the outcome, at a real OTLP receiver."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from hivefold.client import connect_sync
+from hivefold.v1 import job_pb2, record_pb2
+from tests.fixtures.onnx_models import doubling_model
+from tests.integration.fleets import RunningFleet, running_fleet
+
+pytestmark = pytest.mark.integration
+WAIT_S = 30
+CLIENT = """
+import json, sys
+import numpy as np
+from hivefold import observe
+from hivefold.client import connect_sync
+
+telemetry = observe.start_telemetry("test-client", "client", "1")
+with connect_sync(directory=sys.argv[1]) as fleet:
+    fleet.add_model(sys.argv[2], "double")
+    with observe.span("ask") as span:
+        job = fleet.submit_infer("double", np.ones((100, 4), "<f4"))
+    ended = fleet.wait(job.job_id)
+telemetry.shutdown()
+print(json.dumps([span.traceparent.split("-")[1], job.job_id, ended.state]))
+"""
+
+
+class Receiver(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
+    """Keeps what is exported to it."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, Any]] = []
+        self.metrics: set[tuple[str, str]] = set()
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - named by OTLP, for both services
+        if isinstance(request, metrics_service_pb2.ExportMetricsServiceRequest):
+            for part in request.resource_metrics:
+                service = service_name(part.resource)
+                self.metrics.update((service, m.name) for scope in part.scope_metrics for m in scope.metrics)
+            return metrics_service_pb2.ExportMetricsServiceResponse()
+        for part in request.resource_spans:
+            service = service_name(part.resource)
+            self.spans += [(service, span) for scope in part.scope_spans for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def named(self, trace_id: str) -> dict[str, Any]:
+        """One span of each name in a trace."""
+        return {span.name: span for _, span in self.spans if span.trace_id.hex() == trace_id}
+
+
+def service_name(resource: Any) -> str:
+    return next((a.value.string_value for a in resource.attributes if a.key == "service.name"), "")
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """A receiver that this process and all that it starts export to."""
+    receiver = Receiver()
+    server = grpc.server(ThreadPoolExecutor(4))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
+    yield receiver
+    server.stop(0).wait()
+
+
+@pytest.fixture
+def traced(receiver: Receiver, tmp_path: Path) -> Iterator[RunningFleet]:
+    with running_fleet(tmp_path / "hf", node_count=1) as fleet:
+        yield fleet
+
+
+def run_client(fleet: RunningFleet, model: Path) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, fleet.directory, model], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, f"{done.stderr}\n{fleet.said()}"
+    trace_id, job_id, state = json.loads(done.stdout)
+    assert state == job_pb2.JOB_STATE_SUCCEEDED
+    return trace_id, job_id
+
+
+def wait_for(receiver: Receiver, trace_id: str, names: set[str]) -> dict[str, Any]:
+    deadline = time.monotonic() + WAIT_S
+    while not names <= receiver.named(trace_id).keys() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return receiver.named(trace_id)
+
+
+def test_one_trace_spans_client_log_node_and_back(traced: RunningFleet, receiver: Receiver, tmp_path: Path) -> None:
+    """Each step is the child of the one before, over gRPC, the log, NATS, the node and its actor."""
+    doubling_model(tmp_path / "double.onnx")
+    trace_id, _ = run_client(traced, tmp_path / "double.onnx")
+    steps = ["ask", "hivefold.v1.JobService/SubmitJob", "send work", "process work", "process results"]
+    spans = wait_for(receiver, trace_id, set(steps))
+
+    assert set(steps) <= spans.keys(), sorted(spans)
+    everything = {span.span_id: span for _, span in receiver.spans if span.trace_id.hex() == trace_id}
+    for step in steps[1:]:
+        assert spans[step].parent_span_id in everything, step
+    line = spans["process results"]
+    ancestors = []
+    while line is not None:
+        ancestors.append(line.name)
+        line = everything.get(line.parent_span_id)
+    assert [name for name in ancestors if name in steps] == [*reversed(steps[2:]), steps[1], steps[1], steps[0]]
+
+    services = {service for service, span in receiver.spans if span.trace_id.hex() == trace_id}
+    assert services == {"test-client", "hivefold-coordinator", "hivefold-node"}
+
+
+def test_records_and_log_lines_carry_the_trace(traced: RunningFleet, receiver: Receiver, tmp_path: Path) -> None:
+    """From a trace to the records that it led to, and to the lines that were written on the way."""
+    doubling_model(tmp_path / "double.onnx")
+    trace_id, job_id = run_client(traced, tmp_path / "double.onnx")
+    with connect_sync(directory=traced.directory) as fleet:
+        records = [record_pb2.Record.FromString(stored.data) for stored in fleet.read_log()]
+
+    submitted = next(r for r in records if r.cause.submit_job.job_id == job_id)
+    outcomes = [r for r in records if r.cause.WhichOneof("body") == "report_outcomes"]
+    assert submitted.traceparent.split("-")[1] == trace_id
+    assert {record.traceparent.split("-")[1] for record in outcomes} == {trace_id}
+
+
+def test_metrics_come_from_nodes_and_the_coordinator(traced: RunningFleet, receiver: Receiver) -> None:
+    """The same variables switch metrics on: calls of the coordinator, readings of the node."""
+    with connect_sync(directory=traced.directory) as fleet:
+        assert list(fleet.nodes())
+    deadline = time.monotonic() + WAIT_S
+    wanted = {("hivefold-coordinator", "rpc.server.call.duration"), ("hivefold-node", "system.cpu.utilization")}
+    while not wanted <= receiver.metrics and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert wanted <= receiver.metrics, sorted(receiver.metrics)
