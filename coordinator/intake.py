@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from coordinator.core.commands import OutcomeColumns, OutcomeReport, ReportOutcomes
-from coordinator.core.model import Failure
+from coordinator.core.model import Failure, TaskOutput
 from coordinator.wire.times import micros
 from coordinator.wire.values import failure_from_proto, output_from_proto
-from coordinator.writer import Writer
+from coordinator.writer import RecordTooLargeError, Writer
 from hivefold import limits, observe
 from hivefold.bus.port import ResultMessage, ResultReceiver
-from hivefold.errors import NotLeaderError, UnavailableError
-from hivefold.ids import JobId, NodeId
+from hivefold.errors import LimitExceededError, NotLeaderError, Reason, UnavailableError
+from hivefold.ids import JobId, NodeId, is_digest, is_name
 from hivefold.v1 import error_pb2, work_pb2
 
 _log = structlog.get_logger(__name__)
+_SUBJECT: Final = re.compile(
+    r"results\.(?P<node>[^.]+)\.(?P<job>[^.]+)\.(?P<task>[0-9]{1,15})\.(?P<attempt>[0-9]{1,9})"
+)
+_NO_NUMBERS: Final = frozenset({"UNSPECIFIED", "BYTES"})
 
 
 class Intake:
@@ -51,10 +58,24 @@ class Intake:
                 await self._writer.execute(body, traceparent=span.traceparent or traceparent)
             except NotLeaderError:
                 raise
-            except UnavailableError as error:
+            except RecordTooLargeError as error:
+                return all([await self._execute(part, traceparent) for part in _smaller(body, error)])
+            except (UnavailableError, LimitExceededError) as error:
                 _log.warning("outcomes not recorded, trying again", reason=error.reason, error=str(error))
                 return False
         return True
+
+
+def _smaller(body: ReportOutcomes, error: RecordTooLargeError) -> Iterator[ReportOutcomes]:
+    """The same outcomes in commands of half the size; one that fits into no record, as a failure."""
+    if len(body.reports) + len(body.columns) > 1:
+        middle, half = len(body.reports) // 2, len(body.columns) // 2
+        yield ReportOutcomes(body.node_id, body.columns[:half], body.reports[:middle])
+        yield ReportOutcomes(body.node_id, body.columns[half:], body.reports[middle:])
+        return
+    for report in body.reports:
+        failure = Failure(Reason.LIMIT_EXCEEDED, f"the outcome cannot be recorded: {error.message}")
+        yield ReportOutcomes(body.node_id, (), (replace(report, output=None, failure=failure),))
 
 
 def commands(batch: Sequence[ResultMessage]) -> Iterator[tuple[ReportOutcomes, str]]:
@@ -80,11 +101,11 @@ def read_outcome(message: ResultMessage) -> work_pb2.Outcome | None:
     another attempt may mend; else the task would wait for ever.
     """
     outcome = work_pb2.Outcome()
-    try:
-        _, node_id, job_id, task, attempt = message.subject.split(".")
-        names = (node_id, job_id, int(task), int(attempt))
-    except ValueError:
+    subject = _SUBJECT.fullmatch(message.subject)
+    if subject is None or not (is_name(subject["node"]) and is_name(subject["job"])):
         return None
+    node_id, job_id = subject["node"], subject["job"]
+    names = (node_id, job_id, int(subject["task"]), int(subject["attempt"]))
     try:
         outcome.ParseFromString(message.data)
         if (outcome.node_id, outcome.job_id, outcome.task, outcome.attempt) == names:
@@ -114,8 +135,8 @@ def _command(node_id: NodeId, answers: Sequence[tuple[int, work_pb2.Outcome]]) -
             JobId(job_id),
             tuple([o.task for _, o in successes]),
             tuple([o.attempt for _, o in successes]),
-            tuple([micros(o.duration) for _, o in successes]),
-            tuple([o.row_count for _, o in successes]),
+            tuple([_duration_us(o) for _, o in successes]),
+            tuple([min(o.row_count, limits.SHARD_ROWS_MAX) for _, o in successes]),
             tuple([sequence for sequence, _ in successes]),
         )
         for job_id, successes in plain.items()
@@ -124,15 +145,41 @@ def _command(node_id: NodeId, answers: Sequence[tuple[int, work_pb2.Outcome]]) -
 
 
 def _report(sequence: int, outcome: work_pb2.Outcome) -> OutcomeReport:
+    failure = _bounded(failure_from_proto(outcome.failure)) if outcome.HasField("failure") else None
+    output = output_from_proto(outcome.output) if outcome.HasField("output") else None
+    if output is not None and not _is_output(output):
+        message = "the node's description of its output is malformed; look at its log and version"
+        failure, output = Failure(Reason.DATA_INVALID, message, retryable=True), None
     return OutcomeReport(
         job_id=JobId(outcome.job_id),
         task=outcome.task,
         attempt=outcome.attempt,
-        duration_us=micros(outcome.duration),
-        row_count=outcome.row_count,
+        duration_us=_duration_us(outcome),
+        row_count=min(outcome.row_count, limits.SHARD_ROWS_MAX),
         result_sequence=sequence,
-        failure=_bounded(failure_from_proto(outcome.failure)) if outcome.HasField("failure") else None,
-        output=output_from_proto(outcome.output) if outcome.HasField("output") else None,
+        failure=failure,
+        output=output,
+    )
+
+
+def _duration_us(outcome: work_pb2.Outcome) -> int:
+    """How long the attempt ran, as far as that can be."""
+    return max(0, min(micros(outcome.duration), limits.JOB_TIMEOUT_S * 1_000_000))
+
+
+def _is_output(output: TaskOutput) -> bool:
+    """Whether a task's output is described as nodes do; whether its bytes are so is seen when they are read."""
+    return (
+        is_digest(output.digest)
+        and output.size_bytes <= limits.SHARD_OUTPUT_BYTES
+        and (output.blob is None or is_digest(output.blob.root))
+        and len(output.tensors) <= limits.MODEL_TENSORS
+        and all(
+            len(part.name.encode()) <= limits.MODEL_NAME_BYTES
+            and part.data_type not in _NO_NUMBERS
+            and len(part.shape) <= limits.TENSOR_RANK + 1
+            for part in output.tensors
+        )
     )
 
 

@@ -17,8 +17,8 @@ from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.bus.port import Message, Signals, WorkSender
 from hivefold.clock import Clock
-from hivefold.errors import NotLeaderError, UnavailableError
-from hivefold.ids import Digest, NodeId
+from hivefold.errors import HivefoldError, LogError, NotLeaderError
+from hivefold.ids import Digest, NodeId, is_digest, is_name
 from hivefold.v1 import telemetry_pb2, work_pb2
 
 _log = structlog.get_logger(__name__)
@@ -86,12 +86,18 @@ class Presence:
         except DecodeError:
             return
         node_id = NodeId(message.subject.partition(".")[2])
-        if beat.spec.node_id != node_id:
+        if beat.spec.node_id != node_id or not self._may_hear(node_id):
             return
         heard = self._heard.setdefault(node_id, _Heard(0, 0))
         heard.heard_ms, heard.time_us, heard.beat = self.clock.monotonic_ms(), self.clock.now_us(), beat
         self._dirty.add(node_id)
         self._wake.set()
+
+    def _may_hear(self, node_id: NodeId) -> bool:
+        """Whether to keep in mind who this is: bounded, however many call themselves nodes."""
+        if node_id in self._heard or node_id in self.writer.state.nodes:
+            return True
+        return is_name(node_id) and len(self._heard) < limits.NODES_HEARD
 
     def _on_reading(self, message: Message) -> None:
         heard = self._heard.get(NodeId(message.subject.partition(".")[2]))
@@ -113,9 +119,10 @@ class Presence:
                 node_id = self._dirty.pop()
                 try:
                     await self._attend_node(node_id, self._heard[node_id])
-                except NotLeaderError:
+                except (NotLeaderError, LogError):
                     raise
-                except UnavailableError as error:
+                except HivefoldError as error:
+                    # One node's heartbeat, however odd, is no reason for all others to lose their coordinator.
                     _log.warning("heartbeat not recorded", node=node_id, reason=error.reason, error=str(error))
 
     async def _attend_node(self, node_id: NodeId, heard: _Heard) -> None:
@@ -135,21 +142,32 @@ class Presence:
         observation = ObserveNode(
             node_id,
             node.spec.boot_id,
-            tuple(Digest(digest) for digest in beat.loaded_models),
+            tuple(Digest(digest) for digest in beat.loaded_models if is_digest(digest))[: limits.MODEL_FILES_KEPT],
             beat.memory_available_bytes,
-            round(beat.cpu_utilization_ratio * 100),
+            _percent(beat.cpu_utilization_ratio),
         )
         if is_material(node, observation, self.clock.now_us()):
             await self.writer.execute(observation)
         self._check_owed(node, heard, beat)
 
     async def _join(self, node_id: NodeId, beat: work_pb2.Heartbeat) -> None:
+        if self._joins_in_vain(node_id):
+            return
         await self.sender.prepare(node_id)
         answer = await self.writer.execute(JoinNode(node_spec_from_proto(beat.spec)))
         if isinstance(answer, Rejected):
+            if node_id not in self.writer.state.nodes:
+                await self.sender.forget(node_id)
             _log.error("node refused", node=node_id, reason=answer.reason, message=answer.message)
         elif answer.sequence:
             _log.info("node joined", node=node_id, boot=beat.spec.boot_id, slots=beat.spec.slot_count)
+
+    def _joins_in_vain(self, node_id: NodeId) -> bool:
+        """Whether the fleet is full: then a stranger costs neither a consumer at the broker nor a decision."""
+        nodes = self.writer.state.nodes
+        if node_id in nodes or len(nodes) < limits.FLEET_NODES:
+            return False
+        return sum(not node.state.gone for node in nodes.values()) >= limits.FLEET_NODES
 
     async def _leave(self, node: Node, beat: work_pb2.Heartbeat) -> None:
         gone = beat.attempts_outstanding == 0
@@ -183,9 +201,9 @@ class Presence:
             await self._pulse()
             try:
                 await self._look(now_ms)
-            except NotLeaderError:
+            except (NotLeaderError, LogError):
                 raise
-            except UnavailableError as error:
+            except HivefoldError as error:
                 _log.warning("silence not recorded", reason=error.reason, error=str(error))
 
     async def _look(self, now_ms: int) -> None:
@@ -222,3 +240,8 @@ class Presence:
         now_ms = self.clock.monotonic_ms()
         for node_id in self.writer.state.nodes:
             self._heard.setdefault(node_id, _Heard(now_ms, 0)).heard_ms = now_ms
+
+
+def _percent(ratio: float) -> int:
+    """A node's load for the log; what is no ratio reads as idle."""
+    return round(100 * min(ratio, 1.0)) if ratio > 0 else 0

@@ -42,6 +42,10 @@ class Accepted:
     state: State
 
 
+class RecordTooLargeError(LimitExceededError):
+    """The decision does not fit into one record."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     """A command that waits for the writer."""
@@ -243,7 +247,7 @@ class _Batch:
         )
         entry = record.entry()
         if len(entry.data) > limits.RECORD_BYTES:
-            return LimitExceededError(
+            return RecordTooLargeError(
                 f"the decision takes {len(entry.data)} bytes, a record at most {limits.RECORD_BYTES}: "
                 "ask for less at once",
                 metadata={"limit": str(limits.RECORD_BYTES), "bytes": str(len(entry.data))},

@@ -164,6 +164,8 @@ CANCEL_REPEAT_US: Final = 60_000_000
 OBSERVE_INTERVAL_US: Final = 10_000_000
 """Least time between two recorded observations of a node whose models did not change."""
 FLEET_NODES: Final = 1000
+NODES_HEARD: Final = 2 * FLEET_NODES
+"""Senders of heartbeats that are kept in mind: those of the fleet, and as many that are not."""
 
 # -- nodes ------------------------------------------------------------------
 HEARTBEAT_MS: Final = 1000
@@ -184,6 +186,8 @@ INBOX_MESSAGES: Final = 1024
 """Messages waiting for one actor."""
 SEEN_ATTEMPTS: Final = 32_768
 """Attempts that a node surely knows again when they are repeated; a forgotten repeat is run in vain, no more."""
+NODE_SLOTS: Final = 1024
+NODE_GPUS: Final = 1024
 NODE_PREFETCH: Final = 2
 """Attempts beyond its slots whose input a node fetches or whose output it stores while others compute."""
 MODELS_LOADED: Final = 8
@@ -254,8 +258,6 @@ PORT_TRIES: Final = 64
 ERROR_MESSAGE_BYTES: Final = 800
 ERROR_STATUS_BYTES: Final = 3 * 1024
 """Both travel in the trailing metadata, where GRPC_METADATA_BYTES is the bound of most clients."""
-CLIENT_CONNECT_S: Final = 5.0
-"""How long a client waits for the first connection."""
 TRANSFER_DEADLINE_S: Final = 6 * 3600.0
 """Longest upload or download."""
 DIGEST_DEADLINE_S: Final = 300.0

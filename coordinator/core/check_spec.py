@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.core.decompose.infer import row_bytes
-from coordinator.core.model import InferSpec, JobSpec, Model, ProbeSpec, Rejected
+from coordinator.core.model import InferSpec, JobSpec, Model, Pairs, ProbeSpec, Rejected
 from hivefold import limits
 from hivefold.errors import FieldViolation, Reason
 from hivefold.ids import DIGEST_RULE, is_digest
@@ -36,12 +36,10 @@ def _violations(spec: JobSpec) -> Iterator[FieldViolation]:
     yield from _range("spec.timeout (us)", spec.timeout_us, 0, limits.JOB_TIMEOUT_S * 1_000_000)
     yield from _range("spec.needs.memory_bytes", spec.needs.memory_bytes, 0, 1 << 50)
     yield from _range("spec.needs.gpu_count", spec.needs.gpu_count, 0, 1024)
-    yield from _text("spec.source", spec.source, limits.SOURCE_BYTES)
-    yield from _text("spec.response_subject", spec.response_subject, limits.SUBJECT_BYTES)
-    for field, labels in (("spec.labels", spec.labels), ("spec.needs.node_labels", spec.needs.node_labels)):
-        yield from _range(f"{field} (count)", len(labels), 0, limits.JOB_LABELS)
-        for key, value in labels:
-            yield from _text(f"{field}[{key[:32]!r}]", key + value, limits.LABEL_BYTES)
+    yield from text_violations("spec.source", spec.source, limits.SOURCE_BYTES)
+    yield from text_violations("spec.response_subject", spec.response_subject, limits.SUBJECT_BYTES)
+    yield from label_violations("spec.labels", spec.labels)
+    yield from label_violations("spec.needs.node_labels", spec.needs.node_labels)
 
 
 def _infer_violations(spec: InferSpec) -> Iterator[FieldViolation]:
@@ -58,8 +56,8 @@ def _infer_violations(spec: InferSpec) -> Iterator[FieldViolation]:
     yield from _range("spec.infer.batch_rows", spec.batch_rows, 0, 1_000_000)
     most_us = limits.TASK_TARGET_MAX_MS * 1000
     yield from _range("spec.infer.target_task_duration (us)", spec.target_task_us, 0, most_us)
-    yield from _text(f"{field}.origin", data.origin, limits.PATH_BYTES)
-    yield from _text(f"{field}.file.path", data.path, limits.PATH_BYTES)
+    yield from text_violations(f"{field}.origin", data.origin, limits.PATH_BYTES)
+    yield from text_violations(f"{field}.file.path", data.path, limits.PATH_BYTES)
     if data.path and not data.path.startswith("/"):
         yield FieldViolation(f"{field}.file.path", "must be absolute: every node reads it at the same path")
     if len(set(spec.outputs)) < len(spec.outputs):
@@ -125,7 +123,15 @@ def _range(field: str, value: int, least: int, most: int) -> Iterator[FieldViola
         yield FieldViolation(field, f"must be from {least} to {most}, is {value}")
 
 
-def _text(field: str, text: str, most_bytes: int) -> Iterator[FieldViolation]:
+def label_violations(field: str, labels: Pairs) -> Iterator[FieldViolation]:
+    """What is wrong with labels: too many, too long, not printable."""
+    yield from _range(f"{field} (count)", len(labels), 0, limits.JOB_LABELS)
+    for key, value in labels:
+        yield from text_violations(f"{field}[{key[:32]!r}]", key + value, limits.LABEL_BYTES)
+
+
+def text_violations(field: str, text: str, most_bytes: int) -> Iterator[FieldViolation]:
+    """What is wrong with a text for people: too long, or something that a terminal would act upon."""
     if len(text.encode(errors="replace")) > most_bytes:
         yield FieldViolation(field, f"must be at most {most_bytes} bytes long")
     elif not text.isprintable() and text:

@@ -7,6 +7,7 @@ from typing import Final, assert_never
 from coordinator.core import commands as cmd
 from coordinator.core import decide_jobs, decide_nodes, decide_outcomes, decide_placement
 from coordinator.core import events as ev
+from coordinator.core.check_spec import label_violations
 from coordinator.core.draft import Decision, Draft
 from coordinator.core.model import Model, Rejected, State
 from hivefold.errors import FieldViolation, Reason
@@ -79,7 +80,8 @@ def _register_model(draft: Draft, body: cmd.RegisterModel) -> Rejected | None:
     model = body.model
     violations = _model_violations(model)
     if violations:
-        return Rejected(Reason.INVALID_ARGUMENT, "the model is not well-formed", violations=violations)
+        message = f"the model is not well-formed: {violations[0].field} {violations[0].description}"
+        return Rejected(Reason.INVALID_ARGUMENT, message, violations=violations)
     latest = draft.state.latest.get(model.name, 0)
     known = draft.state.models.get(model.ref)
     if model.version == 0:
@@ -125,4 +127,5 @@ def _model_violations(model: Model) -> tuple[FieldViolation, ...]:
         violations.append(FieldViolation("inputs", "must name at least one input"))
     if not model.outputs:
         violations.append(FieldViolation("outputs", "must name at least one output"))
+    violations.extend(label_violations("labels", model.labels))
     return tuple(violations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
-from coordinator.core.check_spec import check_spec
+from coordinator.core.check_spec import check_spec, text_violations
 from coordinator.core.draft import Draft
 from coordinator.core.model import Failure, Job, JobSpec, JobState, Needs, ProbeSpec, Rejected, State
 from coordinator.core.place import memory_need, unmet_need
@@ -60,9 +60,9 @@ def cancel_job(draft: Draft, body: cmd.CancelJob) -> Rejected | None:
             f"there is no job {body.job_id!r}; list them with: hivefold job ls",
             (("job", body.job_id),),
         )
-    if len(body.note.encode()) > limits.NOTE_BYTES:
-        violation = FieldViolation("note", f"must be at most {limits.NOTE_BYTES} bytes long")
-        return Rejected(Reason.INVALID_ARGUMENT, "note is too long", violations=(violation,))
+    malformed = tuple(text_violations("note", body.note, limits.NOTE_BYTES))
+    if malformed:
+        return Rejected(Reason.INVALID_ARGUMENT, f"note {malformed[0].description}", violations=malformed)
     if job.state is JobState.CANCELLED:
         return None
     if job.state.final:

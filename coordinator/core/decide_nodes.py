@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
+from coordinator.core.check_spec import label_violations, text_violations
 from coordinator.core.draft import Draft
-from coordinator.core.model import Failure, Job, Node, NodeState, Rejected, State
+from coordinator.core.model import Failure, Job, Node, NodeSpec, NodeState, Rejected, State
 from hivefold import limits
 from hivefold.errors import FieldViolation, Reason
 from hivefold.ids import NAME_RULE, BootId, NodeId, is_name
@@ -24,6 +26,10 @@ def join_node(draft: Draft, body: cmd.JoinNode) -> Rejected | None:
         return _malformed("spec.node_id")
     if not is_name(spec.boot_id):
         return _malformed("spec.boot_id")
+    malformed = tuple(_spec_violations(spec))
+    if malformed:
+        message = f"{malformed[0].field} {malformed[0].description}"
+        return Rejected(Reason.INVALID_ARGUMENT, message, violations=malformed)
     known = draft.state.nodes.get(spec.node_id)
     if known is not None and not known.state.gone:
         if known.spec.boot_id == spec.boot_id:
@@ -96,8 +102,9 @@ def drain_node(draft: Draft, body: cmd.DrainNode) -> Rejected | None:
     node = draft.state.nodes.get(body.node_id)
     if node is None:
         return _unknown(draft.state, body.node_id)
-    if len(body.note.encode()) > limits.NOTE_BYTES:
-        return _too_long("note", limits.NOTE_BYTES)
+    malformed = tuple(text_violations("note", body.note, limits.NOTE_BYTES))
+    if malformed:
+        return Rejected(Reason.INVALID_ARGUMENT, f"note {malformed[0].description}", violations=malformed)
     if not node.draining:
         draft.emit(ev.NodeDrainStarted(body.node_id, body.note))
     return None
@@ -145,6 +152,19 @@ def _fail_suspect_task(draft: Draft, job: Job, tasks: tuple[int, ...]) -> None:
             return
 
 
+def _spec_violations(spec: NodeSpec) -> Iterator[FieldViolation]:
+    """What a node says of itself stays small: it is in the log, and in every list of nodes."""
+    yield from label_violations("spec.labels", spec.labels)
+    if spec.slot_count > limits.NODE_SLOTS:
+        yield FieldViolation("spec.slot_count", f"must be at most {limits.NODE_SLOTS}, is {spec.slot_count}")
+    if len(spec.gpus) > limits.NODE_GPUS:
+        yield FieldViolation("spec.gpus", f"must be at most {limits.NODE_GPUS}, are {len(spec.gpus)}")
+    texts = [("grpc_address", spec.grpc_address), ("code_version", spec.code_version), ("host_name", spec.host_name)]
+    texts += [(f"gpus[{index}].product", gpu.product) for index, gpu in enumerate(spec.gpus)]
+    for field, text in texts:
+        yield from text_violations(f"spec.{field}", text, limits.LABEL_BYTES)
+
+
 def _current(state: State, node_id: NodeId, boot_id: BootId) -> Node | None:
     node = state.nodes.get(node_id)
     if node is None or node.state.gone or node.spec.boot_id != boot_id:
@@ -160,8 +180,3 @@ def _unknown(state: State, node_id: NodeId) -> Rejected:
 def _malformed(field: str) -> Rejected:
     violation = FieldViolation(field, f"must be {NAME_RULE}")
     return Rejected(Reason.INVALID_ARGUMENT, f"{field} is malformed", violations=(violation,))
-
-
-def _too_long(field: str, limit: int) -> Rejected:
-    violation = FieldViolation(field, f"must be at most {limit} bytes long")
-    return Rejected(Reason.INVALID_ARGUMENT, f"{field} is too long", violations=(violation,))

@@ -23,7 +23,9 @@ from hivefold.v1 import blob_pb2, job_pb2, job_service_pb2, model_pb2, model_ser
 
 Violations = Iterator[FieldViolation]
 
-_OWN_SUBJECTS: Final = frozenset({"work", "results", "control", "heartbeat", "fleet", "telemetry", "events", "log"})
+_OWN_SUBJECTS: Final = frozenset(
+    {"work", "results", "control", "heartbeat", "fleet", "telemetry", "events", "blob", "log"}
+)
 _ROW_TYPES: Final = frozenset(model_pb2.DataType.values()) - {
     model_pb2.DATA_TYPE_UNSPECIFIED,
     model_pb2.DATA_TYPE_BYTES,
@@ -180,5 +182,6 @@ def _response_subject(subject: str) -> Violations:
     tokens = subject.split(".")
     if any(not token or token in {"*", ">"} for token in tokens) or any(c.isspace() for c in subject):
         yield FieldViolation(field, "must be a NATS subject without wildcards, e.g. myapp.replies.42")
-    elif tokens[0] in _OWN_SUBJECTS or tokens[0].startswith("$"):
+    elif tokens[0] in _OWN_SUBJECTS or tokens[0].startswith(("$", "_")):
+        # "$": the server's own; "_INBOX": where answers to the fleet's own calls arrive.
         yield FieldViolation(field, f"must not begin with {tokens[0]}: that is the fleet's own")

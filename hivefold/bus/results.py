@@ -134,7 +134,7 @@ class NatsResultReceiver:
             self._unacknowledged.append((stream_sequence, message.reply))
             if stream_sequence > self._handed_over:
                 self._handed_over = stream_sequence
-                fresh.append(ResultMessage(stream_sequence, message.subject.decode(), message.data))
+                fresh.append(ResultMessage(stream_sequence, message.subject.decode(errors="replace"), message.data))
         return fresh
 
     async def _make_consumer(self) -> None:

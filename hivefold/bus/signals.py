@@ -41,12 +41,13 @@ class NatsSignals:
     async def subscribe(self, subject: str, handler: Callable[[Message], None]) -> NatsSubscription:
         """Calls `handler` for each message; survives reconnects."""
 
-        def deliver(subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        def deliver(raw_subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+            subject = raw_subject.decode(errors="replace")
             try:
-                handler(Message(subject.decode(), data, frames.parse_headers(headers)))
+                handler(Message(subject, data, frames.parse_headers(headers)))
             except Exception:  # noqa: BLE001 - see below
                 # One bad message must not end the connection that all others share.
-                _log.exception("signal.handler_failed", subject=subject.decode())
+                _log.exception("signal.handler_failed", subject=subject)
 
         return NatsSubscription(self._link, await self._link.listen(subject, deliver))
 

@@ -8,16 +8,14 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from google.protobuf.duration_pb2 import Duration
 
 from hivefold import limits
 from hivefold.client import data
 from hivefold.client.blobs import Blobs
 from hivefold.client.connection import Connection
+from hivefold.client.messages import duration, message
 from hivefold.client.models import Models
 from hivefold.client.paging import pages
 from hivefold.client.request_ids import new_request_id
@@ -103,12 +101,13 @@ class Jobs:
             data_set = await data.stored_array(self._blobs, rows)
         spec = _job_spec(options or JobOptions())
         spec.infer.CopyFrom(
-            job_pb2.InferSpec(
+            message(
+                job_pb2.InferSpec,
                 model=model,
                 data_set=data_set,
                 outputs=infer.outputs,
                 nan_policy=job_pb2.NAN_POLICY_ALLOW if infer.allow_nan else job_pb2.NAN_POLICY_REJECT,
-                target_task_duration=_duration(infer.target_task_s),
+                target_task_duration=duration("target_task_s", infer.target_task_s),
                 batch_rows=infer.batch_rows,
             )
         )
@@ -126,7 +125,8 @@ class Jobs:
     ) -> job_pb2.Job:
         """Runs tasks that do nothing, to measure and test the fleet."""
         spec = _job_spec(options or JobOptions())
-        spec.probe.CopyFrom(job_pb2.ProbeSpec(task_count=task_count, task_duration=_duration(task_duration_s)))
+        task_duration = duration("task_duration_s", task_duration_s)
+        spec.probe.CopyFrom(message(job_pb2.ProbeSpec, task_count=task_count, task_duration=task_duration))
         return await self.submit(spec, options.request_id if options else "")
 
     async def get(self, job_id: str) -> job_pb2.Job:
@@ -204,13 +204,17 @@ class Jobs:
 
 
 def _job_spec(options: JobOptions) -> job_pb2.JobSpec:
-    return job_pb2.JobSpec(
+    return message(
+        job_pb2.JobSpec,
         source=options.source or default_source(),
         priority=options.priority,
         labels=dict(options.labels),
-        timeout=_duration(options.timeout_s),
-        needs=job_pb2.Needs(
-            node_labels=dict(options.node_labels), memory_bytes=options.memory_bytes, gpu_count=options.gpu_count
+        timeout=duration("timeout_s", options.timeout_s),
+        needs=message(
+            job_pb2.Needs,
+            node_labels=dict(options.node_labels),
+            memory_bytes=options.memory_bytes,
+            gpu_count=options.gpu_count,
         ),
         max_attempts=options.max_attempts,
         response_subject=options.response_subject,
@@ -224,11 +228,3 @@ def default_source() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"client/{user}@{socket.gethostname()}"
-
-
-def _duration(seconds: float) -> Duration | None:
-    if not seconds:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(timedelta(seconds=seconds))
-    return duration

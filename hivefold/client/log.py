@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from hivefold import limits
 from hivefold.client.connection import Connection
+from hivefold.client.messages import message
 from hivefold.v1 import log_service_pb2, record_pb2
 from hivefold.v1.log_service_pb2_grpc import LogServiceStub
 
@@ -20,7 +21,7 @@ class Log:
         self, *, after: int = 0, up_to: int = 0, follow: bool = False
     ) -> AsyncIterator[record_pb2.StoredRecord]:
         """The records after `after`, up to `up_to` (0: the head at the time of the call), then on if `follow`."""
-        request = log_service_pb2.ReadLogRequest(after_sequence=after, up_to_sequence=up_to, follow=follow)
+        request = message(log_service_pb2.ReadLogRequest, after_sequence=after, up_to_sequence=up_to, follow=follow)
         async for response in self._connection.stream(LogServiceStub, "ReadLog", request):
             for record in response.records:
                 yield record

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from hivefold.client.connection import Connection
+from hivefold.client.messages import message
 from hivefold.client.paging import pages
 from hivefold.client.request_ids import new_request_id
 from hivefold.v1 import feed_pb2, fleet_pb2, fleet_service_pb2
@@ -31,7 +32,7 @@ class Nodes:
 
     async def watch(self, after_sequence: int = 0) -> AsyncIterator[feed_pb2.NodeEvent]:
         """What happens to nodes, from a position on (0: from now on), until the connection is cut."""
-        request = fleet_service_pb2.WatchNodesRequest(after_sequence=after_sequence)
+        request = message(fleet_service_pb2.WatchNodesRequest, after_sequence=after_sequence)
         async for response in self._connection.stream(FleetServiceStub, "WatchNodes", request):
             yield response.event
 

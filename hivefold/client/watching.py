@@ -8,6 +8,7 @@ from typing import Final
 
 from hivefold import limits
 from hivefold.client.connection import Connection
+from hivefold.client.messages import message
 from hivefold.clock import SystemClock
 from hivefold.errors import UnavailableError
 from hivefold.v1 import feed_pb2, job_service_pb2
@@ -30,7 +31,7 @@ async def watch_job(connection: Connection, job_id: str, after_sequence: int) ->
     while True:
         # A record may hold several events: after a cut within one it is asked for again.
         after = seen[0] if seen[1] == 1 << 31 else seen[0] - 1
-        request = job_service_pb2.WatchJobRequest(job_id=job_id, after_sequence=after)
+        request = message(job_service_pb2.WatchJobRequest, job_id=job_id, after_sequence=after)
         try:
             async for response in connection.stream(JobServiceStub, "WatchJob", request):
                 event: feed_pb2.JobEvent = response.event

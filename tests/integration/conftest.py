@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from hivefold.client import connect_sync
+from tests.fixtures.onnx_models import doubling_model
 from tests.integration.fleets import RunningFleet, running_fleet
 
 
@@ -17,3 +19,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
     """
     with running_fleet(tmp_path_factory.mktemp("fleet") / "hf") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def registered(fleet: RunningFleet, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of the shared fleet that doubles rows of four FP32."""
+    path = tmp_path_factory.mktemp("models") / "double.onnx"
+    doubling_model(path)
+    with connect_sync(directory=fleet.directory) as client:
+        return client.add_model(path, "registered").name
