@@ -67,8 +67,8 @@ def service_name(resource: Any) -> str:
     return next((a.value.string_value for a in resource.attributes if a.key == "service.name"), "")
 
 
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
     """A receiver that this process and all that it starts export to."""
     receiver = Receiver()
     server = grpc.server(ThreadPoolExecutor(4))
@@ -76,16 +76,17 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
-    yield receiver
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        environment.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
+        yield receiver
     server.stop(0).wait()
 
 
-@pytest.fixture
-def traced(receiver: Receiver, tmp_path: Path) -> Iterator[RunningFleet]:
-    with running_fleet(tmp_path / "hf", node_count=1) as fleet:
+@pytest.fixture(scope="module")
+def traced(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    with running_fleet(tmp_path_factory.mktemp("traced") / "hf", node_count=1) as fleet:
         yield fleet
 
 
@@ -138,7 +139,8 @@ def test_records_and_log_lines_carry_the_trace(traced: RunningFleet, receiver: R
     submitted = next(r for r in records if r.cause.submit_job.job_id == job_id)
     outcomes = [r for r in records if r.cause.WhichOneof("body") == "report_outcomes"]
     assert submitted.traceparent.split("-")[1] == trace_id
-    assert {record.traceparent.split("-")[1] for record in outcomes} == {trace_id}
+    of_job = [record for record in outcomes if any(r.job_id == job_id for r in record.cause.report_outcomes.reports)]
+    assert {record.traceparent.split("-")[1] for record in of_job} == {trace_id}
 
 
 def test_metrics_come_from_nodes_and_the_coordinator(traced: RunningFleet, receiver: Receiver) -> None:
