@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LogFormat = Literal["auto", "json", "console"]
+FORMATS: Final = ("auto", "json", "console")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
-def configure_logging(log_format: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
-    """Sets up structlog for this process; "auto" is console on a terminal and JSON elsewhere.
+def configure_logging(log_format: str = "", level: str = "", stream: TextIO | None = None) -> None:
+    """Sets up structlog for this process.
 
-    `level` is one of LEVELS. Lines of libraries that use the standard logging come out the same way, from
-    warnings on.
+    `log_format` is one of FORMATS ("auto", the default, is console on a terminal and JSON elsewhere),
+    `level` one of LEVELS (default "info"); left empty they come from HIVEFOLD_LOG_FORMAT and
+    HIVEFOLD_LOG_LEVEL. Lines of libraries that use the standard logging come out the same way, from
+    warnings on. An unknown value is named in a warning: no daemon stays down for the look of its log.
     """
     out = sys.stderr if stream is None else stream
-    number = logging.getLevelNamesMapping()[level.upper()]
-    as_json = log_format == "json" or (log_format == "auto" and not out.isatty())
+    chosen, unknown_format = _choice("HIVEFOLD_LOG_FORMAT", log_format, FORMATS, "auto")
+    named, unknown_level = _choice("HIVEFOLD_LOG_LEVEL", level, LEVELS, "info")
+    number = logging.getLevelNamesMapping()[named.upper()]
+    as_json = chosen == "json" or (chosen == "auto" and not out.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -46,6 +51,16 @@ def configure_logging(log_format: LogFormat = "auto", level: str = "info", strea
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    for variable, value, known in (*unknown_format, *unknown_level):
+        structlog.get_logger(__name__).warning("log setting not known", variable=variable, value=value, known=known)
+
+
+def _choice(
+    variable: str, given: str, known: tuple[str, ...], default: str
+) -> tuple[str, list[tuple[str, str, tuple[str, ...]]]]:
+    """The value to use, and what was asked for in vain."""
+    value = (given or os.environ.get(variable, "") or default).lower()
+    return (value, []) if value in known else (default, [(variable, value, known)])
 
 
 def bound(**keys: str) -> AbstractContextManager[None]:

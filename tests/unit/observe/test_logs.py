@@ -54,6 +54,19 @@ def test_levels_and_foreign_libraries() -> None:
     assert [line["event"] for line in lines(out)] == ["lost it"]
 
 
+def test_the_environment_chooses_level_and_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HIVEFOLD_LOG_LEVEL and HIVEFOLD_LOG_FORMAT; what is not known is said and passed over."""
+    out = io.StringIO()
+    monkeypatch.setenv("HIVEFOLD_LOG_LEVEL", "debug")
+    monkeypatch.setenv("HIVEFOLD_LOG_FORMAT", "xml")
+    observe.configure_logging(stream=out)
+
+    structlog.get_logger("node.test").debug("seen")
+
+    warning, seen = lines(out)
+    assert (warning["variable"], warning["value"], seen["event"]) == ("HIVEFOLD_LOG_FORMAT", "xml", "seen")
+
+
 def test_tracebacks_hold_no_values() -> None:
     """Local variables hold data and secrets: they stay out of the log."""
     out = io.StringIO()
