@@ -57,7 +57,7 @@ async def tell(screen: Screen, directory: Path, rows: int) -> Findings:
         with screen.step(f"making {rows:,} rows from the held-out digits", "make rows") as step:
             await asyncio.to_thread(make_rows, rows, 1, data / "rows.npy", data / "labels.npy")
             megabytes = (data / "rows.npy").stat().st_size / 1e6
-            step.result = f"made {rows:,} rows from held-out digits, moved, dimmed, with noise ({megabytes:.0f} MB)"
+            step.result = f"made {rows:,} rows of held-out digits, moved and noisy ({megabytes:.0f} MB)"
         with screen.step("waiting for the fleet", "wait for the fleet") as step:
             await asyncio.to_thread(fleet.wait_until_ready)
             step.result = f"a fleet runs: nats-server, a coordinator, {NODES} nodes"

@@ -46,12 +46,12 @@ def show(console: Console, found: Findings) -> None:
 
 def _facts(found: Findings) -> RenderableType:
     ledger = found.ledger
-    once = "each finished exactly once" if ledger.finished_once else "NOT each finished once"
+    once = "each done exactly once" if ledger.finished_once else "NOT each done once"
     live, replayed = found.live_digest[:12], found.replayed_digest[:12]
     same = found.live_digest == found.replayed_digest
     lines = [
-        (ledger.finished_once, f"{ledger.planned_rows:,} rows, {ledger.planned_tasks:,} tasks, {once}", "by the log"),
-        (True, f"{found.accuracy:.2%} of the answers are right", "output file, true labels"),
+        (ledger.finished_once, f"{ledger.planned_rows:,} rows in {ledger.planned_tasks:,} tasks, {once}", "by the log"),
+        (True, f"{found.accuracy:.2%} of the answers are right", "against the labels"),
         (
             same,
             f"log from zero: state {replayed}" + (", as live" if same else f", NOT {live}"),

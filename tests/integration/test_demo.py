@@ -21,7 +21,7 @@ def test_the_demo_survives_its_kills_and_leaves_nothing_running(tmp_path: Path) 
     command = [sys.executable, "-m", "examples.demo", "--dir", str(place), "--rows", "200000"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    for claim in ("killed at", "a coordinator leads again", "each finished exactly once", "as live", "in all"):
+    for claim in ("killed at", "a coordinator leads again", "each done exactly once", "as live", "in all"):
         assert claim in ran.stdout, ran.stdout
     assert "200,000 rows" in ran.stdout
     pids = json.loads((place / "logs" / "up.out").read_text())["pids"].values()
