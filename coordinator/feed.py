@@ -72,6 +72,8 @@ class Feed:
             await self._sender.send([(item.subject, item.data, item.sequence) for item in batch])
             if not heard:
                 await self._respond(batch)
+            # What comes meanwhile goes out together: storing a batch costs the broker the same whatever its size.
+            await asyncio.sleep(limits.FEED_INTERVAL_MS / 1000)
 
     async def _respond(self, batch: Sequence[_Item]) -> None:
         for item in batch:

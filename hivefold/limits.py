@@ -289,5 +289,7 @@ MODEL_UPLOADS: Final = 4
 """Model files received at once: bounds the temporary disk space."""
 FEED_QUEUE: Final = 4 * EVENTS_BATCH
 """Public events derived and not yet stored; beyond it the feed lags and reads the log."""
+FEED_INTERVAL_MS: Final = 50
+"""Least time between two batches of public events: stored job by job they took half of the broker's time."""
 FEED_MAX_AGE_S: Final = 24 * 3600
 """How far back the feed goes when the event stream is empty: as far as the stream would keep events."""
