@@ -122,8 +122,16 @@ def _capacity(node: Node, job: Job, rate: Rate | None) -> int:
     slots = max(1, node.spec.slot_count)
     ahead = slots
     if rate is not None:
-        ahead = max(slots, int(slots * limits.NODE_QUEUE_MS * 1000 / max(1.0, rate.task_us)))
+        ahead = max(slots, int(slots * limits.NODE_QUEUE_MS * 1000 / max(1.0, _task_us(job, rate))))
     return min(limits.NODE_QUEUE_TASKS, slots + ahead) + slots * _HEADROOM[job.spec.priority]
+
+
+def _task_us(job: Job, rate: Rate) -> float:
+    """How long the job's next task will take: by its rows, which differ from those measured, or as measured."""
+    rows = job.rows.get(job.fresh)
+    if rows is None or rate.rows_per_s <= 0:
+        return rate.task_us
+    return rows.row_count * 1e6 / rate.rows_per_s
 
 
 def _rank_key(candidate: Candidate) -> tuple[bool, bool, int, int, NodeId]:
