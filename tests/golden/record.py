@@ -12,6 +12,7 @@ from coordinator.core import events as ev
 from coordinator.core.digest import state_digest
 from coordinator.wire.records import GENESIS_HASH, NewRecord, record_hash
 from hivefold.entropy import SeededEntropy
+from tests.golden.outline import outline
 from tests.scenarios.driver import Driver
 
 FOLDER = Path(__file__).parent
@@ -82,7 +83,12 @@ def record(version: str) -> None:
         entry = NewRecord(sequence, term, entropy.draw(16), command, decision.events, previous, "").entry()
         previous = record_hash(sequence, entry.subject, entry.data)
         lines.append({"subject": entry.subject, "data": base64.b64encode(entry.data).decode()})
-    expected = {"head_hash": previous.hex(), "state_digest": state_digest(driver.state), "records": len(lines)}
+    expected = {
+        "records": len(lines),
+        "head_hash": previous.hex(),
+        "state_digest": state_digest(driver.state),
+        "outline": outline(driver.state),
+    }
     text = "\n".join(json.dumps(line) for line in [expected, *lines])
     (FOLDER / f"{version}.jsonl").write_text(text + "\n", encoding="utf-8")
 

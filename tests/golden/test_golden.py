@@ -1,4 +1,8 @@
-"""Logs that earlier releases wrote: today's code replays each to the state that it had then, for ever."""
+"""Logs that earlier releases wrote: today's code replays each to the state that it had then, for ever.
+
+The records, their hashes and the outline of the state never change. The digest covers every field of the
+state's classes: a release that gives them another one writes the new digest into the first line.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import pytest
 
 from coordinator.replay import Replayer
 from hivefold.log.port import Stored
+from tests.golden.outline import outline
 
 LOGS = sorted(Path(__file__).parent.glob("*.jsonl"))
 
@@ -25,6 +30,7 @@ def test_a_released_log_replays_to_its_state(path: Path) -> None:
 
     assert replayed.state.sequence == expected["records"]
     assert replayed.head_hash.hex() == expected["head_hash"]
+    assert outline(replayed.state) == expected["outline"]
     assert replayed.digest() == expected["state_digest"]
 
 
