@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import assert_never
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -25,6 +26,7 @@ from hivefold.ids import BootId, Digest, JobId, NodeId
 from hivefold.log.port import Stored
 from tests import samples, strategies
 
+pytestmark = pytest.mark.timeout(600)  # shrinking a failure takes a while
 ROUNDS = 2000
 """Bound of every loop that must come to rest."""
 FAILURES = [
