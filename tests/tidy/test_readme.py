@@ -49,3 +49,11 @@ def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    """Paths from the repository's root, as in `hivefold/errors.py`, are there."""
+    named = re.findall(r"^((?:[a-z_]+/)+[\w.]+\.(?:py|proto|md|sh))$", code(page), re.MULTILINE)
+
+    assert [path for path in named if not (ROOT / path).exists()] == []
