@@ -56,4 +56,5 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     """Paths from the repository's root, as in `hivefold/errors.py`, are there."""
     named = re.findall(r"^((?:[a-z_]+/)+[\w.]+\.(?:py|proto|md|sh))$", code(page), re.MULTILINE)
 
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    made = {"bench/RESULTS.md"}  # by `make bench`
+    assert [path for path in named if path not in made and not (ROOT / path).exists()] == []
