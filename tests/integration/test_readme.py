@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -20,9 +21,15 @@ NOT_HERE = {"make demo", "make test", "make up"}
 """Commands that are run elsewhere: the fixture stands in for `make up`."""
 
 
-def blocks() -> list[str]:
-    """The README's shell blocks without what is run elsewhere."""
-    found = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def fenced(language: str) -> list[str]:
+    """The README's blocks of a language."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+def shell_blocks() -> list[str]:
+    """The shell blocks without what is run elsewhere."""
+    found = fenced("sh")
     lines = [[line for line in block.splitlines() if line.split("  #")[0].strip() not in NOT_HERE] for block in found]
     return ["\n".join(block) for block in lines if any(line.strip() for line in block)]
 
@@ -32,9 +39,11 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
     programs = sysconfig.get_path("scripts")
     found = environment(PATH=f"{programs}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=str(ROOT))
     with running_fleet(tmp_path / ".hivefold"):
-        for block in blocks():
+        blocks = [("bash", "-euo", "pipefail", "-c", block) for block in shell_blocks()]
+        blocks += [(sys.executable, "-c", block) for block in fenced("python")]
+        for program in blocks:
             done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block],
+                program,
                 cwd=tmp_path,
                 env=found,
                 stdin=subprocess.DEVNULL,
@@ -43,10 +52,11 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
                 timeout=120,
                 check=False,
             )
-            assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+            assert done.returncode == 0, f"{program[-1]}\n{done.stdout}\n{done.stderr}"
 
     labels = np.load(tmp_path / "data" / "labels.npy")
-    with np.load(tmp_path / "data" / "classes.npz") as output:
+    with np.load(tmp_path / "data" / "classes.npz") as output, np.load(tmp_path / "data" / "again.npz") as again:
         classes = output["label"]
+        assert np.array_equal(classes, again["label"])
     assert classes.shape == labels.shape
     assert np.mean(classes == labels) > 0.9
