@@ -39,7 +39,7 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
     programs = sysconfig.get_path("scripts")
     found = environment(PATH=f"{programs}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=str(ROOT))
     with running_fleet(tmp_path / ".hivefold"):
-        blocks = [("bash", "-euo", "pipefail", "-c", block) for block in shell_blocks()]
+        blocks: list[tuple[str, ...]] = [("bash", "-euo", "pipefail", "-c", block) for block in shell_blocks()]
         blocks += [(sys.executable, "-c", block) for block in fenced("python")]
         for program in blocks:
             done = subprocess.run(
