@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from typing import assert_never
 
 import structlog
 
@@ -41,7 +42,8 @@ class Dispatcher:
         self._signals = signals
         self._results = results
         self._clock = clock
-        self._queue: deque[SendWork | SendCancel | JobId] = deque()
+        self._queue: deque[SendWork | SendCancel] = deque()
+        self._ended: deque[JobId] = deque(maxlen=limits.DISPATCH_QUEUE)
         self._resync = True
         self._wake = asyncio.Event()
         self._wake.set()
@@ -62,6 +64,11 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Performs actions until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_performing())
+            group.create_task(self._keep_clearing())
+
+    async def _keep_performing(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -72,6 +79,19 @@ class Dispatcher:
                 await asyncio.sleep(limits.RESEND_DELAY_S)
                 self.resync()
 
+    async def _keep_clearing(self) -> None:
+        """Drops the outcomes of ended jobs now and then: nobody waits for that, and work must not."""
+        while True:
+            await asyncio.sleep(limits.CLEAR_INTERVAL_MS / 1000)
+            while self._ended:
+                job_id = self._ended.popleft()
+                try:
+                    await self._results.purge_job(job_id)
+                except UnavailableError as error:
+                    _log.warning("outcomes not dropped, trying again", reason=error.reason, error=str(error))
+                    self._ended.append(job_id)
+                    break
+
     def _on_commit(self, commits: Sequence[Committed]) -> None:
         for committed in commits:
             work, cancels = follow_up(committed.events, committed.state)
@@ -81,7 +101,7 @@ class Dispatcher:
                 match event:
                     case JobSucceeded(job_id) | JobFailed(job_id) | JobCancelled(job_id):
                         if not _has_output(committed.state.jobs[job_id]):
-                            self._queue.append(job_id)
+                            self._ended.append(job_id)
                     case _:
                         pass
         if len(self._queue) > limits.DISPATCH_QUEUE:
@@ -111,15 +131,15 @@ class Dispatcher:
         for cancel in owed.cancels:
             await self._perform(cancel)
 
-    async def _perform(self, action: SendWork | SendCancel | JobId) -> None:
+    async def _perform(self, action: SendWork | SendCancel) -> None:
         match action:
             case SendWork():
                 await self._send_work(action)
             case SendCancel(node_id, job_id):
                 cancel = work_pb2.CancelWork(term=self._writer.state.term, job_id=job_id)
                 await self._signals.publish(Message(f"control.{node_id}", cancel.SerializeToString()))
-            case _:
-                await self._results.purge_job(action)
+            case other:
+                assert_never(other)
 
     async def _send_work(self, action: SendWork) -> None:
         """Sends the attempts that are still current."""

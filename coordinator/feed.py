@@ -42,29 +42,26 @@ class Feed:
         self._log = log
         self._sender = sender
         self._signals = signals
-        self._queue: asyncio.Queue[_Item] = asyncio.Queue(limits.FEED_QUEUE)
+        self._queue: asyncio.Queue[Decided] = asyncio.Queue(limits.FEED_QUEUE)
 
     async def run(self) -> None:
         """Derives and publishes until it is cancelled. Raises NotLeaderError when the writer stops."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._derive())
+            group.create_task(self._follow())
             group.create_task(self._publish())
 
-    async def _derive(self) -> None:
+    async def _follow(self) -> None:
         state = self._writer.state
         position = min(await self._sender.last_sequence(), state.sequence) or await self._oldest_wanted()
         start, scope = _start(state, position)
         _log.info("feed starts", after=position, head=state.sequence)
         async with aclosing(follow(self._writer, self._log, start, scope, position)) as decided:
             async for record in decided:
-                for item in _items(record):
-                    await self._queue.put(item)
+                await self._queue.put(record)
 
     async def _publish(self) -> None:
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < limits.EVENTS_BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
+            batch = await self._derived(await self._queue.get())
             # Responses go out before the events are stored: a crash between the two repeats them.
             heard = self._signals.connected
             if heard:
@@ -72,8 +69,17 @@ class Feed:
             await self._sender.send([(item.subject, item.data, item.sequence) for item in batch])
             if not heard:
                 await self._respond(batch)
-            # What comes meanwhile goes out together: storing a batch costs the broker the same whatever its size.
+            # What comes meanwhile goes out together: storing a batch costs the broker the same whatever its size,
+            # and who waits for a job is answered before events are derived for others.
             await asyncio.sleep(limits.FEED_INTERVAL_MS / 1000)
+
+    async def _derived(self, first: Decided) -> list[_Item]:
+        """The events of a record and of those that wait behind it, as many as go out together."""
+        batch = _items(first)
+        while len(batch) < limits.EVENTS_BATCH and not self._queue.empty():
+            await asyncio.sleep(0)
+            batch += _items(self._queue.get_nowait())
+        return batch
 
     async def _respond(self, batch: Sequence[_Item]) -> None:
         for item in batch:

@@ -81,6 +81,8 @@ DISPATCH_QUEUE: Final = 65_536
 """Actions waiting to be sent; beyond it the whole plan is performed anew."""
 DISPATCH_WINDOW: Final = 64
 """Work messages in flight at once."""
+CLEAR_INTERVAL_MS: Final = 250
+"""How often the outcomes of ended jobs are dropped from the results stream."""
 RESEND_DELAY_S: Final = 0.5
 """Wait before something that the broker or the log refused is tried again."""
 OUTCOME_COMMAND: Final = 500
@@ -288,7 +290,7 @@ LAST_WORDS_LINES: Final = 12
 MODEL_UPLOADS: Final = 4
 """Model files received at once: bounds the temporary disk space."""
 FEED_QUEUE: Final = 4 * EVENTS_BATCH
-"""Public events derived and not yet stored; beyond it the feed lags and reads the log."""
+"""Records whose public events are not yet stored; beyond it the feed lags and reads the log."""
 FEED_INTERVAL_MS: Final = 50
 """Least time between two batches of public events: stored job by job they took half of the broker's time."""
 FEED_MAX_AGE_S: Final = 24 * 3600
