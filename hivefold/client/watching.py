@@ -26,7 +26,6 @@ async def watch_job(connection: Connection, job_id: str, after_sequence: int) ->
     """
     clock = SystemClock()
     seen = (after_sequence, 1 << 31)
-    cut: UnavailableError | None = None
     alive_ms, wait_ms = clock.monotonic_ms(), limits.WATCH_RETRY_MS
     while True:
         # A record may hold several events: after a cut within one it is asked for again.
@@ -42,9 +41,11 @@ async def watch_job(connection: Connection, job_id: str, after_sequence: int) ->
                 yield event
                 if event.type in _FINAL:
                     return
-        except UnavailableError as error:
-            cut = error
-        if clock.monotonic_ms() - alive_ms > limits.WATCH_RESUME_S * 1000:
-            raise cut or UnavailableError(f"the watch of job {job_id} ended and could not go on; ask for the job again")
+        except UnavailableError:
+            if clock.monotonic_ms() - alive_ms > limits.WATCH_RESUME_S * 1000:
+                raise
+        else:
+            # The server has nothing more to tell: the job had ended before the position.
+            return
         await asyncio.sleep(wait_ms / 1000)
         wait_ms = min(2 * wait_ms, limits.WATCH_RETRY_MAX_MS)
