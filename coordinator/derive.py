@@ -105,6 +105,10 @@ class Scope:
     jobs: frozenset[JobId]
     nodes: bool = False
 
+    def may_hold(self, data: bytes) -> bool:
+        """Whether a stored record could be of interest, told without reading it: ids are stored as they are."""
+        return self.nodes or any(job_id.encode() in data for job_id in self.jobs)
+
     def holds(self, event: ev.Event) -> bool:
         """Whether an event is of interest."""
         return event.job_id in self.jobs if isinstance(event, JobFact) else self.nodes and isinstance(event, NodeFact)
