@@ -23,7 +23,7 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.MODEL_EXTERNAL_DATA: "save the model as one file: onnx.save(model, path)",
     Reason.MODEL_EXISTS: "a version never changes; register the next one",
     Reason.SHAPE_MISMATCH: "see the model's input with: hivefold model show MODEL",
-    Reason.DATA_TYPE_MISMATCH: "convert the data first, e.g. array.astype('float32')",
+    Reason.DATA_TYPE_MISMATCH: "convert the data first, e.g. array.astype('float32'), or allow rounding with --cast",
     Reason.DATA_INVALID: "check the file; --help names the formats",
     Reason.NAN_FOUND: "clean the row, or submit with --nan allow",
     Reason.NEEDS_UNSATISFIABLE: "lower the need, or see what the nodes have with: hivefold node ls",

@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from cli.address import DEFAULT_DIRECTORY
 from cli.daemons import Port
 from cli.exits import Exit
-from cli.output import Shown, console, facts, note, write_json
+from cli.output import Shown, facts, note, print_text, write_json
 from cli.words import span
 from hivefold.errors import HivefoldError, UnavailableError
 from hivefold.limits import LOCAL_NODES, NODE_STOP_S
@@ -121,7 +121,8 @@ async def _stop(fleet: LocalFleet, running: asyncio.Task[None], asked: asyncio.Q
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError, HivefoldError, TimeoutError):
         await running
-    note(f"stopping: nodes finish what runs, at most {NODE_STOP_S:g} s (Ctrl-C again: at once)")
+    if fleet.ready:
+        note(f"stopping: nodes finish what runs, at most {NODE_STOP_S:g} s (Ctrl-C again: at once)")
     stopping = asyncio.create_task(fleet.stop())
     while not stopping.done():
         again = asyncio.create_task(asked.get())
@@ -130,7 +131,8 @@ async def _stop(fleet: LocalFleet, running: asyncio.Task[None], asked: asyncio.Q
             fleet.hurry()
         again.cancel()
     await stopping
-    note("stopped; everything is kept: start again with `hivefold up`")
+    if fleet.ready:
+        note("stopped; everything is kept: start again with `hivefold up`")
 
 
 @contextlib.asynccontextmanager
@@ -158,15 +160,21 @@ def _show(fleet: LocalFleet, shown: Shown, seconds: float) -> None:
     if shown.output != "text":
         write_json(endpoints.as_plain(), indent=2 if shown.output == "json" else None)
         return
-    out = console()
-    out.print(f"[bold]hivefold {VERSION}[/]  [green]ready[/] in {span(seconds)}\n")
-    out.print(_addresses(fleet))
-    out.print("\nCtrl-C stops it; everything is kept. In another terminal try:\n")
-    out.print("  hivefold top\n  hivefold job submit probe --tasks 1000 --wait\n  hivefold --help", style="cyan")
+    print_text(_ready(fleet, seconds))
 
 
-def _addresses(fleet: LocalFleet) -> RenderableType:
+def _ready(fleet: LocalFleet, seconds: float) -> RenderableType:
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.text import Text
+
     endpoints = fleet.endpoints()
     rows = [("nats", endpoints.nats), ("coordinator", endpoints.coordinator)]
     rows += [(node.id, node.grpc) for node in endpoints.nodes]
-    return facts([(f"  {name}", address) for name, address in [*rows, ("directory", str(fleet.directory))]])
+    rows.append(("directory", escape(str(fleet.directory))))
+    return Group(
+        Text.from_markup(f"[bold]hivefold {VERSION}[/]  [green]ready[/] in {span(seconds)}\n"),
+        facts([(f"  {name}", value) for name, value in rows]),
+        "\nCtrl-C stops it; everything is kept. In another terminal try:\n",
+        Text("  hivefold top\n  hivefold job submit probe --tasks 1000 --wait\n  hivefold --help", style="cyan"),
+    )

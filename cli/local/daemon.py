@@ -16,6 +16,7 @@ from typing import Final
 from hivefold.errors import ConfigError
 from hivefold.limits import COORDINATOR_STOP_S, DAEMON_LOG_BYTES, LAST_WORDS_LINES, LOCAL_POLL_S
 
+_TAIL_BYTES: Final = 64 * 1024
 _KEPT_PREFIXES: Final = ("HIVEFOLD_LOG_", "HIVEFOLD_DEBUG")
 
 
@@ -41,6 +42,7 @@ class Daemon:
         self.essential = essential
         self._program = program
         self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
 
     @property
     def pid(self) -> int:
@@ -53,6 +55,7 @@ class Daemon:
         lock = await _take_lock(self._program.lock)
         try:
             with self._program.log.open("ab") as log:
+                self._log_start = log.tell()
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-P",  # the working directory may hold a folder called `node`
@@ -95,8 +98,8 @@ class Daemon:
             self._send(signal.SIGKILL)
 
     def last_words(self) -> str:
-        """The last lines of its log."""
-        return tail(self._program.log, LAST_WORDS_LINES)
+        """The last lines of its log since its last start."""
+        return tail(self._program.log, LAST_WORDS_LINES, after=self._log_start)
 
     def turn_log(self) -> None:
         """Moves the log's content aside when it is too large; the process goes on writing to the same file."""
@@ -120,11 +123,12 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def tail(path: Path, lines: int) -> str:
-    """The last lines of a file; empty when there is none."""
+def tail(path: Path, lines: int, *, after: int = 0) -> str:
+    """The last lines of a file, those from byte `after` on unless it became shorter; empty when there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 64 * 1024))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(after if after <= size else 0, size - _TAIL_BYTES))
             return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
     except OSError:
         return ""

@@ -54,6 +54,8 @@ class LocalFleet:
         self._coordinator = Daemon(self._program("coordinator", "coordinator", COORDINATOR_STOP_S), essential=True)
         self._coordinator_port = 0
         self._nodes: list[_NodePlace] = []
+        self.ready = False
+        """Whether it has served; a fleet that has not, has nothing to finish."""
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -72,15 +74,20 @@ class LocalFleet:
         await self._server.start()
         await self._write_configs()
         await asyncio.gather(self._coordinator.start(), *(node.daemon.start() for node in self._nodes))
-        self.write_endpoints()
 
     async def wait_until_ready(self) -> None:
-        """Waits until the coordinator serves and all nodes are online. Raises ConfigError, UnavailableError."""
+        """Waits until the coordinator serves and all nodes are online; then DIR/endpoints.json says where.
+
+        Raises ConfigError, UnavailableError.
+        """
         # gRPC is imported while the daemons import theirs.
         from cli.local.ready import wait_until_ready
 
         nodes = {node.id: node.daemon for node in self._nodes}
-        await wait_until_ready(self.endpoints().coordinator, nodes, [self._coordinator, *nodes.values()])
+        daemons = [self._coordinator, *nodes.values()]
+        await wait_until_ready(self.endpoints().coordinator, nodes, daemons, self._announce)
+        self.write_endpoints()
+        self.ready = True
 
     async def supervise(self) -> None:
         """Keeps the processes running and their logs small, until cancelled. Raises UnavailableError."""

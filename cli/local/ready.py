@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cli.local.daemon import Daemon
 from cli.local.supervisor import how_it_ended
@@ -13,13 +13,15 @@ from hivefold.limits import LOCAL_POLL_S, LOCAL_READY_S
 from hivefold.v1 import fleet_pb2
 
 
-async def wait_until_ready(address: str, nodes: Mapping[str, Daemon], daemons: Sequence[Daemon]) -> None:
+async def wait_until_ready(
+    address: str, nodes: Mapping[str, Daemon], daemons: Sequence[Daemon], announce: Callable[[str], None]
+) -> None:
     """Waits until the coordinator at `address` lists all of `nodes` as online.
 
-    Raises ConfigError with its last words when one of `daemons` ends meanwhile, UnavailableError when it takes too
-    long.
+    Raises ConfigError when one of `daemons` ends meanwhile, UnavailableError when it takes too long; `announce` gets
+    their last words.
     """
-    ends = [asyncio.create_task(_ended(daemon)) for daemon in daemons]
+    ends = [asyncio.create_task(_ended(daemon, announce)) for daemon in daemons]
     joined = asyncio.create_task(_all_joined(address, nodes))
     try:
         async with asyncio.timeout(LOCAL_READY_S):
@@ -27,17 +29,18 @@ async def wait_until_ready(address: str, nodes: Mapping[str, Daemon], daemons: S
         for task in done:
             await task
     except TimeoutError:
-        words = "\n".join(f"{daemon.name}: {daemon.last_words()}" for daemon in daemons)
-        raise UnavailableError(f"the fleet is not ready after {LOCAL_READY_S:g} s; its last words:\n{words}") from None
+        for daemon in daemons:
+            announce(f"{daemon.name} said last:\n{daemon.last_words()}")
+        raise UnavailableError(f"the fleet is not ready after {LOCAL_READY_S:g} s; its last words are above") from None
     finally:
         for task in (joined, *ends):
             task.cancel()
 
 
-async def _ended(daemon: Daemon) -> None:
+async def _ended(daemon: Daemon, announce: Callable[[str], None]) -> None:
     code = await daemon.wait()
-    words = daemon.last_words()
-    raise ConfigError(f"{daemon.name} ended at once ({how_it_ended(code)}); its last words:\n{words}")
+    announce(daemon.last_words())
+    raise ConfigError(f"{daemon.name} did not start ({how_it_ended(code)}); its last words are above")
 
 
 async def _all_joined(address: str, nodes: Mapping[str, Daemon]) -> None:

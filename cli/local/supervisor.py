@@ -104,7 +104,7 @@ class Supervisor:
 
     def _give_up(self, part: Part, verdict: GiveUp, ended: str) -> None:
         words = f"{part.name} ended ({ended}) {verdict.failures} times within a minute"
-        self._announce(f"{words}; its last words:\n{part.last_words()}")
+        self._announce(f"{part.last_words()}\n{words}; its last words are above")
         if part.essential:
             raise UnavailableError(f"{words}: the fleet cannot go on without it")
 
