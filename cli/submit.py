@@ -82,7 +82,6 @@ def infer(
     member: str = "",
     nan: Literal["reject", "allow"] = "reject",
     cast: Annotated[bool, Parameter(negative=())] = False,
-    cast: Annotated[bool, Parameter(negative=())] = False,
     task_target: NonNegativeFloat = 0.0,
     batch_rows: NonNegativeInt = 0,
     address: str | None = None,
@@ -110,8 +109,6 @@ def infer(
         What to do with a row that holds NaN.
     cast
         Round values to the model's type where it cannot hold them all, as FP32 those of FP64.
-    cast
-        Values may be rounded to the model's type, e.g. from FP64; without it only what keeps every value is done.
     task_target
         Seconds that one task should take; 0: the default, 1.
     batch_rows
@@ -129,7 +126,6 @@ def infer(
         member=member,
         outputs=[name.strip() for name in outputs.split(",") if name.strip()],
         allow_nan=nan == "allow",
-        cast=cast,
         cast=cast,
         target_task_s=task_target,
         batch_rows=batch_rows,
