@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
 from coordinator.core.draft import Draft
-from coordinator.core.model import Failure, Job, Rejected, sorted_pairs
+from coordinator.core.model import Failure, InferSpec, Job, Rejected, sorted_pairs
 from coordinator.core.planning import plan_tasks
 from hivefold import limits
 from hivefold.errors import Reason
@@ -16,7 +16,9 @@ def report_outcomes(draft: Draft, body: cmd.ReportOutcomes) -> Rejected | None:
     """Records what a node answered. Late, foreign and repeated answers record nothing."""
     touched: dict[JobId, None] = {}
     for columns in body.columns:
-        if _succeed_columns(draft, body.node_id, columns):
+        if _lacks_output(draft, columns):
+            _fail_without_output(draft, body.node_id, columns)
+        elif _succeed_columns(draft, body.node_id, columns):
             touched[columns.job_id] = None
     for job_id, successes in _successes(body).items():
         if _succeed_reports(draft, body.node_id, job_id, successes):
@@ -27,6 +29,21 @@ def report_outcomes(draft: Draft, body: cmd.ReportOutcomes) -> Rejected | None:
     for job_id in touched:
         _continue(draft, job_id)
     return None
+
+
+def _lacks_output(draft: Draft, columns: cmd.OutcomeColumns) -> bool:
+    """Whether these successes are of a kind of task that must give an output."""
+    job = _open_job(draft, columns.job_id)
+    return job is not None and isinstance(job.spec.kind, InferSpec)
+
+
+def _fail_without_output(draft: Draft, node_id: NodeId, columns: cmd.OutcomeColumns) -> None:
+    message = "the node reported success and sent no output; look at its log and version"
+    failure = Failure(Reason.DATA_INVALID, message, retryable=True)
+    for task, number in zip(columns.tasks, columns.attempts, strict=False):
+        report = cmd.OutcomeReport(columns.job_id, task, number, 0, 0, 0, failure)
+        if _is_current(draft, node_id, report):
+            _fail(draft, node_id, report, failure)
 
 
 def _succeed_columns(draft: Draft, node_id: NodeId, columns: cmd.OutcomeColumns) -> bool:

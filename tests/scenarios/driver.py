@@ -11,6 +11,7 @@ One command a line, several lines to a block; `#` begins a comment. Time moves b
     cancel JOB
     place | expire | wait MS | term NAME
     ok NODE JOB TASK#ATTEMPT... | fail NODE JOB REASON TASK#ATTEMPT...   answers; a failure with ! is final
+    empty NODE JOB TASK#ATTEMPT...                                   success without the output that is due
     owed                                                             what a restart would send and decide
     jobs                                                             where each job stands
 """
@@ -141,6 +142,13 @@ class Driver:
         node, job, *tasks = plain
         return samples.answers(NodeId(node), self.state.jobs[JobId(job)], numbered(tasks))
 
+    def empty(self, plain: list[str], _: dict[str, str]) -> cmd.CommandBody:
+        node, job, *tasks = plain
+        indexes, numbers = zip(*numbered(tasks), strict=True)
+        each = len(indexes)
+        ones = (1,) * each
+        return cmd.ReportOutcomes(NodeId(node), (cmd.OutcomeColumns(JobId(job), indexes, numbers, ones, ones, ones),))
+
     def fail(self, plain: list[str], _: dict[str, str]) -> cmd.CommandBody:
         node, job, reason, *tasks = plain
         failure = Failure(Reason(reason.rstrip("!")), "it did not work", retryable=not reason.endswith("!"))
@@ -154,7 +162,7 @@ class Driver:
         verb.__name__: verb
         for verb in (
             *(node, observe, silent, leave, drain, undrain, model),
-            *(probe, infer, cancel, place, expire, term, ok, fail),
+            *(probe, infer, cancel, place, expire, term, ok, empty, fail),
         )
     }
 
