@@ -72,7 +72,8 @@ def _read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
 @contextmanager
 def _opened(path: Path | str) -> Iterator[int]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not waiting for the other end of a pipe: it is refused below.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     try:

@@ -10,6 +10,7 @@ from hivefold import limits
 from hivefold.blobs.files import manifest_of_file
 from hivefold.client.connection import Connection
 from hivefold.client.request_ids import new_request_id
+from hivefold.client.sending import send
 from hivefold.v1 import blob_pb2, blob_service_pb2
 from hivefold.v1.blob_service_pb2_grpc import BlobServiceStub
 
@@ -22,9 +23,8 @@ class Blobs:
 
     async def upload(self, pieces: Iterator[bytes], size_bytes: int) -> blob_pb2.BlobRef:
         """Stores the content that the pieces (each at most STREAM_PIECE_BYTES) make up; constant memory."""
-        response = await self._connection.call(
-            BlobServiceStub, "UploadBlob", _upload_requests(pieces, size_bytes), limits.TRANSFER_DEADLINE_S
-        )
+        requests = _upload_requests(pieces, size_bytes)
+        response = await send(self._connection, BlobServiceStub, "UploadBlob", requests)
         blob: blob_pb2.BlobRef = response.blob
         return blob
 

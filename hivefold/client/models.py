@@ -11,6 +11,7 @@ from hivefold import limits
 from hivefold.client.connection import Connection
 from hivefold.client.paging import pages
 from hivefold.client.request_ids import new_request_id
+from hivefold.client.sending import send
 from hivefold.errors import DataRefusedError, Reason
 from hivefold.v1 import model_pb2, model_service_pb2
 from hivefold.v1.model_service_pb2_grpc import ModelServiceStub
@@ -38,9 +39,7 @@ class Models:
             size_bytes=size_bytes,
             labels=dict(labels or {}),
         )
-        response = await self._connection.call(
-            ModelServiceStub, "UploadModel", _upload_requests(header, path), limits.TRANSFER_DEADLINE_S
-        )
+        response = await send(self._connection, ModelServiceStub, "UploadModel", _upload_requests(header, path))
         model: model_pb2.Model = response.model
         return model
 

@@ -33,6 +33,8 @@ def open_data_set(path: str | Path, *, member: str = "") -> DataSetSource:
     """
     path = Path(path)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise refused(path.name, "it is not a regular file: save the rows to one", Reason.FILE_UNREADABLE)
         with path.open("rb") as file:
             start = file.read(8)
         if member and not start.startswith(_ZIP_MAGICS):

@@ -1,0 +1,34 @@
+"""Calls that send a stream: what goes wrong while the caller's own data is read is told as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from hivefold import limits
+from hivefold.client.connection import Connection
+from hivefold.errors import HivefoldError
+
+
+async def send(connection: Connection, kind: type[Any], method: str, requests: AsyncIterator[Any]) -> Any:
+    """The answer to a stream of requests. Raises hivefold.errors, those of `requests` among them.
+
+    gRPC itself only says of a failing stream of requests that the call was cancelled.
+    """
+    causes: list[Exception] = []
+    try:
+        return await connection.call(kind, method, _noting(requests, causes), limits.TRANSFER_DEADLINE_S)
+    except (HivefoldError, asyncio.CancelledError):
+        if causes:
+            raise causes[0] from None
+        raise
+
+
+async def _noting(requests: AsyncIterator[Any], causes: list[Exception]) -> AsyncIterator[Any]:
+    try:
+        async for request in requests:
+            yield request
+    except Exception as error:
+        causes.append(error)
+        raise
