@@ -33,7 +33,7 @@ telemetry = observe.start_telemetry("test-client", "client", "1")
 with connect_sync(directory=sys.argv[1]) as fleet:
     fleet.add_model(sys.argv[2], "double")
     with observe.span("ask") as span:
-        job = fleet.submit_infer("double", np.ones((100, 4), "<f4"))
+        job = fleet.submit_infer("double", np.full((100, 4), float(sys.argv[3]), "<f4"))
     ended = fleet.wait(job.job_id)
 telemetry.shutdown()
 print(json.dumps([span.traceparent.split("-")[1], job.job_id, ended.state]))
@@ -90,13 +90,17 @@ def traced(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield fleet
 
 
-def run_client(fleet: RunningFleet, model: Path) -> tuple[str, str]:
+def run_client(fleet: RunningFleet, model: Path, value: str = "1.0") -> tuple[str, str]:
     done = subprocess.run(
-        [sys.executable, "-c", CLIENT, fleet.directory, model], capture_output=True, text=True, timeout=90, check=False
+        [sys.executable, "-c", CLIENT, fleet.directory, model, value],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
     )
     assert done.returncode == 0, f"{done.stderr}\n{fleet.said()}"
     trace_id, job_id, state = json.loads(done.stdout)
-    assert state == job_pb2.JOB_STATE_SUCCEEDED
+    assert state == (job_pb2.JOB_STATE_FAILED if value == "nan" else job_pb2.JOB_STATE_SUCCEEDED)
     return trace_id, job_id
 
 
@@ -129,8 +133,8 @@ def test_one_trace_spans_client_log_node_and_back(traced: RunningFleet, receiver
     assert services == {"test-client", "hivefold-coordinator", "hivefold-node"}
 
 
-def test_records_and_log_lines_carry_the_trace(traced: RunningFleet, receiver: Receiver, tmp_path: Path) -> None:
-    """From a trace to the records that it led to, and to the lines that were written on the way."""
+def test_records_carry_the_trace(traced: RunningFleet, tmp_path: Path) -> None:
+    """From a trace to the records that it led to, and back."""
     doubling_model(tmp_path / "double.onnx")
     trace_id, job_id = run_client(traced, tmp_path / "double.onnx")
     with connect_sync(directory=traced.directory) as fleet:
@@ -141,6 +145,16 @@ def test_records_and_log_lines_carry_the_trace(traced: RunningFleet, receiver: R
     assert submitted.traceparent.split("-")[1] == trace_id
     of_job = [record for record in outcomes if any(r.job_id == job_id for r in record.cause.report_outcomes.reports)]
     assert {record.traceparent.split("-")[1] for record in of_job} == {trace_id}
+
+
+def test_log_lines_carry_the_trace_and_the_job(traced: RunningFleet, tmp_path: Path) -> None:
+    """A line that a node wrote about an attempt is found by its trace and by its job."""
+    doubling_model(tmp_path / "double.onnx")
+    trace_id, job_id = run_client(traced, tmp_path / "double.onnx", "nan")
+    lines = [json.loads(line) for line in (traced.directory / "logs" / "node-1.log").read_text().splitlines()]
+
+    failed = [line for line in lines if line["event"] == "attempt.failed"]
+    assert {(line["trace_id"], line["job_id"], line["reason"]) for line in failed} == {(trace_id, job_id, "NAN_FOUND")}
 
 
 def test_metrics_come_from_nodes_and_the_coordinator(traced: RunningFleet, receiver: Receiver) -> None:
