@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hivefold.client import Fleet
 
 _JOBS_SHOWN: Final = 12
+_ANSWER_S: Final = 3.0
 _OPEN: Final = (job_pb2.JOB_STATE_PENDING, job_pb2.JOB_STATE_RUNNING)
 
 
@@ -78,13 +79,9 @@ async def _watch(fleet: Fleet, target: Target, interval: float, *, once: bool) -
     with Live(screen(None, last), console=console(), screen=True, auto_refresh=False) as live:
         while True:
             await asyncio.sleep(interval)
-            try:
-                now = await _look(fleet)
-            except UnavailableError as error:
-                live.update(_lost(error), refresh=True)
-                continue
-            live.update(screen(last, now), refresh=True)
-            last = now
+            now = await _look_again(fleet)
+            live.update(silent(last) if now is None else screen(last, now), refresh=True)
+            last = now or last
 
 
 async def _print(fleet: Fleet, target: Target, first: Glance, interval: float, *, once: bool) -> None:
@@ -97,10 +94,19 @@ async def _print(fleet: Fleet, target: Target, first: Glance, interval: float, *
         if once:
             return
         await asyncio.sleep(interval)
-        try:
-            last, now = now, await _look(fleet)
-        except UnavailableError as error:
-            note(error.message)
+        while (found := await _look_again(fleet)) is None:
+            note("the coordinator does not answer; trying again")
+        last, now = now, found
+
+
+async def _look_again(fleet: Fleet) -> Glance | None:
+    """The fleet now; None when the coordinator does not answer soon."""
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            return await _look(fleet)
+    except (UnavailableError, TimeoutError):
+        await asyncio.sleep(_ANSWER_S / 10)
+        return None
 
 
 async def _look(fleet: Fleet) -> Glance:
@@ -158,11 +164,16 @@ def headline(last: Glance | None, now: Glance) -> str:
     if last is not None and now.time_ms > last.time_ms:
         seconds = (now.time_ms - last.time_ms) / 1000
         parts.append(words.rate(max(0, now.tasks_done - last.tasks_done) / seconds, "tasks"))
-        parts.append(words.rate(max(0, now.head.sequence - last.head.sequence) / seconds, "records"))
-    return "  [dim]|[/]  ".join(part for part in parts if part)
+    return "  [dim]-[/]  ".join(part for part in parts if part)
 
 
-def _lost(error: UnavailableError) -> RenderableType:
+def silent(last: Glance) -> RenderableType:
+    """The last that is known of a fleet whose coordinator does not answer."""
+    from rich.console import Group
     from rich.text import Text
 
-    return Text(f"{error.message}\n\ntrying again ...", style="yellow")
+    seconds = (SystemClock().monotonic_ms() - last.time_ms) / 1000
+    warning = (
+        f"The coordinator has not answered for {words.span(seconds)}; trying again. This is what was known last:\n"
+    )
+    return Group(Text(warning, style="bold yellow"), screen(None, last))
