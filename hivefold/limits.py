@@ -131,6 +131,8 @@ MAX_ATTEMPTS: Final = 20
 DEFAULT_MAX_ATTEMPTS: Final = 3
 TASK_LOSSES: Final = 8
 """Attempts of one task that may be lost with their node before it counts as the cause."""
+TASK_RETURNS: Final = 32
+"""Times that nodes may give one task back; from then on each counts as a failure."""
 JOB_TIMEOUT_S: Final = 30 * 24 * 3600
 TASK_TARGET_MS: Final = 1000
 """Default target duration of a task."""

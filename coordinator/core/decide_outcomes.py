@@ -104,11 +104,11 @@ def _succeed_reports(draft: Draft, node_id: NodeId, job_id: JobId, reports: list
 
 
 def _fail(draft: Draft, node_id: NodeId, report: cmd.OutcomeReport, failure: Failure) -> None:
-    if failure.reason is Reason.RETURNED:
-        draft.emit(ev.AttemptsLost(report.job_id, node_id, (report.task,), (report.attempt,), Reason.RETURNED))
-        return
     job = draft.state.jobs[report.job_id]
     trouble = job.troubles.get(report.task)
+    if failure.reason is Reason.RETURNED and (trouble is None or trouble.returns < limits.TASK_RETURNS):
+        draft.emit(ev.AttemptsLost(report.job_id, node_id, (report.task,), (report.attempt,), Reason.RETURNED))
+        return
     failed = 1 + (len(trouble.failures) if trouble else 0)
     most = job.spec.max_attempts or limits.DEFAULT_MAX_ATTEMPTS
     retry_us = draft.state.time_us + _backoff_us(failed) if failure.retryable and failed < most else 0

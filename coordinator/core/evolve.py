@@ -287,6 +287,8 @@ def _attempts_lost(state: State, event: ev.AttemptsLost) -> State:
         if lost:
             nodes = (*trouble.lost_nodes, event.node_id)
             trouble = trouble._replace(losses=trouble.losses + 1, lost_nodes=nodes)
+        else:
+            trouble = trouble._replace(returns=trouble.returns + 1)
         troubles[task] = trouble
     job = job._replace(
         sequence=state.sequence,

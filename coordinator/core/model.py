@@ -253,12 +253,13 @@ class Done(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What went wrong with a task so far: the last attempt's number, failures by node, losses."""
+    """What went wrong with a task so far: the last attempt's number, failures by node, losses, returns."""
 
     number: int
     failures: tuple[tuple[NodeId, Failure], ...]
     losses: int
     lost_nodes: tuple[NodeId, ...]
+    returns: int = 0
 
 
 class Rows(NamedTuple):
