@@ -21,7 +21,7 @@ from hivefold.bus.connection import connect as connect_broker
 from hivefold.bus.link import Link
 from hivefold.client import Fleet, connect
 from hivefold.config import load_coordinator_config, load_node_config
-from hivefold.errors import HivefoldError, LimitExceededError
+from hivefold.errors import HivefoldError, LimitExceededError, Reason
 from hivefold.limits import FLEET_NODES
 from hivefold.rpc import error_from_rpc
 from hivefold.rpc.channel import channel_options
@@ -129,10 +129,11 @@ async def test_calls_beyond_the_limit_are_refused_and_the_others_served(client: 
         async with asyncio.timeout(20):
             while not refusals:
                 await asyncio.sleep(0.05)
+        said = {(type(refusal), refusal.reason) for refusal in refusals}
         for task in holding:
             task.cancel()
         await asyncio.gather(*holding, return_exceptions=True)
-    assert {type(refusal) for refusal in refusals} == {LimitExceededError}
+    assert said == {(LimitExceededError, Reason.LIMIT_EXCEEDED)}
     async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(LimitExceededError):
