@@ -192,6 +192,7 @@ class Presence:
         interval_ms = self.settings.heartbeat_ms
         self._forgive()
         looked_ms = self.clock.monotonic_ms()
+        await self._pulse()  # nodes that are up answer a new leader's first pulse at once
         while True:
             await asyncio.sleep(interval_ms / 1000)
             now_ms = self.clock.monotonic_ms()

@@ -241,6 +241,8 @@ class Agent:
         pulse = read_pulse(message.data)
         if pulse is None or pulse.term < self.core.term:
             return
+        if pulse.term > self.core.term:
+            self._spawn(self._beat())  # a new leader need not wait for the next beat to know this node
         self.core.observe_term(pulse.term)
         self._pulse_ms = self.clock.monotonic_ms()
         if self.core.fenced:

@@ -44,6 +44,9 @@ async def _ended(daemon: Daemon, announce: Callable[[str], None]) -> None:
 
 
 async def _all_joined(address: str, nodes: Mapping[str, Daemon]) -> None:
+    # A gRPC channel that finds nobody waits longer and longer; a plain connection tells at once.
+    while not await _listens(address):
+        await asyncio.sleep(LOCAL_POLL_S)
     async with connect(address) as fleet:
         while True:
             try:
@@ -58,3 +61,13 @@ async def _all_joined(address: str, nodes: Mapping[str, Daemon]) -> None:
             if all(online.get(node_id) == daemon.pid for node_id, daemon in nodes.items()):
                 return
             await asyncio.sleep(LOCAL_POLL_S)
+
+
+async def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except OSError:
+        return False
+    writer.close()
+    return True
