@@ -14,6 +14,7 @@ from coordinator.wire.times import timestamp
 from coordinator.wire.values import failure_to_proto
 from hivefold.ids import JobId, NodeId
 from hivefold.v1 import feed_pb2 as pb
+from hivefold.v1 import job_pb2
 
 JobFact: TypeAlias = (
     ev.JobSubmitted
@@ -126,17 +127,20 @@ def fold(state: State, scope: Scope, sequence: int, time_us: int, events: Iterab
 
 def job_events(decided: Decided, scope: Scope | None = None) -> Iterator[pb.JobEvent]:
     """The events of jobs in a record, in its order; those in scope, or all."""
+    views: dict[JobId, job_pb2.Job] = {}
     for index, event in enumerate(decided.events):
         if isinstance(event, JobFact) and (scope is None or event.job_id in scope.jobs):
             job = decided.state.jobs.get(event.job_id)
             if job is None:
                 continue
+            if event.job_id not in views:
+                views[event.job_id] = job_view(job)
             message = pb.JobEvent(
                 sequence=decided.sequence,
                 index=index,
                 event_time=timestamp(decided.time_us),
                 type=_JOB_TYPES[type(event)],
-                job=job_view(job),
+                job=views[event.job_id],
             )
             _add_particulars(message, event)
             yield message

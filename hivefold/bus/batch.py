@@ -49,8 +49,9 @@ async def store_batch(link: Link, messages: Sequence[Outgoing], timeout_s: float
 async def store_chain(link: Link, messages: Sequence[Outgoing], timeout_s: float = BROKER_ANSWER_S) -> int:
     """Stores one after the other with one answer, that of the last; returns its sequence.
 
-    Each message MUST be refused (by its header lines) where the one before it is missing; then the
-    answer stands for all. An error leaves open how many were stored. Raises as store_batch does.
+    Each message MUST be refused (by its header lines) where the one before it is missing, or none be
+    refused at all; then the answer stands for all. An error leaves open how many were stored. Raises as
+    store_batch does.
     """
     blocks = [
         (frames.subject_bytes(message.subject), message.data, b"NATS/1.0\r\n%b\r\n" % message.header_lines)

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from hivefold.bus import api, streams
-from hivefold.bus.batch import Outgoing, split, store_batch
+from hivefold.bus.batch import Outgoing, split, store_chain
 from hivefold.bus.link import Link
 from hivefold.errors import BrokerUnavailableError, NotFoundError
 from hivefold.limits import EVENTS_BATCH
@@ -27,6 +27,8 @@ class NatsEventSender:
 
     async def send(self, events: Sequence[tuple[str, bytes, int]]) -> None:
         """Stores events in order and keeps trying while the broker is away; some may be stored twice.
+
+        One answer, to the last, stands for all: the stream makes room for new events and refuses none.
 
         Raises LimitExceededError for an event that is too large, BrokerUnavailableError once the
         connection is closed.
@@ -50,7 +52,7 @@ class NatsEventSender:
         while True:
             await retry.ready()
             try:
-                await store_batch(self._link, batch)
+                await store_chain(self._link, batch)
             except (api.ApiError, BrokerUnavailableError) as error:
                 _log.warning("events.retry", events=len(batch), error=error.message)
             else:

@@ -96,7 +96,9 @@ def stream_configs(settings: StreamSettings) -> tuple[dict[str, Any], ...]:
             "discard": "old",
             "max_age": settings.events_max_age_s * _NANOSECONDS,
             "max_bytes": settings.events_max_bytes or -1,
-            "allow_atomic": True,
+            # Derived from the log and repeated after a loss: a disk that the log waits for is not
+            # kept busy with them. Only a single server can do so.
+            **({"persist_mode": "async"} if settings.replicas == 1 else {}),
         },
         common | {"name": BLOBS, "subjects": ["blob.>"], "max_bytes": settings.blobs_max_bytes or -1},
     )
