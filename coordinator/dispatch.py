@@ -115,6 +115,10 @@ class Dispatcher:
             self._resync = False
             await self._perform_plan()
         while self._queue:
+            if len(self._queue) == 1:
+                # Without a task of its own it is on its way before the client has its answer.
+                await self._perform(self._queue.popleft())
+                continue
             actions = [self._queue.popleft() for _ in range(min(len(self._queue), limits.DISPATCH_WINDOW))]
             await asyncio.gather(*(self._perform(action) for action in actions))
 
