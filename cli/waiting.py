@@ -25,7 +25,7 @@ async def wait_for(fleet: Fleet, job_id: str) -> job_pb2.Job:
     if job.state in jobs.FINAL:
         return job
     with Bar(job_id, jobs.unit(job)) as bar:
-        return await fleet.jobs.wait(job_id, lambda changed: _told(bar, changed))
+        return await fleet.jobs.wait(job, lambda changed: _told(bar, changed))
 
 
 async def save_output(fleet: Fleet, job_id: str, path: Path) -> int:

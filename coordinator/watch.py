@@ -18,8 +18,8 @@ from hivefold.v1 import feed_pb2
 
 async def watch_job(
     writer: Writer, log: EventLog, job_id: JobId, after_sequence: int
-) -> AsyncGenerator[feed_pb2.JobEvent, None]:
-    """Yields the events of a job after a position, and ends after its final one.
+) -> AsyncGenerator[list[feed_pb2.JobEvent], None]:
+    """Yields the events of a job after a position, those of a record together, and ends after its final one.
 
     Raises NotFoundError, InvalidRequestError for a position beyond the log's end, NotLeaderError when the
     writer stops meanwhile.
@@ -38,9 +38,10 @@ async def watch_job(
     start = Folded(job.create_sequence - 1, 0, (), State(models=writer.state.models))
     async with aclosing(follow(writer, log, start, scope, after_sequence)) as decided:
         async for record in decided:
-            for event in job_events(record, scope):
-                yield event
-                if event.type in FINAL_TYPES:
+            events = list(job_events(record, scope))
+            if events:
+                yield events
+                if events[-1].type in FINAL_TYPES:
                     return
 
 

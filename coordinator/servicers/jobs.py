@@ -74,8 +74,8 @@ class JobServicer(JobServiceServicer):
         backing = self._backing
         events = watch_job(backing.writer, backing.log, JobId(request.job_id), request.after_sequence)
         async with aclosing(events):
-            async for event in events:
-                yield pb.WatchJobResponse(event=event)
+            async for together in events:
+                yield pb.WatchJobResponse(events=together)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Any) -> pb.CancelJobResponse:
         """Cancels a job; a cancelled one stays so."""

@@ -157,14 +157,19 @@ class Jobs:
         async for event in watch_job(self._connection, job_id, after_sequence):
             yield event
 
-    async def wait(self, job_id: str, on_progress: Callable[[job_pb2.Job], None] | None = None) -> job_pb2.Job:
-        """The job once it has ended, however it ended. `on_progress` is called with each change."""
-        job = job_pb2.Job()
-        async for event in self.watch(job_id):
-            job = event.job
+    async def wait(
+        self, job: job_pb2.Job | str, on_progress: Callable[[job_pb2.Job], None] | None = None
+    ) -> job_pb2.Job:
+        """The job (or the job of that id) once it has ended, however it ended.
+
+        `on_progress` is called with each change. Raises as watch does.
+        """
+        known = job if isinstance(job, job_pb2.Job) else await self.get(job)
+        async for event in self.watch(known.job_id, known.sequence):
+            known = event.job
             if on_progress is not None:
-                on_progress(job)
-        return job
+                on_progress(known)
+        return known
 
     async def cancel(self, job_id: str, note: str = "") -> job_pb2.Job:
         """Cancels an open job. Raises NotFoundError, ConflictError when it has ended otherwise."""

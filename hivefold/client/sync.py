@@ -88,9 +88,9 @@ class SyncFleet:
         """As Jobs.watch."""
         return self._iterate(self._fleet.jobs.watch(job_id, after_sequence))
 
-    def wait(self, job_id: str, on_progress: Callable[[job_pb2.Job], None] | None = None) -> job_pb2.Job:
+    def wait(self, job: job_pb2.Job | str, on_progress: Callable[[job_pb2.Job], None] | None = None) -> job_pb2.Job:
         """As Jobs.wait."""
-        return self._run(self._fleet.jobs.wait(job_id, on_progress))
+        return self._run(self._fleet.jobs.wait(job, on_progress))
 
     def cancel(self, job_id: str, note: str = "") -> job_pb2.Job:
         """As Jobs.cancel."""

@@ -25,22 +25,19 @@ async def watch_job(connection: Connection, job_id: str, after_sequence: int) ->
     Raises UnavailableError when a cut lasts longer than WATCH_RESUME_S without an event.
     """
     clock = SystemClock()
-    seen = (after_sequence, 1 << 31)
+    seen = after_sequence
     alive_ms, wait_ms = clock.monotonic_ms(), limits.WATCH_RETRY_MS
     while True:
-        # A record may hold several events: after a cut within one it is asked for again.
-        after = seen[0] if seen[1] == 1 << 31 else seen[0] - 1
-        request = message(job_service_pb2.WatchJobRequest, job_id=job_id, after_sequence=after)
+        request = message(job_service_pb2.WatchJobRequest, job_id=job_id, after_sequence=seen)
         try:
             async for response in connection.stream(JobServiceStub, "WatchJob", request):
-                event: feed_pb2.JobEvent = response.event
                 alive_ms, wait_ms = clock.monotonic_ms(), limits.WATCH_RETRY_MS
-                if (event.sequence, event.index) <= seen:
-                    continue
-                seen = (event.sequence, event.index)
-                yield event
-                if event.type in _FINAL:
-                    return
+                for event in response.events:
+                    yield event
+                    # The events of a record come together: a cut never falls between them.
+                    seen = event.sequence
+                    if event.type in _FINAL:
+                        return
         except UnavailableError:
             if clock.monotonic_ms() - alive_ms > limits.WATCH_RESUME_S * 1000:
                 raise

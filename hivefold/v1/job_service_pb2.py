@@ -26,7 +26,7 @@ from hivefold.v1 import feed_pb2 as hivefold_dot_v1_dot_feed__pb2
 from hivefold.v1 import job_pb2 as hivefold_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhivefold/v1/job_service.proto\x12\x0bhivefold.v1\x1a\x16hivefold/v1/feed.proto\x1a\x15hivefold/v1/job.proto\"J\n\x10SubmitJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\"2\n\x11SubmitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"\xc8\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.hivefold.v1.JobState\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.hivefold.v1.ListJobsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.hivefold.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x10ListTasksRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.hivefold.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"8\n\x10WatchJobResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.JobEvent\"D\n\x10\x43\x61ncelJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"R\n\x15\x44ownloadOutputRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.hivefold.v1.OutputFormat\";\n\x16\x44ownloadOutputResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04*r\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_NPZ\x10\x01\x12\x15\n\x11OUTPUT_FORMAT_NPY\x10\x02\x12\x15\n\x11OUTPUT_FORMAT_CSV\x10\x03\x32\xa4\x04\n\nJobService\x12J\n\tSubmitJob\x12\x1d.hivefold.v1.SubmitJobRequest\x1a\x1e.hivefold.v1.SubmitJobResponse\x12\x41\n\x06GetJob\x12\x1a.hivefold.v1.GetJobRequest\x1a\x1b.hivefold.v1.GetJobResponse\x12G\n\x08ListJobs\x12\x1c.hivefold.v1.ListJobsRequest\x1a\x1d.hivefold.v1.ListJobsResponse\x12J\n\tListTasks\x12\x1d.hivefold.v1.ListTasksRequest\x1a\x1e.hivefold.v1.ListTasksResponse\x12I\n\x08WatchJob\x12\x1c.hivefold.v1.WatchJobRequest\x1a\x1d.hivefold.v1.WatchJobResponse0\x01\x12J\n\tCancelJob\x12\x1d.hivefold.v1.CancelJobRequest\x1a\x1e.hivefold.v1.CancelJobResponse\x12[\n\x0e\x44ownloadOutput\x12\".hivefold.v1.DownloadOutputRequest\x1a#.hivefold.v1.DownloadOutputResponse0\x01\x42m\n\x0eio.hivefold.v1B\x0fJobServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhivefold/v1/job_service.proto\x12\x0bhivefold.v1\x1a\x16hivefold/v1/feed.proto\x1a\x15hivefold/v1/job.proto\"J\n\x10SubmitJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\"2\n\x11SubmitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"\xc8\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.hivefold.v1.JobState\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.hivefold.v1.ListJobsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.hivefold.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x10ListTasksRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.hivefold.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"9\n\x10WatchJobResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.hivefold.v1.JobEvent\"D\n\x10\x43\x61ncelJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"R\n\x15\x44ownloadOutputRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.hivefold.v1.OutputFormat\";\n\x16\x44ownloadOutputResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04*r\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_NPZ\x10\x01\x12\x15\n\x11OUTPUT_FORMAT_NPY\x10\x02\x12\x15\n\x11OUTPUT_FORMAT_CSV\x10\x03\x32\xa4\x04\n\nJobService\x12J\n\tSubmitJob\x12\x1d.hivefold.v1.SubmitJobRequest\x1a\x1e.hivefold.v1.SubmitJobResponse\x12\x41\n\x06GetJob\x12\x1a.hivefold.v1.GetJobRequest\x1a\x1b.hivefold.v1.GetJobResponse\x12G\n\x08ListJobs\x12\x1c.hivefold.v1.ListJobsRequest\x1a\x1d.hivefold.v1.ListJobsResponse\x12J\n\tListTasks\x12\x1d.hivefold.v1.ListTasksRequest\x1a\x1e.hivefold.v1.ListTasksResponse\x12I\n\x08WatchJob\x12\x1c.hivefold.v1.WatchJobRequest\x1a\x1d.hivefold.v1.WatchJobResponse0\x01\x12J\n\tCancelJob\x12\x1d.hivefold.v1.CancelJobRequest\x1a\x1e.hivefold.v1.CancelJobResponse\x12[\n\x0e\x44ownloadOutput\x12\".hivefold.v1.DownloadOutputRequest\x1a#.hivefold.v1.DownloadOutputResponse0\x01\x42m\n\x0eio.hivefold.v1B\x0fJobServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\017JobServiceProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_OUTPUTFORMAT']._serialized_start=1122
-  _globals['_OUTPUTFORMAT']._serialized_end=1236
+  _globals['_OUTPUTFORMAT']._serialized_start=1123
+  _globals['_OUTPUTFORMAT']._serialized_end=1237
   _globals['_SUBMITJOBREQUEST']._serialized_start=93
   _globals['_SUBMITJOBREQUEST']._serialized_end=167
   _globals['_SUBMITJOBRESPONSE']._serialized_start=169
@@ -59,15 +59,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHJOBREQUEST']._serialized_start=738
   _globals['_WATCHJOBREQUEST']._serialized_end=795
   _globals['_WATCHJOBRESPONSE']._serialized_start=797
-  _globals['_WATCHJOBRESPONSE']._serialized_end=853
-  _globals['_CANCELJOBREQUEST']._serialized_start=855
-  _globals['_CANCELJOBREQUEST']._serialized_end=923
-  _globals['_CANCELJOBRESPONSE']._serialized_start=925
-  _globals['_CANCELJOBRESPONSE']._serialized_end=975
-  _globals['_DOWNLOADOUTPUTREQUEST']._serialized_start=977
-  _globals['_DOWNLOADOUTPUTREQUEST']._serialized_end=1059
-  _globals['_DOWNLOADOUTPUTRESPONSE']._serialized_start=1061
-  _globals['_DOWNLOADOUTPUTRESPONSE']._serialized_end=1120
-  _globals['_JOBSERVICE']._serialized_start=1239
-  _globals['_JOBSERVICE']._serialized_end=1787
+  _globals['_WATCHJOBRESPONSE']._serialized_end=854
+  _globals['_CANCELJOBREQUEST']._serialized_start=856
+  _globals['_CANCELJOBREQUEST']._serialized_end=924
+  _globals['_CANCELJOBRESPONSE']._serialized_start=926
+  _globals['_CANCELJOBRESPONSE']._serialized_end=976
+  _globals['_DOWNLOADOUTPUTREQUEST']._serialized_start=978
+  _globals['_DOWNLOADOUTPUTREQUEST']._serialized_end=1060
+  _globals['_DOWNLOADOUTPUTRESPONSE']._serialized_start=1062
+  _globals['_DOWNLOADOUTPUTRESPONSE']._serialized_end=1121
+  _globals['_JOBSERVICE']._serialized_start=1240
+  _globals['_JOBSERVICE']._serialized_end=1788
 # @@protoc_insertion_point(module_scope)

@@ -323,19 +323,19 @@ class WatchJobResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EVENT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def event(self) -> _feed_pb2.JobEvent:
-        """The event."""
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_feed_pb2.JobEvent]:
+        """Events of one record, in order."""
 
     def __init__(
         self,
         *,
-        event: _feed_pb2.JobEvent | None = ...,
+        events: _abc.Iterable[_feed_pb2.JobEvent] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,11 +43,11 @@ async def watched(
 ) -> list[feed_pb2.JobEvent]:
     events: list[feed_pb2.JobEvent] = []
     async with aclosing(watch_job(writer, log, JobId(job_id), after)) as watching:
-        async for event in watching:
-            events.append(event)
+        async for together in watching:
+            events += together
             if len(events) >= count:
                 break
-    return events
+    return events[:count]
 
 
 def places(events: list[feed_pb2.JobEvent]) -> list[tuple[int, int]]:
@@ -108,10 +108,10 @@ async def test_a_watcher_that_falls_behind_misses_nothing(
     job = await served.fleet.jobs.submit_probe(200)
     slow: list[feed_pb2.JobEvent] = []
     async with aclosing(watch_job(served.writer, log, JobId(job.job_id), 0)) as watching:
-        slow.append(await anext(watching))
+        slow += await anext(watching)
         async with working(ScriptedNode(broker, "n1")):
             await until(lambda: served.writer.state.jobs[JobId(job.job_id)].state.final)
-        slow += [event async for event in watching]
+        slow += [event async for together in watching for event in together]
 
     assert slow == await watched(served.writer, log, job.job_id)
     assert len(places(slow)) == len(set(places(slow)))
