@@ -24,7 +24,7 @@ from coordinator.writer import Writer
 from hivefold import limits, observe
 from hivefold.bus.port import Message, ResultReceiver, Signals, WorkSender
 from hivefold.clock import Clock
-from hivefold.errors import UnavailableError
+from hivefold.errors import HivefoldError
 from hivefold.ids import JobId, NodeId
 from hivefold.v1 import work_pb2
 
@@ -74,7 +74,8 @@ class Dispatcher:
             self._wake.clear()
             try:
                 await self._perform_waiting()
-            except UnavailableError as error:
+            except HivefoldError as error:
+                # Whatever the broker objects to, the work stays owed, and the coordinator stays up.
                 _log.warning("work not sent, trying again", reason=error.reason, error=str(error))
                 await asyncio.sleep(limits.RESEND_DELAY_S)
                 self.resync()
@@ -87,7 +88,7 @@ class Dispatcher:
                 job_id = self._ended.popleft()
                 try:
                     await self._results.purge_job(job_id)
-                except UnavailableError as error:
+                except HivefoldError as error:
                     _log.warning("outcomes not dropped, trying again", reason=error.reason, error=str(error))
                     self._ended.append(job_id)
                     break
