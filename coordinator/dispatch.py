@@ -124,12 +124,13 @@ class Dispatcher:
             await asyncio.gather(*(self._perform(action) for action in actions))
 
     async def _perform_plan(self) -> None:
-        state = self._writer.state
-        for node_id, node in state.nodes.items():
-            if node.state.gone:
+        for node_id in self._writer.state.nodes:
+            # Looked at afresh each time: meanwhile nodes join.
+            if self._writer.state.nodes[node_id].state.gone:
                 await self._sender.forget(node_id)
             else:
                 await self._sender.prepare(node_id)
+        state = self._writer.state
         owed = plan(state, self._clock.now_us())
         for work in owed.work:
             await self._perform(work)

@@ -7,6 +7,7 @@ repeated delivery is harmless, for a node refuses attempts that it has seen.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -31,6 +32,8 @@ class NatsWorkSender:
         self._settings = settings or streams.StreamSettings()
         self._prepared: set[str] = set()
         self._stale: set[str] = set()
+        self._one_at_a_time = asyncio.Lock()
+        """Between preparing and forgetting: else a node may count as prepared whose consumer was just deleted."""
         link.on_reconnect(self._reconnected)
 
     async def prepare(self, node_id: str) -> None:
@@ -38,6 +41,10 @@ class NatsWorkSender:
 
         Raises ConfigError, BrokerUnavailableError.
         """
+        async with self._one_at_a_time:
+            await self._prepare(node_id)
+
+    async def _prepare(self, node_id: str) -> None:
         try:
             await self._make_consumer(node_id)
         except (NoRespondersError, api.ApiError) as error:
@@ -63,6 +70,10 @@ class NatsWorkSender:
 
     async def forget(self, node_id: str) -> None:
         """Drops the node's waiting work and its consumer. Raises BrokerUnavailableError."""
+        async with self._one_at_a_time:
+            await self._forget(node_id)
+
+    async def _forget(self, node_id: str) -> None:
         self._prepared.discard(node_id)
         self._stale.discard(node_id)
         for name, body in (

@@ -106,3 +106,16 @@ async def test_work_goes_on_after_a_consumer_was_lost(bus: Bus) -> None:
     await coordinator.work_sender.forget(NODE)
     await coordinator.work_sender.send(NODE, b"after")
     assert (await soon(waiting)).data == b"after"
+
+
+async def test_a_node_that_comes_back_while_it_is_forgotten_gets_its_work(bus: Bus) -> None:
+    """In whichever order preparing and forgetting meet, what is sent afterwards arrives."""
+    coordinator, node = await bus.coordinator(), await bus.node()
+    sender, deliveries = coordinator.work_sender, node.work_receiver.deliveries()
+    for number in range(10):
+        both = [sender.prepare(NODE), sender.forget(NODE)]
+        await asyncio.gather(*(both if number % 2 else reversed(both)))
+        await sender.send(NODE, b"%d" % number)
+        delivery = await _next(deliveries)
+        assert delivery.data == b"%d" % number
+        await delivery.acknowledge()

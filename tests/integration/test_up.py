@@ -92,6 +92,21 @@ def test_a_signal_stops_everything_and_a_new_start_finds_every_job(tmp_path: Pat
         assert second.endpoints["nodes"][0]["grpc"] == endpoints["nodes"][0]["grpc"]
 
 
+def test_a_stop_in_mid_job_loses_nothing(tmp_path: Path) -> None:
+    """Nodes finish what runs and leave in order; after the next start the job goes on to its end."""
+    directory = tmp_path / "hf"
+    with running_fleet(directory, node_count=2) as first:
+        job_id = first.run("job", "submit", "probe", "--tasks", "40", "--task-duration", "0.3").stdout.strip()
+        until(lambda: int(first.json("job", "show", job_id)["progress"]["tasksSucceeded"]) > 2, "the first tasks")
+        assert first.stop() == 0, first.said()
+
+    with running_fleet(directory, node_count=2) as second:
+        done = second.json("job", "wait", job_id)
+        assert done["state"] == "JOB_STATE_SUCCEEDED"
+        assert (done["progress"]["tasksSucceeded"], done["progress"]["attemptsFailed"]) == ("40", "0")
+        assert second.json("log", "replay")["equal"] is True
+
+
 @pytest.mark.parametrize("name", ["node-1", "coordinator", "nats"])
 def test_what_is_killed_is_announced_and_started_again(tmp_path: Path, name: str) -> None:
     """The fleet works on; the new process is in endpoints.json, at the same address."""
