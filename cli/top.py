@@ -116,7 +116,7 @@ async def _look(fleet: Fleet) -> Glance:
     recent = list(running[:_JOBS_SHOWN])
     if len(recent) < _JOBS_SHOWN:
         known = {job.job_id for job in recent}
-        async for job in fleet.jobs.list():
+        async for job in fleet.jobs.list(page_size=2 * _JOBS_SHOWN):
             if len(recent) >= _JOBS_SHOWN:
                 break
             if job.job_id not in known:

@@ -136,10 +136,18 @@ class Jobs:
         return job
 
     async def list(
-        self, *, states: Sequence[job_pb2.JobState.ValueType] = (), labels: Mapping[str, str] | None = None
+        self,
+        *,
+        states: Sequence[job_pb2.JobState.ValueType] = (),
+        labels: Mapping[str, str] | None = None,
+        page_size: int = 0,
     ) -> AsyncIterator[job_pb2.Job]:
-        """Jobs, newest first: all, or those in some states or with some labels."""
-        request = job_service_pb2.ListJobsRequest(states=states, labels=dict(labels or {}))
+        """Jobs, newest first: all, or those in some states or with some labels.
+
+        `page_size` jobs are fetched at once (0: as many as the server gives): a caller that looks at the
+        first few asks for no more.
+        """
+        request = job_service_pb2.ListJobsRequest(states=states, labels=dict(labels or {}), page_size=page_size)
         async for job in pages(self._connection, JobServiceStub, "ListJobs", request, "jobs"):
             yield job
 
