@@ -81,10 +81,10 @@ class Dispatcher:
                 self.resync()
 
     async def _keep_clearing(self) -> None:
-        """Drops the outcomes of ended jobs now and then: nobody waits for that, and work must not."""
+        """Drops the outcomes of ended jobs when nothing runs, or too many wait: work must not wait for that."""
         while True:
             await asyncio.sleep(limits.CLEAR_INTERVAL_MS / 1000)
-            while self._ended:
+            while self._ended and (not self._writer.state.open_jobs or len(self._ended) > limits.CLEAR_BACKLOG):
                 job_id = self._ended.popleft()
                 try:
                     await self._results.purge_job(job_id)

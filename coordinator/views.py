@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final, assert_never
 
 from coordinator.core.model import InferSpec, Job, JobState, Node, ProbeSpec, TensorSpec
@@ -19,16 +18,11 @@ from hivefold.v1 import fleet_pb2, job_pb2, telemetry_pb2
 JOB_STATES: Final = {state: job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in JobState}
 
 
-# A job's spec and model never change, and every event of the job shows them.
-_spec_view: Final = lru_cache(maxsize=256)(job_spec_to_proto)
-_model_view: Final = lru_cache(maxsize=64)(model_to_proto)
-
-
 def job_view(job: Job) -> job_pb2.Job:
     """A job."""
     return job_pb2.Job(
         job_id=job.job_id,
-        spec=_spec_view(job.spec),
+        spec=job_spec_to_proto(job.spec),
         request_id=job.request_id,
         state=JOB_STATES[job.state],
         create_time=timestamp(job.create_time_us),
@@ -37,7 +31,7 @@ def job_view(job: Job) -> job_pb2.Job:
         deadline_time=timestamp(job.deadline_time_us),
         progress=_progress(job),
         failure=failure_to_proto(job.failure) if job.failure else None,
-        model=_model_view(job.model) if job.model else None,
+        model=model_to_proto(job.model) if job.model else None,
         sequence=job.sequence,
         outputs=[tensor_spec_to_proto(tensor) for tensor in _outputs(job)],
     )

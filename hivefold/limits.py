@@ -16,6 +16,8 @@ STREAM_PIECE_BYTES: Final = 1024 * 1024
 """Piece size of uploads and downloads: gRPC is fastest from about 1 MiB on."""
 BROKER_MESSAGE_BYTES: Final = 1024 * 1024
 """NATS' default max_payload; nothing larger is ever published."""
+BROKER_READ_BYTES: Final = 1024 * 1024
+"""What is read from a NATS connection at once."""
 RECORD_BYTES: Final = 900 * 1024
 """Largest record; leaves room for headers below BROKER_MESSAGE_BYTES."""
 
@@ -81,6 +83,8 @@ DISPATCH_QUEUE: Final = 65_536
 """Actions waiting to be sent; beyond it the whole plan is performed anew."""
 DISPATCH_WINDOW: Final = 64
 """Work messages in flight at once."""
+CLEAR_BACKLOG: Final = 1000
+"""Ended jobs whose outcomes may wait to be dropped while other jobs run."""
 CLEAR_INTERVAL_MS: Final = 250
 """How often the outcomes of ended jobs are dropped from the results stream."""
 RESEND_DELAY_S: Final = 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import assert_never
 
 from coordinator.core import model as m
@@ -72,8 +73,9 @@ def tensor_specs_from_proto(messages: Iterable[model_pb2.TensorSpec]) -> tuple[m
     return tuple(m.TensorSpec(t.name, data_type_from_proto(t.data_type), tuple(t.shape)) for t in messages)
 
 
+@lru_cache(maxsize=64)
 def model_to_proto(value: m.Model) -> model_pb2.Model:
-    """A model version."""
+    """A model version. Shared between callers, who MUST NOT change it."""
     return model_pb2.Model(
         name=value.name,
         version=value.version,
@@ -132,8 +134,11 @@ def data_set_from_proto(message: job_pb2.DataSet) -> m.DataSet:
     )
 
 
+@lru_cache(maxsize=256)
 def job_spec_to_proto(value: m.JobSpec) -> job_pb2.JobSpec:
-    """What a client asks for."""
+    """What a client asks for. Shared between callers, who MUST NOT change it: a job's spec never does, and
+    each of its records, work messages and events shows it.
+    """
     message = job_pb2.JobSpec(
         source=value.source,
         priority=_PRIORITY_TO_PROTO[value.priority],

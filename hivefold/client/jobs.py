@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -234,6 +235,7 @@ def _job_spec(options: JobOptions) -> job_pb2.JobSpec:
     )
 
 
+@cache
 def default_source() -> str:
     """Who asks: "client/user@host"."""
     try:
