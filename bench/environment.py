@@ -60,11 +60,12 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, str]:
     """What the figures were measured on."""
+    kernel = ".".join(platform.release().split(".")[:2])
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "system": f"{platform.system()} {kernel}",
         "load before": f"{os.getloadavg()[0]:.1f}",
     }
 
