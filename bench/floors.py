@@ -28,16 +28,15 @@ def fsyncs(folder: Path, count: int) -> list[float]:
     return times
 
 
-def writes(folder: Path, size_bytes: int) -> float:
-    """Bytes a second at which the disk takes one large file, fsync at its end."""
+def writes(folder: Path, size_bytes: int, *, chunk_bytes: int) -> float:
+    """Bytes a second at which the disk takes a large file with an fsync after each chunk."""
     path = folder / "write"
-    piece = os.urandom(1 << 20)
+    chunk = os.urandom(chunk_bytes)
     began = time.perf_counter()
-    with path.open("wb") as file:
-        for _ in range(size_bytes >> 20):
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size_bytes // chunk_bytes):
+            file.write(chunk)
+            os.fsync(file.fileno())
     seconds = time.perf_counter() - began
     path.unlink()
     return size_bytes / seconds

@@ -1,4 +1,7 @@
-"""hivefold: batch inference on a fleet with one node a core, from submit to the finished output file."""
+"""hivefold: batch inference on a fleet with one node a core, from submit to the finished output file.
+
+The client does what `hivefold job submit infer` does, in a process that is started once.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from bench.contenders.protocol import serve
 from bench.fleet import fleet
 from hivefold.client import Fleet, InferOptions, connect
+from hivefold.memory import keep_freed_memory
 from hivefold.v1 import job_pb2
 
 
@@ -23,7 +27,8 @@ async def _infer(
     infer = InferOptions(by_reference=by_reference)
     job = await client.jobs.submit_infer(model, Path(rows_file), infer=infer)
     submitted = time.perf_counter()
-    job = await client.jobs.wait(job.job_id)
+    async for event in client.jobs.watch(job.job_id, after_sequence=job.sequence):
+        job = event.job
     ended = time.perf_counter()
     assert job.state == job_pb2.JOB_STATE_SUCCEEDED, f"the job ended: {job.failure.message}"
     await client.jobs.download_output(job.job_id, output_file)
@@ -40,6 +45,7 @@ async def _add(client: Fleet, file: str, name: str, warm_rows: str, output_file:
 
 
 def main() -> None:
+    keep_freed_memory()
     directory, nodes = Path(tempfile.mkdtemp(prefix="fleet-", dir=sys.argv[1])), int(sys.argv[2])
     with fleet(directory, nodes=nodes, threads=1) as started, asyncio.Runner() as runner:
         client = connect(started.coordinator)

@@ -11,9 +11,11 @@ import numpy as np
 import onnxruntime
 
 from bench.contenders.protocol import serve
+from hivefold.memory import keep_freed_memory
 
 
 def main() -> None:
+    keep_freed_memory()  # as hivefold's own processes do
     model, threads = Path(sys.argv[1]), int(sys.argv[2])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
