@@ -17,7 +17,6 @@ class Bar:
     """A bar for work that is counted in `unit`; "bytes" are shown as sizes. Use it as a context manager."""
 
     def __init__(self, title: str, unit: str) -> None:
-        self._title = title
         self._unit = unit
         self._progress = _progress() if sys.stderr.isatty() else None
         if self._progress is not None:

@@ -313,11 +313,6 @@ class Job(NamedTuple):
     stopping: tuple[NodeId, ...] = ()
     """Nodes that still had attempts when the job ended early: they are told to stop."""
 
-    @property
-    def unfinished(self) -> int:
-        """Tasks planned and not done."""
-        return self.planned - len(self.done)
-
 
 class Node(NamedTuple):
     """A node as the log knows it."""

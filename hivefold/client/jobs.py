@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FINAL_STATES: Final = frozenset({job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED})
 _FORMATS: Final = {
     ".npz": job_service_pb2.OUTPUT_FORMAT_NPZ,
     ".npy": job_service_pb2.OUTPUT_FORMAT_NPY,

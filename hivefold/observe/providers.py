@@ -26,7 +26,6 @@ class Telemetry:
     """What was started. Flushing blocks for at most TELEMETRY_FLUSH_MS a signal: call it off the event loop."""
 
     tracing: bool = False
-    metering: bool = False
     stops: list[Callable[[], object]] = field(default_factory=list)
 
     def shutdown(self) -> None:
@@ -111,7 +110,6 @@ def _start_metrics(telemetry: Telemetry, resource: Resource, names: tuple[str, .
     readers = [_metric_reader(name) for name in names]
     provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
-    telemetry.metering = True
     telemetry.stops.append(lambda: provider.shutdown(TELEMETRY_FLUSH_MS))
 
 

@@ -87,7 +87,7 @@ class EmbeddedServer:
 
 
 class RunningServer:
-    """A started nats-server. `core`, `nodes`, `audit`, `system` say how the coordinator reaches its accounts."""
+    """A started nats-server. `core`, `nodes`, `system` say how the coordinator reaches its accounts."""
 
     def __init__(self, directory: Path, host: str, port: int, passwords: Passwords) -> None:
         self._directory = directory
@@ -99,7 +99,6 @@ class RunningServer:
         self.url = f"nats://{host}:{port}"
         self.core = self._settings(accounts.CORE_USER)
         self.nodes = self._settings(accounts.NODES_USER)
-        self.audit = self._settings(accounts.AUDIT_USER)
         self.system = self._settings(accounts.SYSTEM_USER)
 
     @property
