@@ -17,7 +17,7 @@ app = App(name="coordinator", help="Run a coordinator.")
 def run(
     options: DaemonOptions = DaemonOptions(),  # noqa: B008 - frozen
     *,
-    durability: Literal["fsync-always", "fsync-interval"] | None = None,
+    durability: Literal["fsync-always", "fsync-interval", "unknown"] | None = None,
     monitor_url: str | None = None,
     log_replicas: PositiveInt | None = None,
 ) -> int:
