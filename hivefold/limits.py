@@ -259,6 +259,8 @@ GRPC_KEEPALIVE_MS: Final = 60_000
 GRPC_KEEPALIVE_TIMEOUT_MS: Final = 10_000
 GRPC_PING_LEAST_MS: Final = 30_000
 """More frequent pings of a client end its connection."""
+GRPC_HEAR_OUT_S: Final = 0.5
+"""How long a refused upload may go on before its caller is told."""
 GRPC_STOP_S: Final = 5.0
 """How long running calls may finish when a server stops."""
 PORT_TRIES: Final = 64

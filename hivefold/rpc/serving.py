@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -52,7 +53,7 @@ class ServingInterceptor(grpc.aio.ServerInterceptor):
         if handler.request_streaming and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._streaming(method, handler.stream_stream), **serializers)
         if handler.request_streaming:
-            behaviour = self._unary(method, handler.stream_unary, limits.GRPC_STREAM_S)
+            behaviour = self._unary(method, _hearing_out(handler.stream_unary), limits.GRPC_STREAM_S)
             return grpc.stream_unary_rpc_method_handler(behaviour, **serializers)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), **serializers)
@@ -114,6 +115,25 @@ class ServingInterceptor(grpc.aio.ServerInterceptor):
                     elapsed_s,
                     {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": code.name},
                 )
+
+
+def _hearing_out(behaviour: Any) -> Any:
+    """Lets the caller finish for a moment before it is refused.
+
+    A client that is cut off while it still sends is told "Internal error from Core" by gRPC, not why.
+    """
+
+    async def serve(requests: Any, context: Any) -> Any:
+        try:
+            return await behaviour(requests, context)
+        except HivefoldError:
+            with contextlib.suppress(TimeoutError, grpc.RpcError, grpc.aio.UsageError):
+                async with asyncio.timeout(limits.GRPC_HEAR_OUT_S):
+                    async for _ in requests:
+                        pass
+            raise
+
+    return serve
 
 
 def _traceparent(context: Any) -> str:

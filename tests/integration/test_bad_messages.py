@@ -127,13 +127,14 @@ async def test_calls_beyond_the_limit_are_refused_and_the_others_served(client: 
 
         holding = [asyncio.create_task(hold(call)) for call in calls]
         async with asyncio.timeout(20):
-            while not refusals:
+            while not any(isinstance(refusal, LimitExceededError) for refusal in refusals):
                 await asyncio.sleep(0.05)
-        said = {(type(refusal), refusal.reason) for refusal in refusals}
+        # gRPC's core resets some surplus streams by itself: that reads as cancelled.
+        said = {refusal.reason for refusal in refusals} - {Reason.CANCELLED}
         for task in holding:
             task.cancel()
         await asyncio.gather(*holding, return_exceptions=True)
-    assert said == {(LimitExceededError, Reason.LIMIT_EXCEEDED)}
+    assert said == {Reason.LIMIT_EXCEEDED}
     async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(LimitExceededError):
