@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cli.address import Target
 from cli.exits import Exit
 from cli.local.ports import FIRST_PORT, is_free
-from cli.output import show_many, table
+from cli.output import show_many
 from cli.words import count, size, span
 from hivefold.errors import ConfigError, HivefoldError
 
@@ -234,12 +234,13 @@ def _gpu_name(nvml: Any, index: int) -> str:
 
 def _shown(findings: Sequence[Finding]) -> RenderableType:
     from rich.markup import escape
+    from rich.table import Table
 
     styles = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.BAD: "bold red"}
-    rows = []
+    made = Table.grid(padding=(0, 2, 0, 0))
     for finding in findings:
         verdict = f"[{styles[finding.verdict]}]{finding.verdict}[/]"
-        rows.append((verdict, finding.check, escape(finding.found)))
+        made.add_row(verdict, finding.check, escape(finding.found))
         if finding.advice:
-            rows.append(("", "", f"[dim]->[/] {escape(finding.advice)}"))
-    return table(("", "check", "found"), rows)
+            made.add_row("", "", f"[dim]->[/] {escape(finding.advice)}")
+    return made

@@ -7,18 +7,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TextIO
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 Format = Literal["text", "json", "jsonl"]
 OutputFormat = Annotated[Format, Parameter(name=("--output", "-o"))]
 _UNBOUNDED_WIDTH: Final = 10_000
 """Nothing is cut or wrapped where a program reads."""
+_GAP: Final = 2
+"""Blanks between two columns."""
 
 
 @Parameter(name="*")
@@ -99,15 +102,41 @@ def write_json(value: object, *, indent: int | None = None) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> RenderableType:
-    """A table without lines; the columns named in `right` hold numbers. Cells are markup."""
-    from rich.table import Table
+    """A table without lines; the columns named in `right` hold numbers. Cells are markup.
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold dim")
-    for heading in headings:
-        made.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
-    for row in rows:
-        made.add_row(*row)
-    return made
+    The most telling columns come first: on a narrow terminal the last ones are left out.
+    """
+    return _Table(headings, list(rows), right)
+
+
+class _Table:
+    """Shows whole columns only: a shortened id cannot be given to the next command."""
+
+    def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
+        self._headings = headings
+        self._rows = rows
+        self._right = right
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.table import Table
+
+        shown = self._fitting(options.max_width)
+        made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold dim")
+        for heading in self._headings[:shown]:
+            made.add_column(heading, justify="right" if heading in self._right else "left", no_wrap=True)
+        for row in self._rows:
+            made.add_row(*row[:shown])
+        yield made
+
+    def _fitting(self, width: int) -> int:
+        """How many columns have room, at least one."""
+        from rich.text import Text
+
+        ends = accumulate(
+            max(Text.from_markup(cell).cell_len for cell in column) + _GAP
+            for column in zip(self._headings, *self._rows, strict=True)
+        )
+        return max(1, sum(end - _GAP <= width for end in ends))
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> RenderableType:
