@@ -27,8 +27,8 @@ from coordinator.wire.records import NewRecord, record_hash
 from hivefold import limits, observe
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
-from hivefold.errors import LimitExceededError, LogError, NotLeaderError, UnavailableError
-from hivefold.log.port import Entry, EventLog
+from hivefold.errors import FencedError, LimitExceededError, LogError, NotLeaderError, UnavailableError
+from hivefold.log.port import Entry, EventLog, Head
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +73,8 @@ class Writer:
         self._acts: list[Callable[[Sequence[Committed]], None]] = []
         self._vain_placement = -1
         self._stopped: Exception | None = None
+        self._time_us = start.state.time_us
+        self._time_read_ms = clock.monotonic_ms()
 
     @property
     def state(self) -> State:
@@ -103,7 +105,7 @@ class Writer:
 
     async def begin(self, coordinator_id: str, code_version: str) -> None:
         """Starts a term at the head that was replayed. Raises FencedError when another was faster."""
-        batch = _Batch(self._state, self._head_hash, self._clock.now_us(), self._entropy)
+        batch = _Batch(self._state, self._head_hash, self._now_us(), self._entropy)
         batch.add(StartTerm(coordinator_id, code_version), "")
         await self._append(batch)
 
@@ -131,7 +133,7 @@ class Writer:
 
     def tick(self) -> None:
         """Looks whether time has made a command due; called a few times a second."""
-        if self._queue or due(self._state, self._clock.now_us()):
+        if self._queue or due(self._state, self._now_us()):
             self._vain_placement = -1
             self._wake.set()
 
@@ -152,11 +154,14 @@ class Writer:
 
     async def _write_once(self) -> bool:
         """Writes one batch; whether there may be more to write at once."""
-        batch = _Batch(self._state, self._head_hash, self._clock.now_us(), self._entropy)
+        batch = _Batch(self._state, self._head_hash, self._now_us(), self._entropy)
         answers = self._decide_waiting(batch)
         self._decide_due(batch)
         try:
-            await self._append(batch)
+            if batch.records:
+                await self._append(batch)
+            elif answers:
+                await self._confirm()
         except UnavailableError as error:
             _answer(answers, error)
             _log.warning("append refused", reason=error.reason, error=str(error), records=len(batch.records))
@@ -185,13 +190,18 @@ class Writer:
             if isinstance(body, PlaceTasks) and batch.state.sequence == before:
                 self._vain_placement = before
 
+    def _now_us(self) -> int:
+        """The wall clock. Set back behind recorded time, that goes on at half speed: waits end, and the two meet."""
+        read_ms = self._clock.monotonic_ms()
+        slow_us = self._time_us + (read_ms - self._time_read_ms) * 500
+        self._time_us, self._time_read_ms = max(self._clock.now_us(), slow_us), read_ms
+        return self._time_us
+
     def _placement_due(self) -> bool:
-        return self._state.sequence != self._vain_placement and bool(due(self._state, self._clock.now_us()))
+        return self._state.sequence != self._vain_placement and bool(due(self._state, self._now_us()))
 
     async def _append(self, batch: _Batch) -> None:
         """Appends the batch; once it is durable, its state is the state; then, and only then, acts."""
-        if not batch.records:
-            return
         await self._log.append(
             batch.entries, expected_sequence=self._state.sequence, term_sequence=self._state.term_sequence
         )
@@ -199,6 +209,14 @@ class Writer:
         for act in self._acts:
             act(batch.records)
         self._followers.offer(batch.records)
+
+    async def _confirm(self) -> None:
+        """Raises FencedError when another wrote: to record nothing, too, needs the latest state.
+
+        A deposed leader would answer from an old one, and let go of outcomes that only its successor knows.
+        """
+        if await self._log.head() != Head(self._state.sequence, self._state.term_sequence):
+            raise FencedError("another coordinator wrote to the log; this one stops leading")
 
     def _stop(self, error: Exception) -> None:
         self._stopped = error

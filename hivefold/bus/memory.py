@@ -161,10 +161,6 @@ class MemoryBroker:
             self._work_count += 1
             queue.unanswered[self._work_count] = message
 
-    def has_result(self, subject: str) -> bool:
-        """Whether the subject holds an outcome."""
-        return subject in self._outcome_subjects
-
     def store_result(self, subject: str, data: bytes) -> None:
         """Stores an outcome, unless the subject has one."""
         if subject in self._outcome_subjects:

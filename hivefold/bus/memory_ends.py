@@ -173,16 +173,22 @@ class MemoryResultSender:
     async def send(self, outcomes: Sequence[tuple[str, bytes]]) -> None:
         """Stores the outcomes; waits while the connection is down or a fault delays them."""
         await self._connection.until_up()
-        broker = self._connection.broker
+        unanswered = {subject for subject, _ in outcomes}
         for subject, data in outcomes:
-            self._store(subject, data)
-        while not all(broker.has_result(subject) for subject, _ in outcomes):
-            await broker.changes.next()
+            self._store(subject, data, unanswered)
+        while unanswered:
+            await self._connection.broker.changes.next()
 
-    def _store(self, subject: str, data: bytes) -> None:
+    def _store(self, subject: str, data: bytes, unanswered: set[str]) -> None:
         broker = self._connection.broker
+
+        def store() -> None:
+            broker.store_result(subject, data)
+            unanswered.discard(subject)  # answered, even if the outcome is purged before the sender looks
+            broker.changes.announce()
+
         # A lost publish has no answer, so the sender publishes again: in effect, nothing is lost.
-        broker.carry(subject, lambda: broker.store_result(subject, data), lambda: broker.store_result(subject, data))
+        broker.carry(subject, store, store)
 
 
 class MemoryResultReceiver:

@@ -211,3 +211,37 @@ async def test_recorded_time_never_goes_back() -> None:
 
     times = [decode_record(stored).time_us for stored in log.store]
     assert times == sorted(times)
+
+
+async def test_a_deposed_leader_answers_nothing_from_its_old_state() -> None:
+    """To record nothing, too, takes the latest state: the outcome or cancel may concern what a successor recorded."""
+    log = MemoryEventLog()
+    async with leading(log) as old, leading(MemoryEventLog(log.store)) as new:
+        await new.execute(submit(1))
+
+        with pytest.raises(NotLeaderError):
+            await old.execute(cmd.CancelJob(JobId("j-1")))
+        assert not old.leading
+
+
+async def test_recorded_time_goes_on_when_the_clock_is_set_back() -> None:
+    """At half speed until the clock has caught up: a wait of a second must not take the hour that was set back."""
+    log, clock = MemoryEventLog(), HourBack()
+    writer = Writer(log, clock, SeededEntropy(1), Replayed(State(), GENESIS_HASH))
+    await writer.begin("test", "0")
+    clock.behind_us = 3_600_000_000
+    clock.advance_ms(2000)
+
+    await writer.begin("test", "0")
+
+    first, second = (decode_record(stored).time_us for stored in log.store)
+    assert second - first == 1_000_000
+
+
+class HourBack(ManualClock):
+    """A wall clock that may be set back; the monotonic one is not."""
+
+    behind_us = 0
+
+    def now_us(self) -> int:
+        return super().now_us() - self.behind_us
