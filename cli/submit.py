@@ -51,6 +51,8 @@ class Asked:
     """GPUs that a node must have."""
     source: str = ""
     """Who asks, for the record; without it you at this machine."""
+    response_subject: str = ""
+    """NATS subject that gets the job's final event, as typed protobuf."""
 
     def options(self) -> JobOptions:
         """The same for the client. Raises InvalidRequestError."""
@@ -67,6 +69,7 @@ class Asked:
             memory_bytes=self.needs_memory,
             gpu_count=self.needs_gpus,
             max_attempts=self.max_attempts,
+            response_subject=self.response_subject,
             request_id=self.request_id,
         )
 
