@@ -29,6 +29,10 @@ async def _probe(client: Fleet, task_count: int) -> float:
     return seconds
 
 
+async def _round_trips(client: Fleet, count: int) -> list[float]:
+    return [1000 * await _probe(client, 1) for _ in range(count)]
+
+
 async def _nodes_joined(client: Fleet) -> None:
     async with asyncio.timeout(30):
         while len([node async for node in client.nodes.list()]) < _NODES:
@@ -46,7 +50,7 @@ def main() -> None:
             return {"seconds": runner.run(_probe(client, count))}
 
         def round_trips(count: int) -> dict[str, Any]:
-            return {"ms": [1000 * runner.run(_probe(client, 1)) for _ in range(count)]}
+            return {"ms": runner.run(_round_trips(client, count))}
 
         serve({"tasks": tasks, "round_trips": round_trips})
         runner.run(client.__aexit__(None, None, None))
