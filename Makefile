@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test check bench protos format lock
+.PHONY: help setup demo up test sim check bench protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ up: $(READY) ## Leave a fleet running in this terminal
 
 test: $(READY) ## Run all tests
 	@$(BIN)/pytest
+
+sim: $(READY) ## Simulate whole fleets with faults: SEEDS=2000 many, SEED=7 one again with its trace
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --trace,--seeds $(or $(SEEDS),200)) $(if $(BUG),--bug $(BUG))
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
 	@scripts/check.sh

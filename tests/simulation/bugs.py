@@ -1,0 +1,185 @@
+"""Bugs to plant, each a patch of production code while a `with` statement lasts. The simulation must find them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from immutables import Map
+
+from coordinator import writer as writing
+from coordinator.core import commands as cmd
+from coordinator.core import decide_jobs, decide_outcomes
+from coordinator.core.draft import Draft
+from coordinator.core.model import Rejected
+from coordinator.intake import Intake
+from coordinator.writer import Writer
+from hivefold.log.memory import MemoryEventLog
+from node.agent import Agent
+from node.core import NodeCore
+
+
+@contextmanager
+def reply_before_durable() -> Iterator[None]:
+    """Clients get their answer when it is decided, not when it is stored."""
+    decide_waiting = Writer._decide_waiting
+
+    def hasty(self: Writer, batch: Any) -> Any:
+        answers = decide_waiting(self, batch)
+        writing._answer(answers, None)
+        return answers
+
+    with patch.object(Writer, "_decide_waiting", hasty):
+        yield
+
+
+@contextmanager
+def act_before_append() -> Iterator[None]:
+    """Work is sent while its record is on the way to the log."""
+    append = Writer._append
+
+    async def hasty(self: Writer, batch: Any) -> None:
+        acts, self._acts = self._acts, []
+        for act in acts:
+            act(batch.records)
+        try:
+            await append(self, batch)
+        finally:
+            self._acts = acts
+
+    with patch.object(Writer, "_append", hasty):
+        yield
+
+
+@contextmanager
+def attempt_number_not_checked() -> Iterator[None]:
+    """The outcome of an attempt that was given up counts for the one that runs now."""
+    report = decide_outcomes.report_outcomes
+
+    def careless(draft: Draft, body: cmd.ReportOutcomes) -> Rejected | None:
+        columns = tuple(_with_current_numbers(draft, column) for column in body.columns)
+        return report(draft, replace(body, columns=columns))
+
+    with patch.object(decide_outcomes, "report_outcomes", careless):
+        yield
+
+
+def _with_current_numbers(draft: Draft, column: cmd.OutcomeColumns) -> cmd.OutcomeColumns:
+    job = draft.state.jobs.get(column.job_id)
+    if job is None:
+        return column
+    current = zip(column.tasks, column.attempts, strict=True)
+    return replace(
+        column, attempts=tuple(job.running[task].number if task in job.running else old for task, old in current)
+    )
+
+
+@contextmanager
+def outcome_acknowledged_before_recorded() -> Iterator[None]:
+    """The results stream may forget what is not in the log yet."""
+
+    async def hasty(self: Intake) -> None:
+        async for batch in self._results.batches():
+            if batch:
+                await self._results.acknowledge(batch[-1].sequence)
+                await self._record(batch)
+
+    with patch.object(Intake, "run", hasty):
+        yield
+
+
+@contextmanager
+def term_not_checked_by_the_node() -> Iterator[None]:
+    """A node takes work from a coordinator that leads no more."""
+    take = NodeCore.accept
+
+    def careless(self: NodeCore, batch: Any, now_us: int) -> Any:
+        term, self.term = self.term, 0
+        effects = take(self, batch, now_us)
+        self.term = max(term, self.term)
+        return effects
+
+    with patch.object(NodeCore, "accept", careless):
+        yield
+
+
+@contextmanager
+def work_acknowledged_before_its_outcome_is_stored() -> Iterator[None]:
+    """A node lets go of work when it begins with it."""
+    accept = Agent._accept
+
+    def hasty(self: Agent, delivery: Any) -> None:
+        accept(self, delivery)
+        self._spawn(delivery.acknowledge())
+
+    with patch.object(Agent, "_accept", hasty):
+        yield
+
+
+@contextmanager
+def repeats_not_known_by_the_node() -> Iterator[None]:
+    """A node runs an attempt again when its message comes again."""
+    with patch.object(NodeCore, "_note", lambda self, key, number: None):
+        yield
+
+
+@contextmanager
+def request_id_forgotten() -> Iterator[None]:
+    """A repeated request becomes a second job."""
+    submit = decide_jobs.submit_job
+
+    def forgetful(draft: Draft, body: cmd.SubmitJob) -> Rejected | None:
+        known = draft.state.requests
+        draft.state = draft.state._replace(requests=Map())
+        answer = submit(draft, body)
+        draft.state = draft.state._replace(requests=known.update(draft.state.requests))
+        return answer
+
+    with patch.object(decide_jobs, "submit_job", forgetful):
+        yield
+
+
+@contextmanager
+def log_not_fenced() -> Iterator[None]:
+    """The broker lets a deposed leader write."""
+    with patch.object(MemoryEventLog, "_check_fence", lambda *_: None):
+        yield
+
+
+@contextmanager
+def deposed_leader_lets_outcomes_go() -> Iterator[None]:
+    """Found by the simulation: a leader that records nothing does not ask whether it still leads."""
+
+    async def trusting(_self: Writer) -> None:
+        return
+
+    with patch.object(Writer, "_confirm", trusting):
+        yield
+
+
+@contextmanager
+def waits_stand_still() -> Iterator[None]:
+    """Found by the simulation: a wall clock that is set back stops all retries until it has caught up."""
+    with patch.object(Writer, "_now_us", lambda self: self._clock.now_us()):
+        yield
+
+
+BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    bug.__name__.replace("_", "-"): bug
+    for bug in (
+        reply_before_durable,
+        act_before_append,
+        attempt_number_not_checked,
+        outcome_acknowledged_before_recorded,
+        term_not_checked_by_the_node,
+        work_acknowledged_before_its_outcome_is_stored,
+        repeats_not_known_by_the_node,
+        request_id_forgotten,
+        log_not_fenced,
+        deposed_leader_lets_outcomes_go,
+        waits_stand_still,
+    )
+}

@@ -1,0 +1,292 @@
+"""The machines of the simulated fleet: each runs one production daemon's parts, dies without a word and starts anew."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from actors.model import Backend, ModelBehavior
+from actors.probe import ProbesDone, RunProbes
+from actors.reader import ReadRange
+from actors.runtime import ActorRef, ReplyCallback
+from coordinator.core.commands import CommandBody
+from coordinator.core.model import Rejected
+from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
+from coordinator.presence import PresenceSettings
+from coordinator.writer import Accepted
+from hivefold.blobs.memory import MemoryChunks
+from hivefold.entropy import SeededEntropy
+from hivefold.errors import HivefoldError, Reason
+from hivefold.limits import NODE_PREFETCH, RESULTS_BATCH
+from hivefold.v1 import fleet_pb2
+from node.agent import Agent
+from node.content import Content
+from node.core import Batch, Effect, NodeCore, Start
+from node.infer import InferRunner
+from node.models import ModelShelf
+from node.uplink import Uplink
+from tests.simulation.checker import Checker
+from tests.simulation.parts import LogStore, SimBroker, SimClock, SimConnection, SimLog
+
+T = TypeVar("T")
+
+
+class Process:
+    """Tasks that live and die together, with one connection to the bus."""
+
+    def __init__(self, broker: SimBroker) -> None:
+        self.broker = broker
+        self.connection: SimConnection = broker.connect()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.dead = False
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Runs something inside the process."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks = [known for known in self._tasks if not known.done()]
+        self._tasks.append(task)
+        return task
+
+    def kill(self) -> None:
+        """As kill -9: nothing more comes out of it, except what is on its way."""
+        if self.dead:
+            return
+        self.dead = True
+        self.broker.close(self.connection)
+        for task in self._tasks:
+            task.cancel()
+
+
+@dataclass(slots=True)
+class Coordinator:
+    """One incarnation of the coordinator."""
+
+    incarnation: int
+    process: Process
+    log: SimLog
+    leadership: Leadership | None = None
+
+    async def serve(self, clock: SimClock, checker: Checker, seed: int) -> None:
+        """Takes the lead and runs all parts until one of them ends. Raises HivefoldError, alone or in a group."""
+        connection = self.process.connection
+        ends = Ends(self.log, connection.signals(), connection.work_sender(), connection.result_receiver())
+        settings = LeadSettings(f"c{self.incarnation}", "0", PresenceSettings("127.0.0.1:1"))
+        lead = await take_lead(ends, clock, SeededEntropy(seed * 10_000 + self.incarnation), settings)
+        lead.writer.on_commit(lambda commits: checker.committed(self.incarnation, commits))
+        self.leadership = lead
+        async with asyncio.TaskGroup() as group:
+            for part in lead.parts():
+                group.create_task(part)
+
+
+class CoordinatorHost:
+    """The coordinator's machine and the supervisor that starts it again."""
+
+    def __init__(self, store: LogStore, broker: SimBroker, clock: SimClock, seed: int, draw: random.Random) -> None:
+        self.store = store
+        self.broker = broker
+        self.clock = clock
+        self.current: Coordinator | None = None
+        self.unexpected: list[BaseException] = []
+        self.starts = 0
+        self._seed = seed
+        self._draw = draw
+        self._old: list[Coordinator] = []
+
+    async def supervise(self) -> None:
+        """Starts a coordinator whenever there is none."""
+        while True:
+            current = self.start()
+            task = current.process.spawn(current.serve(self.clock, self.store.checker, self._seed))
+            await asyncio.wait({task})
+            current.process.kill()
+            self._look(task)
+            if self.current is current:
+                self.current = None
+            await asyncio.sleep(self._draw.uniform(0.05, 2.0))
+
+    def start(self) -> Coordinator:
+        """A new incarnation."""
+        self.starts += 1
+        self.current = Coordinator(self.starts, Process(self.broker), SimLog(self.store))
+        return self.current
+
+    def kill(self) -> None:
+        """The coordinator dies without a word."""
+        if self.current is not None:
+            self.current.process.kill()
+
+    def depose(self) -> asyncio.Task[None] | None:
+        """The leader stalls on its log, as SIGSTOP or a partition makes it, while another one starts."""
+        old = self.current
+        if old is None or old.leadership is None:
+            return None
+        old.log.hold()
+        self._old.append(old)
+        new = self.start()
+        task = new.process.spawn(new.serve(self.clock, self.store.checker, self._seed))
+        task.add_done_callback(self._look)
+        return task
+
+    def wake_old(self) -> None:
+        """Deposed leaders go on."""
+        for old in self._old:
+            old.log.release()
+
+    def kill_old(self) -> None:
+        """Deposed leaders that have not noticed it are ended."""
+        for old in self._old:
+            old.process.kill()
+
+    def _look(self, task: asyncio.Task[None]) -> None:
+        """A coordinator may end of hivefold's errors only."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self.unexpected.extend(leaf for leaf in leaves(error) if not isinstance(leaf, HivefoldError))
+
+    async def call(self, body: CommandBody) -> Accepted | Rejected | None:
+        """What a client's call gives; None when nobody answers."""
+        current = self.current
+        if current is None or current.leadership is None or current.process.dead:
+            return None
+        task = current.process.spawn(current.leadership.writer.execute(body))
+        await asyncio.wait({task}, timeout=30.0)
+        if not task.done() or task.cancelled():
+            return None
+        error = task.exception()
+        if isinstance(error, HivefoldError):
+            return None
+        return task.result()
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors of a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+class WatchedCore(NodeCore):
+    """The node's core; the checker sees what it accepts and starts."""
+
+    def __init__(self, node_id: str, boot_id: str, places: int, checker: Checker) -> None:
+        super().__init__(boot_id, places)
+        self._node_id = node_id
+        self._checker = checker
+        self._batches: dict[int, Batch] = {}
+
+    def observe_term(self, term: int) -> None:
+        self._checker.heard_term(self._node_id, self.boot_id, term)
+        super().observe_term(term)
+
+    def accept(self, batch: Batch, now_us: int) -> list[Effect]:
+        known = len(self._parcels)
+        self._batches[batch.delivery] = batch
+        effects = super().accept(batch, now_us)
+        if len(self._parcels) > known or any(isinstance(effect, Start) for effect in effects):
+            self._checker.accepted(self._node_id, batch)
+        return self._seen_by_checker(effects)
+
+    def finished(self, run: int, now_us: int) -> list[Effect]:
+        return self._seen_by_checker(super().finished(run, now_us))
+
+    def cancel(self, job_id: str, term: int, now_us: int) -> list[Effect]:
+        return self._seen_by_checker(super().cancel(job_id, term, now_us))
+
+    def _seen_by_checker(self, effects: list[Effect]) -> list[Effect]:
+        for effect in effects:
+            if isinstance(effect, Start):
+                self._checker.started(self._node_id, self._batches[effect.delivery], effect.attempts)
+        return effects
+
+
+class ScriptedProber:
+    """The prober's actor without a thread: it answers at once, or fails as it was drawn."""
+
+    name = "prober"
+
+    def __init__(self, draw: random.Random, failure_ratio: float) -> None:
+        self._draw = draw
+        self._failure_ratio = failure_ratio
+
+    def ask(self, _message: RunProbes, reply: ReplyCallback) -> None:
+        """Answers one message."""
+        if self._draw.random() < self._failure_ratio:
+            reply(None, HivefoldError("the runtime failed as it was drawn", reason=Reason.RUNTIME_FAILED))
+        else:
+            reply(ProbesDone(1000), None)
+
+
+@dataclass(slots=True)
+class NodeHost:
+    """A node's machine; `failure_ratio` of its attempts fail."""
+
+    node_id: str
+    slots: int
+    broker: SimBroker
+    clock: SimClock
+    draw: random.Random
+    failure_ratio: float
+    boots: int = 0
+    down_s: float = 0.0
+    """How long it stays down when it ends; drawn where it is 0."""
+    process: Process | None = None
+    unexpected: list[BaseException] = field(default_factory=list)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def supervise(self) -> None:
+        """Starts the daemon whenever it has ended."""
+        while True:
+            self.boots += 1
+            self._stop = asyncio.Event()
+            self.process = Process(self.broker)
+            task = self.process.spawn(self._agent(self.process).run(self._stop))
+            await asyncio.wait({task})
+            self.process.kill()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.unexpected.append(error)
+            await asyncio.sleep(self.down_s or self.draw.expovariate(0.3))
+
+    def kill(self) -> None:
+        """The daemon dies without a word."""
+        if self.process is not None:
+            self.process.kill()
+
+    def leave(self) -> None:
+        """As SIGTERM."""
+        self._stop.set()
+
+    def cut(self) -> None:
+        """The network to the node is gone."""
+        if self.process is not None and not self.process.dead:
+            self.process.connection.disconnect()
+
+    def heal(self) -> None:
+        """The network to the node is back."""
+        if self.process is not None and not self.process.dead and not self.process.connection.connected:
+            self.process.connection.reconnect()
+
+    def _agent(self, process: Process) -> Agent:
+        boot_id = f"{self.node_id}-b{self.boots}"
+        connection = process.connection
+        content = Content(MemoryChunks())
+        shelf = ModelShelf(Path("nowhere"), content, lambda: ModelBehavior(cast(Backend, None)))
+        prober = cast(ActorRef[RunProbes, ProbesDone], ScriptedProber(self.draw, self.failure_ratio))
+        return Agent(
+            spec=fleet_pb2.NodeSpec(node_id=self.node_id, boot_id=boot_id, slot_count=self.slots, memory_bytes=1 << 34),
+            core=WatchedCore(self.node_id, boot_id, self.slots + NODE_PREFETCH, self.broker.checker),
+            signals=connection.signals(),
+            receiver=connection.watched_work(self.node_id, boot_id),
+            uplink=Uplink(connection.result_sender(), batch_outcomes=RESULTS_BATCH),
+            infer=InferRunner(
+                content, shelf, cast(ActorRef[ReadRange, memoryview], None), cast(Any, self.clock), self.slots
+            ),
+            prober=prober,
+            clock=self.clock,
+        )

@@ -1,0 +1,177 @@
+"""The log and the broker of the simulation: the fakes in memory, with a network that takes time and loses answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from hivefold.bus.memory import Fault, MemoryBroker, MemoryConnection
+from hivefold.bus.memory_ends import MemoryDelivery, MemoryResultReceiver, MemoryWorkReceiver
+from hivefold.bus.port import Delivery
+from hivefold.errors import LogFullError
+from hivefold.log.memory import MemoryEventLog
+from hivefold.log.port import Entry, Stored
+from hivefold.v1 import work_pb2
+from tests.simulation.checker import Checker
+from tests.simulation.loop import VirtualLoop
+
+
+@dataclass(slots=True)
+class SimClock:
+    """One machine's clocks: the wall clock may be set, the monotonic one never."""
+
+    loop: VirtualLoop
+    ahead_us: int = 0
+
+    def now_us(self) -> int:
+        """Unix time in microseconds."""
+        return 1_700_000_000_000_000 + int(self.loop.time() * 1e6) + self.ahead_us
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since the start."""
+        return int(self.loop.time() * 1000)
+
+
+class LogStore:
+    """The broker's side of the log: what every coordinator's connection shares."""
+
+    def __init__(self, checker: Checker, draw: random.Random) -> None:
+        self.records: list[Stored] = []
+        self.full = False
+        self.checker = checker
+        self.draw = draw
+        self.slowness_s = 0.002
+
+
+class SimLog(MemoryEventLog):
+    """One coordinator's connection to the log. An append that is under way arrives even when its sender has died."""
+
+    def __init__(self, shared: LogStore) -> None:
+        super().__init__(shared.records)
+        self._shared = shared
+
+    async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
+        """Stores all entries or none."""
+        on_its_way = self._arrive(tuple(entries), expected_sequence, term_sequence)
+        request = asyncio.create_task(on_its_way)
+        request.add_done_callback(_look)
+        await asyncio.shield(request)
+        await self._take_time()
+
+    async def _arrive(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
+        await self._take_time()
+        await super().append(entries, expected_sequence=expected_sequence, term_sequence=term_sequence)
+
+    async def _take_time(self) -> None:
+        await asyncio.sleep(self._shared.draw.expovariate(1 / self._shared.slowness_s))
+
+    def _store(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
+        if self._shared.full:
+            raise LogFullError("the log is full; raise log_max_bytes")
+        before = len(self.store)
+        try:
+            super()._store(entries, expected_sequence, term_sequence)
+        finally:
+            self._shared.checker.stored(self.store[before:])
+
+
+def _look(request: asyncio.Task[None]) -> None:
+    """Whoever asked may be dead: then nobody else looks at what became of it."""
+    if not request.cancelled():
+        request.exception()
+
+
+class SimBroker(MemoryBroker):
+    """The server of the bus; the checker sees what it stores."""
+
+    def __init__(self, checker: Checker, fault: Callable[[str], Fault]) -> None:
+        super().__init__(fault)
+        self.checker = checker
+
+    def store_result(self, subject: str, data: bytes) -> None:
+        """Stores an outcome, unless the subject has one."""
+        known = self._result_count
+        super().store_result(subject, data)
+        if self._result_count > known:
+            self.checker.result_stored(self.results[self._result_count])
+
+    def connect(self) -> SimConnection:
+        """A new connection, up at once."""
+        connection = SimConnection(self)
+        self._connections.append(connection)
+        return connection
+
+    def close(self, connection: MemoryConnection) -> None:
+        """A process died: its connection is gone for good."""
+        connection.disconnect()
+        self._connections.remove(connection)
+
+    def cut_all(self) -> None:
+        """The server stops."""
+        for connection in self._connections:
+            connection.disconnect()
+
+
+class SimConnection(MemoryConnection):
+    """A connection whose acknowledgements the checker sees."""
+
+    broker: SimBroker
+
+    def result_receiver(self) -> MemoryResultReceiver:
+        """The coordinator's end of the results stream."""
+        return _ResultReceiver(self)
+
+    def watched_work(self, node_id: str, boot_id: str) -> _WorkReceiver:
+        """A node's end of the work stream."""
+        return _WorkReceiver(self, node_id, boot_id)
+
+
+class _ResultReceiver(MemoryResultReceiver):
+    async def acknowledge(self, up_to_sequence: int) -> None:
+        broker = self._connection.broker
+        assert isinstance(broker, SimBroker)
+        broker.checker.results_acknowledged(up_to_sequence)
+        await super().acknowledge(up_to_sequence)
+
+
+class _WorkReceiver:
+    """hivefold.bus.port.WorkReceiver."""
+
+    def __init__(self, connection: SimConnection, node_id: str, boot_id: str) -> None:
+        self._inner = MemoryWorkReceiver(connection, node_id)
+        self._checker = connection.broker.checker
+        self._names = (node_id, boot_id)
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        async for delivery in self._inner.deliveries():
+            yield _Delivery(delivery, self._checker, self._names)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    inner: MemoryDelivery
+    checker: Checker
+    names: tuple[str, str]
+
+    @property
+    def data(self) -> bytes:
+        return self.inner.data
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return dict(self.inner.headers)
+
+    async def acknowledge(self) -> None:
+        self.checker.work_acknowledged(*self.names, work_pb2.WorkBatch.FromString(self.inner.data))
+        await self.inner.acknowledge()
+
+    async def in_progress(self) -> None:
+        await self.inner.in_progress()
+
+    async def give_back(self) -> None:
+        await self.inner.give_back()
