@@ -202,6 +202,8 @@ class WatchedCore(NodeCore):
     def _seen_by_checker(self, effects: list[Effect]) -> list[Effect]:
         for effect in effects:
             if isinstance(effect, Start):
+                if self.fenced:
+                    self._checker.fail(f"{self._node_id} starts work while it is fenced")
                 self._checker.started(self._node_id, self._batches[effect.delivery], effect.attempts)
         return effects
 
