@@ -141,7 +141,11 @@ class World:
         if current is None or current.leadership is None:
             self.checker.fail("nobody leads although everything has healed")
             return
-        live = current.leadership.writer.state
+        writer = current.leadership.writer
+        end_s = self.loop.time() + CALM_S
+        while writer.state.sequence != len(self.store.records) and self.loop.time() < end_s:
+            await asyncio.sleep(0.1)  # the answer of the last append is on its way
+        live = writer.state
         replayed = await replay(MemoryEventLog(self.store.records), up_to=live.sequence)
         if replayed.state != live or replayed.state != self.checker.state:
             self.checker.fail("replay is not live")
