@@ -14,7 +14,7 @@ from coordinator.core.model import State
 from coordinator.wire.records import GENESIS_HASH, LogRecord, decode_record
 from hivefold.errors import LogCorruptError
 from hivefold.ids import Digest
-from hivefold.log.port import EventLog, Stored
+from hivefold.log.port import ReadableLog, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Replayer:
 
 
 async def replay(
-    log: EventLog, *, up_to: int, start: Replayed | None = None, progress: Callable[[int], None] | None = None
+    log: ReadableLog, *, up_to: int, start: Replayed | None = None, progress: Callable[[int], None] | None = None
 ) -> Replayed:
     """Folds the log from record 1 (or from after `start`) up to and including `up_to`.
 

@@ -14,6 +14,7 @@ HivefoldError
 │   └── DurabilityWeakError
 └── LogError                 the log is not as it must be
     ├── LogCorruptError      does not read as written; has the position
+    │   └── LogFileInvalidError  a file that holds it is damaged; has the byte offset
     ├── FencedError          another coordinator leads; definite
     └── AppendUnresolvedError  whether an append took place could not be found out
 
@@ -64,6 +65,7 @@ class Reason(StrEnum):
     INTERNAL = "INTERNAL"
     DURABILITY_WEAK = "DURABILITY_WEAK"
     SERVER_UNAVAILABLE = "SERVER_UNAVAILABLE"
+    LOG_FILE_INVALID = "LOG_FILE_INVALID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,20 @@ class LogCorruptError(LogError):
     def __init__(self, message: str, *, position: int) -> None:
         super().__init__(message, metadata={"position": str(position)})
         self.position = position
+
+
+class LogFileInvalidError(LogCorruptError):
+    """A log file is damaged, cut short or none.
+
+    `offset` is that of the first byte of the entry that is wrong; `position` the sequence of the record that
+    should have come there, or of the last one where no more should have come.
+    """
+
+    def __init__(self, message: str, *, offset: int, position: int) -> None:
+        super().__init__(message, position=position)
+        self.reason = Reason.LOG_FILE_INVALID
+        self.metadata["offset"] = str(offset)
+        self.offset = offset
 
 
 class FencedError(LogError):

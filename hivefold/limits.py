@@ -74,6 +74,16 @@ READ_PAGE_BYTES: Final = 1024 * 1024
 READ_TIMEOUT_S: Final = 5.0
 """How long a page of the log may be unanswered before it is asked for again."""
 READ_TRIES: Final = 4
+LOG_FILE_ENTRY_BYTES: Final = 4 * 1024 * 1024
+"""Largest entry of a log file; what claims to be larger is damaged."""
+DURABLE_FILE_BUFFER_BYTES: Final = 1024 * 1024
+"""What is written to a file at once."""
+LOG_FILE_READ_BYTES: Final = 1024 * 1024
+"""What is read from a log file at once."""
+LOG_FILE_MARKS: Final = 4096
+"""Most places that the end of a log file names; between them readers skip."""
+LOG_FILE_MARK_RECORDS: Final = 1024
+"""Records between two marks, until there would be too many marks."""
 COMMAND_QUEUE: Final = 4096
 """Commands waiting for the writer; more are refused with LIMIT_EXCEEDED."""
 FOLLOWER_QUEUE: Final = 1024

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -16,18 +13,11 @@ from coordinator.wire.commands import command_from_proto, command_to_proto
 from coordinator.wire.events import event_from_proto, event_to_proto
 from coordinator.wire.times import micros, timestamp
 from hivefold.errors import LogCorruptError
+from hivefold.log.chain import GENESIS_HASH, record_hash
 from hivefold.log.port import TERM_SUBJECT, Entry, Stored
 from hivefold.v1 import record_pb2
 
-GENESIS_HASH: Final = bytes(32)
-_DOMAIN: Final = b"hivefold-record-v1\0"
-_LENGTHS: Final = struct.Struct(">QHI")
-
-
-def record_hash(sequence: int, subject: str, data: bytes) -> bytes:
-    """SHA-256 over domain tag, sequence, lengths, subject and the stored bytes."""
-    name = subject.encode()
-    return hashlib.sha256(b"".join((_DOMAIN, _LENGTHS.pack(sequence, len(name), len(data)), name, data))).digest()
+__all__ = ["GENESIS_HASH", "LogRecord", "NewRecord", "decode_record", "record_hash", "subject_of"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from hivefold import limits
 from hivefold.client.connection import Connection
@@ -21,10 +21,17 @@ class Log:
         self, *, after: int = 0, up_to: int = 0, follow: bool = False
     ) -> AsyncIterator[record_pb2.StoredRecord]:
         """The records after `after`, up to `up_to` (0: the head at the time of the call), then on if `follow`."""
+        async for page in self.pages(after=after, up_to=up_to, follow=follow):
+            for record in page:
+                yield record
+
+    async def pages(
+        self, *, after: int = 0, up_to: int = 0, follow: bool = False
+    ) -> AsyncIterator[Sequence[record_pb2.StoredRecord]]:
+        """As `read`, in the pages that come: for those who read much."""
         request = message(log_service_pb2.ReadLogRequest, after_sequence=after, up_to_sequence=up_to, follow=follow)
         async for response in self._connection.stream(LogServiceStub, "ReadLog", request):
-            for record in response.records:
-                yield record
+            yield response.records
 
     async def head(self, *, with_state_digest: bool = False) -> log_service_pb2.GetHeadResponse:
         """The end of the log, with the digest of the state there if asked for."""

@@ -39,27 +39,13 @@ class Head:
     term_sequence: int
 
 
-class EventLog(Protocol):
-    """An append-only, durable, fenced log. Sequences are contiguous from 1."""
+class ReadableLog(Protocol):
+    """The reading side of a log: of the broker's, or of a file that holds a part of one."""
 
     async def head(self) -> Head:
         """The end of the log, read from the broker's leader (never a stale replica).
 
         Raises BrokerUnavailableError.
-        """
-        ...
-
-    async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
-        """Stores all entries, durably and in order, right after `expected_sequence`.
-
-        At most APPEND_BATCH_RECORDS entries; MUST NOT be called while another append is in flight.
-        `term_sequence` is the sequence of the caller's own term record (or, to start a term, of the
-        previous one; 0 for the first): the broker refuses when a later term record exists.
-
-        An answer that does not come is resolved by reading back, never by a blind retry. Raises
-        LogFullError (nothing stored), BrokerUnavailableError (nothing stored, the same call may be
-        repeated), FencedError (another leads) or AppendUnresolvedError (unknown). After the last two
-        the first entries may be stored: stop, a replay tells.
         """
         ...
 
@@ -74,4 +60,22 @@ class EventLog(Protocol):
 
     async def close(self) -> None:
         """Releases the connection; pending calls fail."""
+        ...
+
+
+class EventLog(ReadableLog, Protocol):
+    """An append-only, durable, fenced log. Sequences are contiguous from 1."""
+
+    async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
+        """Stores all entries, durably and in order, right after `expected_sequence`.
+
+        At most APPEND_BATCH_RECORDS entries; MUST NOT be called while another append is in flight.
+        `term_sequence` is the sequence of the caller's own term record (or, to start a term, of the
+        previous one; 0 for the first): the broker refuses when a later term record exists.
+
+        An answer that does not come is resolved by reading back, never by a blind retry. Raises
+        LogFullError (nothing stored), BrokerUnavailableError (nothing stored, the same call may be
+        repeated), FencedError (another leads) or AppendUnresolvedError (unknown). After the last two
+        the first entries may be stored: stop, a replay tells.
+        """
         ...

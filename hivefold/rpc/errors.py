@@ -68,6 +68,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.INTERNAL: Row(_Code.INTERNAL, HivefoldError),
     Reason.DURABILITY_WEAK: Row(_Code.FAILED_PRECONDITION, e.DurabilityWeakError),
     Reason.SERVER_UNAVAILABLE: Row(_Code.UNAVAILABLE, e.UnavailableError, retry_ms=1000),
+    Reason.LOG_FILE_INVALID: Row(_Code.DATA_LOSS, e.LogError),
 }
 
 _WITHOUT_DETAILS: Final[Mapping[grpc.StatusCode, Reason]] = {

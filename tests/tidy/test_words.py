@@ -13,7 +13,7 @@ from tests.tidy.source import ROOT, Module, modules
 EMPTY_NAME = re.compile(r"(?:^|_)(?:util|utils|manager|helper|helpers)(?:_|$)", re.IGNORECASE)
 LOCAL_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|Users|work)/\w")
 OUTSIDE = re.compile(r"\bshared/(?:DESIGN|notes|tools)\b")
-SKIPPED = {"uv.lock", "requirements.lock", "LICENSE"}
+SKIPPED = {"uv.lock", "requirements.lock", "LICENSE", ".git"}
 TEXT_SUFFIXES = {"", ".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".proto", ".txt", ".json", ".service", ".cfg"}
 
 

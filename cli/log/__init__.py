@@ -1,0 +1,17 @@
+"""`hivefold log`: read the log, keep it in a file, look into it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cyclopts import App
+
+_COMMANDS: Final = (
+    ("tail", "cli.log.tail:tail", "Print the last records: position, time, term, cause, events."),
+    ("replay", "cli.log.replay:replay", "Rebuild the state from the log."),
+    ("export", "cli.log.export:export", "Write the log into one self-contained file."),
+)
+
+app = App(name="log", help="Read the log, keep it in a file, look into it.")
+for _name, _path, _text in _COMMANDS:
+    app.command(_path, name=_name, help=_text)
