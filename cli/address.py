@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -57,13 +59,26 @@ class Target(Shown):
         return connect(self.address, directory=self.dir)
 
     def ask(self, question: Callable[[Fleet], Awaitable[_Answer]]) -> _Answer:
-        """What `question` answers, given a client of the fleet."""
+        """What `question` answers, given a client of the fleet; traced where `OTEL_*` asks for it."""
+        from hivefold import observe
+        from hivefold.version import VERSION
 
         async def answer() -> _Answer:
             async with self.connect() as fleet:
                 return await question(fleet)
 
-        return asyncio.run(answer())
+        telemetry = observe.start_telemetry("hivefold-cli", f"{os.getpid()}", VERSION)
+        try:
+            with observe.span(_command()):
+                return asyncio.run(answer())
+        finally:
+            telemetry.shutdown()
+
+
+def _command() -> str:
+    """The command without its arguments, as "hivefold job submit": names the span."""
+    words = takewhile(lambda token: not token.startswith("-"), sys.argv[1:])
+    return " ".join(["hivefold", *islice(words, 2)])
 
 
 async def listed(items: AsyncIterator[_Item]) -> list[_Item]:

@@ -14,7 +14,9 @@ from cli.address import Target, listed
 from cli.labels import parse_labels
 from cli.output import as_plain, note, show_many, show_one, write_json
 from cli.submit import app as submit_app
+from cli.submit import split_output
 from cli.waiting import exit_for, save_output, wait_for
+from hivefold.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from hivefold.client import Fleet
@@ -136,7 +138,14 @@ def cancel(job_id: str, *, note: str = "", target: Target = Target()) -> None:  
 
 
 @app.command(name="output")
-def fetch_output(job_id: str, file: Path | None = None, *, target: Target = Target()) -> None:  # noqa: B008 - frozen
+def fetch_output(
+    job_id: str,
+    file: Path | None = None,
+    *,
+    output: Annotated[list[str], Parameter(name=("--output", "-o"), negative=())] = [],  # noqa: B006 - never changed
+    address: str | None = None,
+    dir: Path | None = None,  # noqa: A002 - the option's name
+) -> None:
     """Fetch the output of a job that succeeded: one file, its rows in the order of the input.
 
     Parameters
@@ -145,8 +154,18 @@ def fetch_output(job_id: str, file: Path | None = None, *, target: Target = Targ
         The job.
     file
         Where to write it; .npz, .npy or .csv tells the format. Without it JOB_ID.npz.
+    output
+        The same as FILE; or what is printed: text, json or jsonl. May be given twice.
+    address
+        The coordinator, host:port. Else HIVEFOLD_ADDRESS, else the fleet that `hivefold up` runs in --dir.
+    dir
+        Directory of a local fleet. Else HIVEFOLD_DIR, else ./.hivefold.
     """
-    path = file or Path(f"{job_id}.npz")
+    shown, named = split_output(output)
+    if file and named:
+        raise InvalidRequestError(f"two files are named, {file} and {named}: name one")
+    path = file or named or Path(f"{job_id}.npz")
+    target = Target(output=shown, address=address, dir=dir)
     written = target.ask(lambda fleet: save_output(fleet, job_id, path))
     if target.output == "text":
         print(path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hivefold.errors import HivefoldError, Reason
 
+_COMMAND: Final = re.compile(r"hivefold \w+ \w+")
 HINTS: Final[Mapping[Reason, str]] = {
     Reason.UNSPECIFIED: "look at the coordinator's log",
     Reason.INVALID_ARGUMENT: "correct what is named above; --help shows what is accepted",
@@ -64,7 +66,8 @@ def report(error: HivefoldError, *, as_json: bool, hint: str | None = None) -> N
     _write(f"{_red('error:')} {_one_line(error.message)}")
     for violation in error.violations:
         _write(f"  {violation.field}: {_one_line(violation.description)}")
-    _write(f"  -> {hint}")
+    if not _says(error.message, hint):
+        _write(f"  -> {hint}")
 
 
 def report_plain(message: str, hint: str, *, reason: Reason, as_json: bool) -> None:
@@ -81,6 +84,12 @@ def _as_json(error: HivefoldError, hint: str) -> str:
         "violations": [{"field": v.field, "description": v.description} for v in error.violations],
     }
     return json.dumps({"error": body})
+
+
+def _says(message: str, hint: str) -> bool:
+    """Whether the message already names the command that the hint names."""
+    command = _COMMAND.search(hint)
+    return command is not None and command[0] in message
 
 
 def _one_line(text: str) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
 from cyclopts.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from cli import words
 from cli.address import Target
 from cli.exits import Exit
 from cli.labels import parse_labels
 from cli.output import Format, note, show_one
+from cli.progress import Bar
 from cli.waiting import exit_for, save_output, wait_for
 from hivefold.errors import InvalidRequestError
 
@@ -24,6 +27,10 @@ Priority = Literal["control", "interactive", "batch"]
 SUFFIXES: Final = (".npz", ".npy", ".csv")
 
 app = App(name="submit", help="Submit a job.")
+
+
+def _size(_kind: type, tokens: Sequence[Token]) -> int:
+    return words.parse_size(tokens[0].value)
 
 
 @Parameter(name="*")
@@ -45,8 +52,8 @@ class Asked:
     """Attempts of a task that may fail before the job fails; 0: the default, 3."""
     needs_label: Annotated[list[str] | None, Parameter(negative=())] = None
     """NAME=VALUE that a node must carry; may be repeated."""
-    needs_memory: NonNegativeInt = 0
-    """Bytes of memory that a task needs; 0: derived from the model."""
+    needs_memory: Annotated[int, Parameter(converter=_size)] = 0
+    """Memory that a task needs, in bytes or as 512MiB, 2GiB; 0: derived from the model."""
     needs_gpus: NonNegativeInt = 0
     """GPUs that a node must have."""
     source: str = ""
@@ -137,7 +144,9 @@ def infer(
     target = Target(output=shown, address=address, dir=dir)
 
     async def submit(fleet: Fleet) -> job_pb2.Job:
-        job = await fleet.jobs.submit_infer(model, input_file, infer=wanted, options=options)
+        with Bar(input_file.name, "bytes") as bar:
+            sending = replace(wanted, on_upload=bar.update)
+            job = await fleet.jobs.submit_infer(model, input_file, infer=sending, options=options)
         return await _follow(fleet, job, wait=asked.wait or file is not None, file=file)
 
     return _end(target, target.ask(submit), waited=asked.wait or file is not None)

@@ -48,7 +48,8 @@ def _about(body: Message) -> Iterator[str]:
         elif field.name == "model":
             yield value if isinstance(value, str) else tensors.ref(value)
         elif field.name == "task_count" or (field.name == "tasks" and len(value)):
-            yield f"{value if field.name == 'task_count' else len(value)} tasks"
+            number = value if field.name == "task_count" else len(value)
+            yield f"{number} task{'' if number == 1 else 's'}"
 
 
 def _camel(name: str) -> str:

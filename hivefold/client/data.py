@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from hivefold import limits
 from hivefold.client.blobs import Blobs
-from hivefold.datasets import open_data_set
-from hivefold.errors import DataRefusedError, Reason
+from hivefold.datasets import DataSetSource, open_array, open_data_set
 from hivefold.v1 import job_pb2, model_pb2
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Rows: TypeAlias = "Path | str | NDArray[np.generic]"
+"""What a caller may give: a file, or an array whose first axis counts the rows."""
+Progress: TypeAlias = Callable[[int, int], None] | None
 _PREFIX = "DATA_TYPE_"
 
 
-async def stored_file(
-    blobs: Blobs, path: Path | str, data_type: str, member: str = "", *, lossy: bool = False
+async def stored(
+    blobs: Blobs, rows: Rows, data_type: str, member: str = "", *, lossy: bool = False, on_progress: Progress = None
 ) -> job_pb2.DataSet:
-    """Uploads the rows of a file, converted to `data_type` ("FP32"; "" leaves them).
+    """Uploads the rows of a file or an array, converted to `data_type` ("FP32"; "" leaves them).
 
-    Values keep what they are, unless `lossy` lets them be rounded. Raises DataRefusedError.
+    Values keep what they are, unless `lossy` lets them be rounded. `on_progress` gets bytes sent and bytes in
+    all. Raises DataRefusedError.
     """
-    source = await asyncio.to_thread(lambda: open_data_set(path, member=member))
+    source = await asyncio.to_thread(lambda: _opened(rows, member))
     source = source.as_type(data_type or source.data_type, lossy=lossy)
-    blob = await blobs.upload(source.pieces(), source.size_bytes)
+    blob = await blobs.upload(_told(source.pieces(), source.size_bytes, on_progress), source.size_bytes)
     return job_pb2.DataSet(
         blob=blob,
         data_type=_type_number(source.data_type),
         row_shape=source.row_shape,
         row_count=source.row_count,
-        origin=str(path),
+        origin=str(source.path),
     )
 
 
@@ -55,36 +57,18 @@ async def referenced_file(blobs: Blobs, path: Path | str, member: str = "") -> j
     )
 
 
-async def stored_array(blobs: Blobs, rows: NDArray[np.generic]) -> job_pb2.DataSet:
-    """Uploads an array; its first axis counts the rows. Raises DataRefusedError."""
-    import numpy as np
-
-    from hivefold.datasets.data_types import parse_description
-
-    array = np.ascontiguousarray(rows)
-    parsed = parse_description(array.dtype.str)
-    if parsed is None or not array.ndim or not array.size:
-        raise DataRefusedError(
-            f"an array of {array.dtype} and shape {array.shape} is no data set: "
-            "give numbers, the first axis counting the rows",
-            reason=Reason.DATA_INVALID,
-        )
-    data_type, big_endian = parsed
-    if big_endian:
-        array = array.astype(array.dtype.newbyteorder("<"))
-    blob = await blobs.upload(_slices(array.data.cast("B")), array.nbytes)
-    return job_pb2.DataSet(
-        blob=blob,
-        data_type=_type_number(data_type),
-        row_shape=array.shape[1:],
-        row_count=array.shape[0],
-        origin="array",
-    )
+def _opened(rows: Rows, member: str) -> DataSetSource:
+    return open_data_set(rows, member=member) if isinstance(rows, Path | str) else open_array(rows)
 
 
-def _slices(view: memoryview) -> Iterator[bytes]:
-    for start in range(0, len(view), limits.STREAM_PIECE_BYTES):
-        yield bytes(view[start : start + limits.STREAM_PIECE_BYTES])
+def _told(pieces: Iterator[bytes], size_bytes: int, on_progress: Progress) -> Iterator[bytes]:
+    """The same pieces; each is reported when the next one is asked for."""
+    sent = 0
+    for piece in pieces:
+        yield piece
+        sent += len(piece)
+        if on_progress is not None:
+            on_progress(sent, size_bytes)
 
 
 def _type_number(name: str) -> model_pb2.DataType.ValueType:

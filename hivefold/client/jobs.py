@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hivefold import limits
 from hivefold.client import data
@@ -24,10 +24,6 @@ from hivefold.client.watching import watch_job
 from hivefold.errors import InvalidRequestError
 from hivefold.v1 import feed_pb2, job_pb2, job_service_pb2
 from hivefold.v1.job_service_pb2_grpc import JobServiceStub
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _FORMATS: Final = {
     ".npz": job_service_pb2.OUTPUT_FORMAT_NPZ,
@@ -66,6 +62,8 @@ class InferOptions:
     """Values may be rounded to the model's type, e.g. from FP64; without it only what keeps every value is done."""
     target_task_s: float = 0.0
     batch_rows: int = 0
+    on_upload: Callable[[int, int], None] | None = None
+    """Gets the bytes sent and the bytes in all while the rows are uploaded; called in a worker thread."""
 
 
 class Jobs:
@@ -85,7 +83,7 @@ class Jobs:
     async def submit_infer(
         self,
         model: str,
-        rows: Path | str | NDArray[np.generic],
+        rows: data.Rows,
         *,
         infer: InferOptions | None = None,
         options: JobOptions | None = None,
@@ -95,10 +93,7 @@ class Jobs:
         Raises NotFoundError for the model, DataRefusedError for the rows, InvalidRequestError.
         """
         infer = infer or InferOptions()
-        if isinstance(rows, Path | str):
-            data_set = await self._file(model, rows, infer)
-        else:
-            data_set = await data.stored_array(self._blobs, rows)
+        data_set = await self._data_set(model, rows, infer)
         spec = _job_spec(options or JobOptions())
         spec.infer.CopyFrom(
             message(
@@ -113,12 +108,14 @@ class Jobs:
         )
         return await self.submit(spec, options.request_id if options else "")
 
-    async def _file(self, model: str, path: Path | str, infer: InferOptions) -> job_pb2.DataSet:
+    async def _data_set(self, model: str, rows: data.Rows, infer: InferOptions) -> job_pb2.DataSet:
         found = await self._models.get(model)
         if infer.by_reference:
-            return await data.referenced_file(self._blobs, path, infer.member)
+            if not isinstance(rows, Path | str):
+                raise InvalidRequestError("by_reference: an array lies in no file; leave it out, or save the array")
+            return await data.referenced_file(self._blobs, rows, infer.member)
         wanted = data.type_name(found.inputs[0].data_type) if len(found.inputs) == 1 else ""
-        return await data.stored_file(self._blobs, path, wanted, infer.member, lossy=infer.cast)
+        return await data.stored(self._blobs, rows, wanted, infer.member, lossy=infer.cast, on_progress=infer.on_upload)
 
     async def submit_probe(
         self, task_count: int, *, task_duration_s: float = 0.0, options: JobOptions | None = None

@@ -7,16 +7,13 @@ import contextvars
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 from hivefold.client.connection import connect
+from hivefold.client.data import Rows
 from hivefold.client.fleet import Fleet
 from hivefold.client.jobs import InferOptions, JobOptions
 from hivefold.v1 import feed_pb2, fleet_pb2, job_pb2, log_service_pb2, model_pb2, record_pb2
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _Value = TypeVar("_Value")
 
@@ -60,7 +57,7 @@ class SyncFleet:
     def submit_infer(
         self,
         model: str,
-        rows: Path | str | NDArray[np.generic],
+        rows: Rows,
         *,
         infer: InferOptions | None = None,
         options: JobOptions | None = None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from hivefold.datasets.array import open_array
 from hivefold.datasets.opening import open_data_set
 from hivefold.datasets.source import DataSetSource
 
-__all__ = ["DataSetSource", "open_data_set"]
+__all__ = ["DataSetSource", "open_array", "open_data_set"]

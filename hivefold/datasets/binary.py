@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final, Protocol
 
+from hivefold.datasets.converting import check_conversion, convert
 from hivefold.datasets.data_types import description, item_bytes
-from hivefold.errors import DataRefusedError, Reason
+from hivefold.errors import DataRefusedError
 from hivefold.limits import STREAM_PIECE_BYTES
 
 ARCHIVE_ERRORS: Final = (
@@ -49,19 +50,8 @@ class BinaryRows:
 
     def converted(self, data_type: str, *, lossy: bool) -> BinaryRows:
         """The same elements as another type. Raises DataRefusedError where that is not allowed."""
-        import numpy as np
-
-        stored, wanted = np.dtype(description(self.stored_type)), np.dtype(description(data_type))
-        if np.can_cast(stored, wanted, "safe") or (lossy and np.can_cast(stored, wanted, "same_kind")):
-            return replace(self, data_type=data_type)
-        possible = np.can_cast(stored, wanted, "same_kind")
-        way = "allow rounding (--cast)" if possible else "choose what the numbers should become"
-        raise DataRefusedError(
-            f"{self.path.name} holds {self.stored_type}, and {data_type}, which is needed, cannot hold all its values. "
-            f"Either {way}, or save the array with .astype({wanted.name!r}).",
-            reason=Reason.DATA_TYPE_MISMATCH,
-            metadata={"data_type": self.stored_type, "needed": data_type},
-        )
+        check_conversion(self.path.name, self.stored_type, data_type, lossy=lossy)
+        return replace(self, data_type=data_type)
 
     def blocks(self) -> Iterator[bytes]:
         """The elements in order. Raises DataRefusedError when the file cannot be read to the end."""
@@ -99,19 +89,4 @@ class BinaryRows:
         import numpy as np
 
         stored = np.frombuffer(block, description(self.stored_type).replace("<", ">" if self.big_endian else "<"))
-        wanted = np.dtype(description(self.data_type))
-        try:
-            with np.errstate(over="raise"):
-                result = stored.astype(wanted, casting="same_kind")
-        except FloatingPointError:
-            raise self._out_of_range() from None
-        if wanted.kind in "iu" and not np.array_equal(result, stored):
-            raise self._out_of_range()
-        return result.tobytes()
-
-    def _out_of_range(self) -> DataRefusedError:
-        return DataRefusedError(
-            f"{self.path.name} holds a value outside the range of {self.data_type}. Scale or clip the values first.",
-            reason=Reason.DATA_TYPE_MISMATCH,
-            metadata={"data_type": self.stored_type, "needed": self.data_type},
-        )
+        return convert(self.path.name, stored, self.stored_type, self.data_type)

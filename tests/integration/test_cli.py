@@ -119,7 +119,7 @@ def test_a_job_is_followed_and_its_output_fetched_later(
     assert sum(int(task["rowCount"]) for task in tasks) == 1000
     assert {task["state"] for task in tasks} == {"TASK_STATE_SUCCEEDED"}
 
-    fetched = fleet.run("job", "output", job_id, tmp_path / "later.npz")
+    fetched = fleet.run("job", "output", job_id, "-o", tmp_path / "later.npz")
     assert fetched.stdout.strip() == str(tmp_path / "later.npz")
     with np.load(tmp_path / "later.npz") as output:
         assert output["y"].shape == (1000, 4)
@@ -182,7 +182,7 @@ def test_what_does_not_exist_is_not_found(fleet: RunningFleet, line: str, reason
     assert (done.returncode, error_of(done)["reason"]) == (3, reason)
     plain = fleet.run(*line.split())
     assert plain.stderr.startswith("error: ")
-    assert "\n  -> " in plain.stderr
+    assert plain.stderr.count("with: hivefold ") == 1
     assert "Traceback" not in plain.stderr
 
 

@@ -133,6 +133,21 @@ def test_one_trace_spans_client_log_node_and_back(traced: RunningFleet, receiver
     assert services == {"test-client", "hivefold-coordinator", "hivefold-node"}
 
 
+def test_a_command_of_the_command_line_begins_its_trace(traced: RunningFleet, receiver: Receiver) -> None:
+    """A job submitted in a shell is one trace too, from the command on; nothing of it is on standard output."""
+    job = traced.json("job", "submit", "probe", "--tasks", "2", "--wait")
+    with connect_sync(directory=traced.directory) as fleet:
+        records = [record_pb2.Record.FromString(stored.data) for stored in fleet.read_log()]
+    submitted = next(r for r in records if r.cause.submit_job.job_id == job["jobId"])
+    trace_id = submitted.traceparent.split("-")[1]
+    spans = wait_for(receiver, trace_id, {"hivefold job submit", "process results"})
+
+    assert {"hivefold job submit", "process results"} <= spans.keys(), sorted(spans)
+    assert not spans["hivefold job submit"].parent_span_id
+    services = {service for service, span in receiver.spans if span.trace_id.hex() == trace_id}
+    assert services == {"hivefold-cli", "hivefold-coordinator", "hivefold-node"}
+
+
 def test_records_carry_the_trace(traced: RunningFleet, tmp_path: Path) -> None:
     """From a trace to the records that it led to, and back."""
     doubling_model(tmp_path / "double.onnx")

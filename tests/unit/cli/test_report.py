@@ -57,3 +57,12 @@ def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_is_noticed_even_where_parsing_fails(line: str, asked: bool) -> None:
     """Whether errors are written as JSON is told from the raw command line."""
     assert asked_for_json(line.split()) is asked
+
+
+def test_a_command_that_the_message_names_is_not_named_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    """The hint is left out where it would only repeat the message."""
+    report(
+        HivefoldError("there is no job 'j'; list them with: hivefold job ls", reason=Reason.JOB_NOT_FOUND),
+        as_json=False,
+    )
+    assert capsys.readouterr().err.count("hivefold job ls") == 1

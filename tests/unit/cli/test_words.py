@@ -49,3 +49,26 @@ def test_rates_keep_a_decimal_only_where_it_matters() -> None:
 
 def test_labels_are_sorted_by_name() -> None:
     assert words.pairs({"zone": "b", "arch": "x"}) == "arch=x zone=b"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("1048576", 1048576),
+        ("512MiB", 512 << 20),
+        ("1.5 GiB", 3 << 29),
+        ("2GB", 2 * 10**9),
+        ("10tib", 10 << 40),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, number: int) -> None:
+    """Plain bytes, powers of 1024 with an i, of 1000 without."""
+    assert words.parse_size(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "5 apples", "1e9"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    """And the message names the forms that are."""
+    with pytest.raises(ValueError, match="GiB"):
+        words.parse_size(text)
