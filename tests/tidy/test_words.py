@@ -39,7 +39,7 @@ def texts() -> Iterator[tuple[str, str]]:
         folders[:] = [name for name in folders if name == ".ci" or not name.startswith((".", "__"))]
         for name in files:
             path = Path(folder, name)
-            if name not in SKIPPED and path.suffix in TEXT_SUFFIXES:
+            if name not in {*SKIPPED, ".git"} and path.suffix in TEXT_SUFFIXES:
                 yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
 
