@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from hivefold.element_types import DESCRIPTIONS, ITEM_BYTES
 from hivefold.errors import DataRefusedError, Reason
 from hivefold.models import TensorFacts
 
@@ -15,35 +16,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "NDArray[Any]"
 
-_ITEM_BYTES: Final = {
-    "BOOL": 1,
-    "UINT8": 1,
-    "INT8": 1,
-    "UINT16": 2,
-    "INT16": 2,
-    "FP16": 2,
-    "UINT32": 4,
-    "INT32": 4,
-    "FP32": 4,
-    "UINT64": 8,
-    "INT64": 8,
-    "FP64": 8,
-}
-_NUMPY: Final = {
-    "BOOL": "bool",
-    "UINT8": "<u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": "<i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-}
-_ELEMENT_TYPES: Final = {"b1": "BOOL", **{code.lstrip("<"): name for name, code in _NUMPY.items() if name != "BOOL"}}
+_ELEMENT_TYPES: Final = {description[1:]: name for name, description in DESCRIPTIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +29,10 @@ class Layout:
     @property
     def row_bytes(self) -> int:
         """Size of one row. Raises DataRefusedError for a type that no array can hold."""
-        item = _ITEM_BYTES.get(self.data_type)
+        item = ITEM_BYTES.get(self.data_type)
         if item is None:
             raise DataRefusedError(
-                f"rows of {self.data_type} cannot be given to a model; use one of {', '.join(_ITEM_BYTES)}",
+                f"rows of {self.data_type} cannot be given to a model; use one of {', '.join(ITEM_BYTES)}",
                 reason=Reason.DATA_TYPE_MISMATCH,
                 metadata={"data_type": self.data_type},
             )
@@ -101,7 +74,7 @@ def as_rows(data: bytes | bytearray | memoryview, layout: Layout, row_count: int
             reason=Reason.DATA_INVALID,
             metadata={"expected_bytes": str(wanted), "bytes": str(len(data))},
         )
-    rows = np.frombuffer(data, dtype=np.dtype(_NUMPY[layout.data_type])).reshape(row_count, *layout.row_shape)
+    rows = np.frombuffer(data, dtype=np.dtype(DESCRIPTIONS[layout.data_type])).reshape(row_count, *layout.row_shape)
     return rows if rows.flags.aligned else rows.copy()
 
 

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cli.address import Target
 from cli.exits import Exit
-from cli.local.ports import FIRST_PORT, is_free
+from cli.local.ports import FIRST_PORT
 from cli.output import show_many
 from cli.words import count, size, span
 from hivefold.errors import ConfigError, HivefoldError
+from hivefold.server.ports import is_free
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -305,6 +305,10 @@ DAEMON_LOG_BYTES: Final = 10 * 1024 * 1024
 DAEMON_LOG_CHECK_S: Final = 5.0
 LAST_WORDS_LINES: Final = 12
 """Lines of a daemon's log that are shown when it fails."""
+MODEL_VERSION_MAX: Final = 999_999_999
+"""Nine digits: what a reference name@version can say."""
+UPLOAD_IDLE_S: Final = 60.0
+"""How long an upload may bring nothing before it is ended: its place is for others."""
 MODEL_UPLOADS: Final = 4
 """Model files received at once: bounds the temporary disk space."""
 FEED_QUEUE: Final = 4 * EVENTS_BATCH

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from hivefold.errors import ConfigError
 from hivefold.limits import SERVER_PORTS
+from hivefold.server.ports import any_free, is_free
 
 FIRST_PORT: Final = 7400
 """The coordinator's; the nodes' follow."""
@@ -56,28 +56,7 @@ class Ports:
             yield from range(first, min(first + SERVER_PORTS, 65_536))
         else:
             for _ in range(SERVER_PORTS):
-                yield _any_free(self._host)
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens there at this moment."""
-    with socket.socket(_family(host)) as candidate:
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind((host, port))
-        except OSError:
-            return False
-        return True
-
-
-def _any_free(host: str) -> int:
-    with socket.socket(_family(host)) as candidate:
-        candidate.bind((host, 0))
-        return int(candidate.getsockname()[1])
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+                yield any_free(self._host)
 
 
 def _read(path: Path) -> Mapping[str, int]:

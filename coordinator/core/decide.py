@@ -10,6 +10,7 @@ from coordinator.core import events as ev
 from coordinator.core.check_spec import label_violations
 from coordinator.core.draft import Decision, Draft
 from coordinator.core.model import Model, Rejected, State
+from hivefold import limits
 from hivefold.errors import FieldViolation, Reason
 from hivefold.ids import DIGEST_RULE, NAME_RULE, is_digest, is_name
 
@@ -123,6 +124,8 @@ def _model_violations(model: Model) -> tuple[FieldViolation, ...]:
         violations.append(FieldViolation("digest", f"must be {DIGEST_RULE}"))
     if not is_digest(model.artifact.root):
         violations.append(FieldViolation("artifact.root", f"must be {DIGEST_RULE}"))
+    if not 0 <= model.version <= limits.MODEL_VERSION_MAX:
+        violations.append(FieldViolation("version", f"must be 0 (the next one) to {limits.MODEL_VERSION_MAX}"))
     if not model.inputs:
         violations.append(FieldViolation("inputs", "must name at least one input"))
     if not model.outputs:

@@ -15,6 +15,7 @@ from coordinator.core.model import BlobRef, Model, State, TensorSpec
 from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
 from coordinator.servicers.paging import Pager
+from coordinator.servicers.uploads import lively
 from coordinator.wire.values import model_to_proto, pairs
 from hivefold import limits
 from hivefold.blobs import content
@@ -41,7 +42,7 @@ class ModelServicer(ModelServiceServicer):
 
     async def UploadModel(self, request_iterator: Any, context: Any) -> pb.UploadModelResponse:
         """Receives a model file, checks it without running it, stores and registers it."""
-        requests = aiter(request_iterator)
+        requests = lively(aiter(request_iterator))
         header = await _header(requests)
         with TemporaryDirectory(prefix="hivefold-model-") as folder:
             path = Path(folder) / f"{header.name}.onnx"

@@ -5,23 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from hivefold.element_types import DESCRIPTIONS
 from hivefold.errors import DataRefusedError, Reason
 
-_DESCRIPTIONS: Final = {
-    "BOOL": "|b1",
-    "UINT8": "|u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": "|i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-}
-_NAMES: Final = {description[1:]: name for name, description in _DESCRIPTIONS.items()}
+_NAMES: Final = {description[1:]: name for name, description in DESCRIPTIONS.items()}
 _DESCRIPTION: Final = re.compile(r"([<>|=])([a-zA-Z])(\d*)")
 
 
@@ -30,10 +17,10 @@ def description(data_type: str) -> str:
 
     Raises DataRefusedError (DATA_TYPE_MISMATCH) for types that NumPy files cannot hold, as BF16 and BYTES.
     """
-    found = _DESCRIPTIONS.get(data_type)
+    found = DESCRIPTIONS.get(data_type)
     if found is None:
         raise DataRefusedError(
-            f"NumPy and CSV files cannot hold elements of type {data_type}. Use one of {', '.join(_DESCRIPTIONS)}.",
+            f"NumPy and CSV files cannot hold elements of type {data_type}. Use one of {', '.join(DESCRIPTIONS)}.",
             reason=Reason.DATA_TYPE_MISMATCH,
             metadata={"data_type": data_type},
         )

@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from hivefold.ids import NAME_RULE, is_name
 from hivefold.limits import SERVER_PORTS, SERVER_START_S, SERVER_STOP_S
 from hivefold.server import accounts
 from hivefold.server.binary import find_server
+from hivefold.server.ports import any_free, is_free
 from hivefold.server.private import Passwords, make_directory, write_private
 from hivefold.server.probe import lets_in
 
@@ -73,16 +73,16 @@ class EmbeddedServer:
     def _ports(self) -> Iterator[int]:
         """The ports to try, each free a moment ago."""
         if self._port:
-            if not _is_free(self._host, self._port):
+            if not is_free(self._host, self._port):
                 raise ConfigError(f"port {self._port} of {self._host} is taken; stop its owner or name another port")
             yield self._port
             return
         last = _last_port(self._directory)
-        if last and _is_free(self._host, last):
+        if last and is_free(self._host, last):
             yield last
         for count in range(SERVER_PORTS):
-            port = _any_port(self._host) if self._port == 0 else DEFAULT_PORT + count
-            if _is_free(self._host, port):
+            port = any_free(self._host) if self._port == 0 else DEFAULT_PORT + count
+            if is_free(self._host, port):
                 yield port
 
 
@@ -169,7 +169,7 @@ class RunningServer:
         deadline = asyncio.get_running_loop().time() + SERVER_START_S
         while not await self._lets_in(accounts.SYSTEM_USER):
             if self._running.returncode is not None:
-                if not _is_free(self._host, self._port):
+                if not is_free(self._host, self._port):
                     return False
                 raise ConfigError(f"nats-server did not start: {_last_words(self._directory)}")
             if asyncio.get_running_loop().time() > deadline:
@@ -247,22 +247,6 @@ def _last_port(directory: Path) -> int:
         return int((directory / "port").read_text())
     except (OSError, ValueError):
         return 0
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as candidate:
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind((host, port))
-        except OSError:
-            return False
-        return True
-
-
-def _any_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as candidate:
-        candidate.bind((host, 0))
-        return int(candidate.getsockname()[1])
 
 
 def _last_words(directory: Path) -> str:

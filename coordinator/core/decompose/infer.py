@@ -13,22 +13,10 @@ from typing import Final
 from coordinator.core.decompose.plan_step import FleetView, PlanStep
 from coordinator.core.model import InferSpec, Job
 from hivefold import limits
+from hivefold.element_types import ITEM_BYTES
 
-_BYTES: Final = {
-    "BOOL": 1,
-    "UINT8": 1,
-    "INT8": 1,
-    "UINT16": 2,
-    "INT16": 2,
-    "FP16": 2,
-    "BF16": 2,
-    "UINT32": 4,
-    "INT32": 4,
-    "FP32": 4,
-    "UINT64": 8,
-    "INT64": 8,
-    "FP64": 8,
-}
+_UNKNOWN_BYTES: Final = 8
+"""What an element of a type that no array holds counts as: none is larger."""
 _AHEAD: Final = 2
 """Unassigned shards kept planned per slot: enough that placement never waits for planning."""
 _TAIL_SPLIT: Final = 2
@@ -37,7 +25,7 @@ _TAIL_SPLIT: Final = 2
 
 def row_bytes(spec: InferSpec) -> int:
     """Size of one input row in bytes."""
-    return _BYTES.get(spec.data_set.data_type, 8) * math.prod(spec.data_set.row_shape)
+    return ITEM_BYTES.get(spec.data_set.data_type, _UNKNOWN_BYTES) * math.prod(spec.data_set.row_shape)
 
 
 def output_row_bytes(job: Job) -> int:
@@ -45,7 +33,7 @@ def output_row_bytes(job: Job) -> int:
     if job.model is None:
         return 0
     return sum(
-        _BYTES.get(tensor.data_type, 8) * math.prod(max(1, size) for size in tensor.shape[1:])
+        ITEM_BYTES.get(tensor.data_type, _UNKNOWN_BYTES) * math.prod(max(1, size) for size in tensor.shape[1:])
         for tensor in job.model.outputs
     )
 

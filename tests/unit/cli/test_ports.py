@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.local.ports import Ports, is_free
+from cli.local.ports import Ports
 from hivefold.errors import ConfigError
+from hivefold.server.ports import is_free
 
 
 @pytest.fixture
