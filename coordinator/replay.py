@@ -15,6 +15,7 @@ from coordinator.wire.records import GENESIS_HASH, LogRecord, decode_record
 from hivefold.errors import LogCorruptError
 from hivefold.ids import Digest
 from hivefold.log.port import ReadableLog, Stored
+from hivefold.proof.merkle import EMPTY, CompactRange, RangeBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Replayed:
 
     state: State
     head_hash: bytes
+    tree: CompactRange = EMPTY
+    """The compact range over the hashes of all records up to there."""
 
     def digest(self) -> Digest:
         """The digest of the state."""
@@ -35,6 +38,7 @@ class Replayer:
     def __init__(self, start: Replayed | None = None) -> None:
         self._state = start.state if start else State()
         self._hash = start.head_hash if start else GENESIS_HASH
+        self._tree = RangeBuilder(start.tree if start else EMPTY)
 
     def feed(self, page: Sequence[Stored]) -> None:
         """Folds a page. Raises LogCorruptError with the position of the first record that does not fit."""
@@ -61,6 +65,7 @@ class Replayer:
                 position=position,
             )
         self._hash = record.hash
+        self._tree.add(record.hash)
         state = evolve_all(state, position, record.time_us, record.events)
         if record.term != state.term:
             raise LogCorruptError(
@@ -75,7 +80,7 @@ class Replayer:
             raise LogCorruptError(
                 f"the state at record {self._state.sequence} is impossible: {broken[0]}", position=self._state.sequence
             )
-        return Replayed(self._state, self._hash)
+        return Replayed(self._state, self._hash, self._tree.range())
 
 
 async def replay(

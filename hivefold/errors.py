@@ -12,6 +12,7 @@ HivefoldError
 │   └── LogFullError
 ├── ConfigError              the process cannot run as configured
 │   └── DurabilityWeakError
+├── ProofError               a log, a checkpoint or a key could not prove itself
 └── LogError                 the log is not as it must be
     ├── LogCorruptError      does not read as written; has the position
     │   └── LogFileInvalidError  a file that holds it is damaged; has the byte offset
@@ -65,6 +66,7 @@ class Reason(StrEnum):
     INTERNAL = "INTERNAL"
     DURABILITY_WEAK = "DURABILITY_WEAK"
     SERVER_UNAVAILABLE = "SERVER_UNAVAILABLE"
+    PROOF_FAILED = "PROOF_FAILED"
     LOG_FILE_INVALID = "LOG_FILE_INVALID"
 
 
@@ -158,6 +160,12 @@ class DurabilityWeakError(ConfigError):
     """The server's durability is weaker than configured."""
 
     default_reason = Reason.DURABILITY_WEAK
+
+
+class ProofError(HivefoldError):
+    """A log, a checkpoint or a signing key could not prove itself."""
+
+    default_reason = Reason.PROOF_FAILED
 
 
 class LogError(HivefoldError):

@@ -84,6 +84,11 @@ LOG_FILE_MARKS: Final = 4096
 """Most places that the end of a log file names; between them readers skip."""
 LOG_FILE_MARK_RECORDS: Final = 1024
 """Records between two marks, until there would be too many marks."""
+CHECKPOINT_INTERVAL_S: Final = 1.0
+CHECKPOINT_NOTE_CHARACTERS: Final = 2048
+SIGNING_KEYS_KEPT: Final = 8
+"""Signing keys that a checkpoint names: a node that missed more rotations has to be told to trust anew."""
+KEY_FILE_BYTES: Final = 4096
 COMMAND_QUEUE: Final = 4096
 """Commands waiting for the writer; more are refused with LIMIT_EXCEEDED."""
 FOLLOWER_QUEUE: Final = 1024

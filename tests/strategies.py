@@ -38,6 +38,7 @@ DATA_TYPES = (
 )
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
+octets = st.binary(max_size=12)
 counts = st.integers(0, 100)
 u32 = st.integers(0, U32)
 u63 = st.integers(0, U63)
@@ -162,6 +163,7 @@ def attempts_lost(draw: st.DrawFn) -> ev.AttemptsLost:
 
 events: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.TermStarted, u63, texts, texts),
+    st.builds(ev.SigningKeyChanged, texts, octets, texts, octets, request_ids),
     st.builds(ev.ModelRegistered, models),
     st.builds(ev.NodeJoined, node_specs),
     st.builds(ev.NodeObserved, node_ids, loaded_models, u63, u32),
@@ -195,6 +197,7 @@ outcome_reports = st.builds(
 )
 command_bodies: st.SearchStrategy[cmd.CommandBody] = st.one_of(
     st.builds(cmd.StartTerm, texts, texts),
+    st.builds(cmd.ChangeSigningKey, texts, octets, texts, octets, request_ids),
     st.builds(cmd.RegisterModel, models),
     st.builds(cmd.SubmitJob, job_ids, request_ids, job_specs, texts),
     st.builds(cmd.CancelJob, job_ids, texts),

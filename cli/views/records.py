@@ -41,7 +41,7 @@ def brief(event: event_pb2.Event) -> str:
 def _about(body: Message) -> Iterator[str]:
     for field in body.DESCRIPTOR.fields:
         value = getattr(body, field.name)
-        if field.name in {"job_id", "node_id", "coordinator_id"}:
+        if field.name in {"job_id", "node_id", "coordinator_id", "key_id"}:
             yield value
         elif field.name == "spec" and field.message_type is not None and "node_id" in field.message_type.fields_by_name:
             yield value.node_id

@@ -18,6 +18,17 @@ class StartTerm:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeSigningKey:
+    """Sign checkpoints with another key, which the one before it endorses."""
+
+    key_id: str
+    public_key: bytes
+    previous_key_id: str
+    endorsement: bytes
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterModel:
     """Register a model version whose bytes are stored and checked; version 0 means the next."""
 
@@ -142,6 +153,7 @@ class ExpireJobs:
 
 CommandBody: TypeAlias = (
     StartTerm
+    | ChangeSigningKey
     | RegisterModel
     | SubmitJob
     | CancelJob

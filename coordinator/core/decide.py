@@ -73,8 +73,29 @@ def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:
         case cmd.StartTerm():
             draft.emit(ev.TermStarted(draft.state.term + 1, body.coordinator_id, body.code_version))
             return None
+        case cmd.ChangeSigningKey():
+            return _change_signing_key(draft, body)
         case _:
             assert_never(body)
+
+
+def _change_signing_key(draft: Draft, body: cmd.ChangeSigningKey) -> Rejected | None:
+    """Whether the endorsement is genuine is looked at where the key comes in; here, that it follows the last key."""
+    keys = draft.state.signing_keys
+    if keys and (keys[-1].key_id == body.key_id or (body.request_id and keys[-1].request_id == body.request_id)):
+        return None
+    active = keys[-1].key_id if keys else ""
+    if body.previous_key_id != active or bool(body.endorsement) != bool(keys):
+        return Rejected(
+            Reason.PROOF_FAILED,
+            f"key {body.key_id} would follow key {body.previous_key_id or 'none'}, and {active or 'no key'} signs now: "
+            "another rotation was faster; look at `hivefold log head` and ask again",
+            (("active", active),),
+        )
+    draft.emit(
+        ev.SigningKeyChanged(body.key_id, body.public_key, body.previous_key_id, body.endorsement, body.request_id)
+    )
+    return None
 
 
 def _register_model(draft: Draft, body: cmd.RegisterModel) -> Rejected | None:

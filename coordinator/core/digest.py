@@ -20,6 +20,8 @@ from coordinator.core.model import State
 from hivefold.ids import Digest
 
 _DOMAIN: Final = b"hivefold-state-v1\n"
+_ABSENT_WHEN_EMPTY: Final = frozenset({"signing_keys"})
+"""What came after 0.1.0: logs without it keep their digest for ever."""
 
 
 def state_digest(state: State) -> Digest:
@@ -33,6 +35,8 @@ def state_digest(state: State) -> Digest:
 
 def _lines(state: State) -> Iterator[object]:
     for name, value in zip(State._fields, state, strict=True):
+        if name in _ABSENT_WHEN_EMPTY and not value:
+            continue
         if isinstance(value, Map):
             keys, values = _columns(value)
             yield name, len(keys)
@@ -42,7 +46,9 @@ def _lines(state: State) -> Iterator[object]:
 
 
 def _plain(value: object) -> object:
-    """What JSON has no form for: maps and dataclasses."""
+    """What JSON has no form for: bytes, maps and dataclasses."""
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, Map):
         return _columns(value)
     if is_dataclass(value) and not isinstance(value, type):

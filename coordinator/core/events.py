@@ -21,6 +21,17 @@ class TermStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class SigningKeyChanged:
+    """Checkpoints are signed with another key from now on."""
+
+    key_id: str
+    public_key: bytes
+    previous_key_id: str
+    endorsement: bytes
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRegistered:
     """A model version was registered."""
 
@@ -236,6 +247,7 @@ class JobCancelled:
 
 Event: TypeAlias = (
     TermStarted
+    | SigningKeyChanged
     | ModelRegistered
     | NodeJoined
     | NodeObserved

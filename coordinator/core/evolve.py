@@ -23,12 +23,14 @@ from coordinator.core.model import (
     NodeState,
     Rate,
     Rows,
+    SigningKey,
     State,
     Trouble,
     rate_key,
 )
 from hivefold.errors import Reason
 from hivefold.ids import JobId, NodeId
+from hivefold.limits import SIGNING_KEYS_KEPT
 
 _RATE_WEIGHT: Final = 0.3
 """Weight of the newest attempts in the measured rates: follows a change within a few reports."""
@@ -72,6 +74,9 @@ def evolve(state: State, event: ev.Event) -> State:
             return _job_ended(state, job_id, JobState.CANCELLED, failure)
         case ev.TermStarted(term, coordinator_id, _):
             return state._replace(term=term, term_sequence=state.sequence, coordinator_id=coordinator_id)
+        case ev.SigningKeyChanged():
+            key = SigningKey(event.key_id, event.public_key, event.previous_key_id, event.endorsement, event.request_id)
+            return state._replace(signing_keys=(*state.signing_keys, key)[-SIGNING_KEYS_KEPT:])
         case ev.ModelRegistered(model):
             latest = max(model.version, state.latest.get(model.name, 0))
             return state._replace(

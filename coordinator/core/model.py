@@ -330,6 +330,16 @@ class Node(NamedTuple):
     tasks_succeeded: int = 0
 
 
+class SigningKey(NamedTuple):
+    """A key that signs checkpoints, as protos/hivefold/v1/event.proto has it."""
+
+    key_id: str
+    public_key: bytes
+    previous_key_id: str
+    endorsement: bytes
+    request_id: RequestId
+
+
 class State(NamedTuple):
     """Everything the coordinator knows: the fold over the log up to `sequence`."""
 
@@ -347,6 +357,8 @@ class State(NamedTuple):
     requests: Map[RequestId, JobId] = Map()
     rates: Map[str, Rate] = Map()
     """By model digest, or "probe:<task duration>": see rate_key."""
+    signing_keys: tuple[SigningKey, ...] = ()
+    """The latest SIGNING_KEYS_KEPT, oldest first: the last one signs."""
 
 
 def rate_key(job: Job) -> str:

@@ -37,6 +37,16 @@ def command_to_proto(command: cmd.Command) -> pb.Command:
             message.cancel_job.CopyFrom(pb.CancelJob(job_id=job_id, note=note))
         case cmd.StartTerm(coordinator_id, version):
             message.start_term.CopyFrom(pb.StartTerm(coordinator_id=coordinator_id, code_version=version))
+        case cmd.ChangeSigningKey():
+            message.change_signing_key.CopyFrom(
+                pb.ChangeSigningKey(
+                    key_id=body.key_id,
+                    public_key=body.public_key,
+                    previous_key_id=body.previous_key_id,
+                    endorsement=body.endorsement,
+                    request_id=body.request_id,
+                )
+            )
         case cmd.RegisterModel(model):
             message.register_model.CopyFrom(pb.RegisterModel(model=v.model_to_proto(model)))
         case _:
@@ -186,6 +196,13 @@ _READERS: Final[dict[str, Callable[[pb.Command], cmd.CommandBody]]] = {
     "submit_job": _submit_job,
     "cancel_job": lambda c: cmd.CancelJob(JobId(c.cancel_job.job_id), c.cancel_job.note),
     "start_term": lambda c: cmd.StartTerm(c.start_term.coordinator_id, c.start_term.code_version),
+    "change_signing_key": lambda c: cmd.ChangeSigningKey(
+        c.change_signing_key.key_id,
+        c.change_signing_key.public_key,
+        c.change_signing_key.previous_key_id,
+        c.change_signing_key.endorsement,
+        RequestId(c.change_signing_key.request_id),
+    ),
     "register_model": lambda c: cmd.RegisterModel(v.model_from_proto(c.register_model.model)),
     "join_node": lambda c: cmd.JoinNode(v.node_spec_from_proto(c.join_node.spec)),
     "observe_node": _observe_node,

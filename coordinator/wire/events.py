@@ -106,6 +106,7 @@ def _job_event_to_proto(
 
 def _fleet_event_to_proto(
     event: ev.TermStarted
+    | ev.SigningKeyChanged
     | ev.ModelRegistered
     | ev.NodeJoined
     | ev.NodeObserved
@@ -121,6 +122,16 @@ def _fleet_event_to_proto(
         case ev.TermStarted(term, coordinator_id, version):
             body = pb.TermStarted(term=term, coordinator_id=coordinator_id, code_version=version)
             return pb.Event(term_started=body)
+        case ev.SigningKeyChanged():
+            return pb.Event(
+                signing_key_changed=pb.SigningKeyChanged(
+                    key_id=event.key_id,
+                    public_key=event.public_key,
+                    previous_key_id=event.previous_key_id,
+                    endorsement=event.endorsement,
+                    request_id=event.request_id,
+                )
+            )
         case ev.ModelRegistered(model):
             return pb.Event(model_registered=pb.ModelRegistered(model=v.model_to_proto(model)))
         case ev.NodeJoined(spec):
@@ -233,6 +244,13 @@ def _node_observed(message: pb.Event) -> ev.Event:
     )
 
 
+def _signing_key_changed(event: pb.Event) -> ev.Event:
+    body = event.signing_key_changed
+    return ev.SigningKeyChanged(
+        body.key_id, body.public_key, body.previous_key_id, body.endorsement, RequestId(body.request_id)
+    )
+
+
 def _term_started(message: pb.Event) -> ev.Event:
     body = message.term_started
     return ev.TermStarted(body.term, body.coordinator_id, body.code_version)
@@ -254,6 +272,7 @@ _READERS: Final[dict[str, Callable[[pb.Event], ev.Event]]] = {
     "job_failed": lambda e: ev.JobFailed(JobId(e.job_failed.job_id), v.failure_from_proto(e.job_failed.failure)),
     "job_cancelled": lambda e: ev.JobCancelled(JobId(e.job_cancelled.job_id), e.job_cancelled.note),
     "term_started": _term_started,
+    "signing_key_changed": _signing_key_changed,
     "model_registered": lambda e: ev.ModelRegistered(v.model_from_proto(e.model_registered.model)),
     "node_joined": lambda e: ev.NodeJoined(v.node_spec_from_proto(e.node_joined.spec)),
     "node_observed": _node_observed,

@@ -14,7 +14,7 @@ from coordinator.wire.events import event_from_proto, event_to_proto
 from coordinator.wire.times import micros, timestamp
 from hivefold.errors import LogCorruptError
 from hivefold.log.chain import GENESIS_HASH, record_hash
-from hivefold.log.port import TERM_SUBJECT, Entry, Stored
+from hivefold.log.port import KEY_SUBJECT, TERM_SUBJECT, Entry, Stored
 from hivefold.v1 import record_pb2
 
 __all__ = ["GENESIS_HASH", "LogRecord", "NewRecord", "decode_record", "record_hash", "subject_of"]
@@ -103,6 +103,8 @@ def subject_of(body: cmd.CommandBody) -> str:
             return TERM_SUBJECT
         case cmd.SubmitJob(job_id=job_id) | cmd.CancelJob(job_id=job_id):
             return f"log.job.{job_id}"
+        case cmd.ChangeSigningKey():
+            return KEY_SUBJECT
         case cmd.RegisterModel(model):
             return f"log.model.{model.name}"
         case cmd.JoinNode(spec):

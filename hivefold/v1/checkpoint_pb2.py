@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chivefold/v1/checkpoint.proto\x12\x0bhivefold.v1\"F\n\x10SignedCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\r\n\x05range\x18\x02 \x03(\x0c\x12\x15\n\rprevious_size\x18\x03 \x01(\x04\x42m\n\x0eio.hivefold.v1B\x0f\x43heckpointProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chivefold/v1/checkpoint.proto\x12\x0bhivefold.v1\"^\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_key_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x04 \x01(\x0c\"\x7f\n\x10SignedCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\r\n\x05range\x18\x02 \x03(\x0c\x12\x15\n\rprevious_size\x18\x03 \x01(\x04\x12%\n\x04keys\x18\x04 \x03(\x0b\x32\x17.hivefold.v1.SigningKey\x12\x10\n\x08\x66rontier\x18\x05 \x03(\x0c\x42m\n\x0eio.hivefold.v1B\x0f\x43heckpointProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,6 +32,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hivefold.v1.checkpoint_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\017CheckpointProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
-  _globals['_SIGNEDCHECKPOINT']._serialized_start=45
-  _globals['_SIGNEDCHECKPOINT']._serialized_end=115
+  _globals['_SIGNINGKEY']._serialized_start=45
+  _globals['_SIGNINGKEY']._serialized_end=139
+  _globals['_SIGNEDCHECKPOINT']._serialized_start=141
+  _globals['_SIGNEDCHECKPOINT']._serialized_end=268
 # @@protoc_insertion_point(module_scope)

@@ -19,23 +19,65 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class SigningKey(_message.Message):
+    """A key that signs checkpoints, and the word of the key before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    PREVIOUS_KEY_ID_FIELD_NUMBER: _builtins.int
+    ENDORSEMENT_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """First 16 bytes of the public key's SHA-256, 32 lower-case hex digits."""
+    public_key: _builtins.bytes
+    """Ed25519 public key, 32 bytes."""
+    previous_key_id: _builtins.str
+    """The key before it; empty for the first."""
+    endorsement: _builtins.bytes
+    """Ed25519 signature by the key before it (docs/log-format.md says over what); empty for the first."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
+        previous_key_id: _builtins.str = ...,
+        endorsement: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endorsement", b"endorsement", "key_id", b"key_id", "previous_key_id", b"previous_key_id", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningKey: _TypeAlias = SigningKey  # noqa: Y015
+
+@_typing.final
 class SignedCheckpoint(_message.Message):
-    """A signed commitment to the first records of the log, and what proves that it
-    extends the one before.
-    """
+    """A signed statement about the log: it has so many records, and these are they."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NOTE_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
     PREVIOUS_SIZE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    FRONTIER_FIELD_NUMBER: _builtins.int
     note: _builtins.str
-    """A C2SP tlog-checkpoint signed note: origin, size, root, signatures."""
+    """C2SP signed note of a C2SP tlog-checkpoint: origin, size, root, then the lines "term <n>" and "head <hex>"."""
     previous_size: _builtins.int
-    """Size of the checkpoint before; 0 for the first."""
+    """Size of the checkpoint before it; 0 for the first."""
     @_builtins.property
     def range(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Hashes of the compact range of leaves [previous_size, size), 32 bytes each, left to right."""
+        """Compact range of the leaves [previous_size, size): roots of the fewest perfect subtrees that cover them, in order."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SigningKey]:
+        """The latest signing keys, oldest first; the last of them signed the note."""
+
+    @_builtins.property
+    def frontier(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Compact range of the leaves [0, size): from it follows the root. For whoever sees no checkpoint before this one."""
 
     def __init__(
         self,
@@ -43,10 +85,12 @@ class SignedCheckpoint(_message.Message):
         note: _builtins.str = ...,
         range: _abc.Iterable[_builtins.bytes] | None = ...,
         previous_size: _builtins.int = ...,
+        keys: _abc.Iterable[Global___SigningKey] | None = ...,
+        frontier: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "previous_size", b"previous_size", "range", b"range"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frontier", b"frontier", "keys", b"keys", "note", b"note", "previous_size", b"previous_size", "range", b"range"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

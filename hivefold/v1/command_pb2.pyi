@@ -75,6 +75,44 @@ class RegisterModel(_message.Message):
 Global___RegisterModel: _TypeAlias = RegisterModel  # noqa: Y015
 
 @_typing.final
+class ChangeSigningKey(_message.Message):
+    """Sign checkpoints with another key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    PREVIOUS_KEY_ID_FIELD_NUMBER: _builtins.int
+    ENDORSEMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Names the key: first 16 bytes of the public key's SHA-256, 32 lower-case hex digits."""
+    public_key: _builtins.bytes
+    """Ed25519 public key, 32 bytes."""
+    previous_key_id: _builtins.str
+    """The key before it; empty for the first."""
+    endorsement: _builtins.bytes
+    """Ed25519 signature by the key before it (docs/log-format.md); empty for the first."""
+    request_id: _builtins.str
+    """The request that asks for it; empty for the first key."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
+        previous_key_id: _builtins.str = ...,
+        endorsement: _builtins.bytes = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endorsement", b"endorsement", "key_id", b"key_id", "previous_key_id", b"previous_key_id", "public_key", b"public_key", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeSigningKey: _TypeAlias = ChangeSigningKey  # noqa: Y015
+
+@_typing.final
 class SubmitJob(_message.Message):
     """Accept a job."""
 
@@ -503,6 +541,7 @@ class Command(_message.Message):
     COMMAND_TIME_FIELD_NUMBER: _builtins.int
     START_TERM_FIELD_NUMBER: _builtins.int
     REGISTER_MODEL_FIELD_NUMBER: _builtins.int
+    CHANGE_SIGNING_KEY_FIELD_NUMBER: _builtins.int
     SUBMIT_JOB_FIELD_NUMBER: _builtins.int
     CANCEL_JOB_FIELD_NUMBER: _builtins.int
     REPORT_OUTCOMES_FIELD_NUMBER: _builtins.int
@@ -525,6 +564,10 @@ class Command(_message.Message):
     @_builtins.property
     def register_model(self) -> Global___RegisterModel:
         """Register a model."""
+
+    @_builtins.property
+    def change_signing_key(self) -> Global___ChangeSigningKey:
+        """Change the signing key."""
 
     @_builtins.property
     def submit_job(self) -> Global___SubmitJob:
@@ -576,6 +619,7 @@ class Command(_message.Message):
         command_time: _timestamp_pb2.Timestamp | None = ...,
         start_term: Global___StartTerm | None = ...,
         register_model: Global___RegisterModel | None = ...,
+        change_signing_key: Global___ChangeSigningKey | None = ...,
         submit_job: Global___SubmitJob | None = ...,
         cancel_job: Global___CancelJob | None = ...,
         report_outcomes: Global___ReportOutcomes | None = ...,
@@ -588,11 +632,11 @@ class Command(_message.Message):
         drain_node: Global___DrainNode | None = ...,
         undrain_node: Global___UndrainNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "command_time", b"command_time", "drain_node", b"drain_node", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "command_time", b"command_time", "drain_node", b"drain_node", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "command_time", b"command_time", "drain_node", b"drain_node", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "command_time", b"command_time", "drain_node", b"drain_node", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

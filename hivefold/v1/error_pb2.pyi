@@ -91,6 +91,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The server's durability is weaker than configured."""
     REASON_SERVER_UNAVAILABLE: _Reason.ValueType  # 32
     """The gRPC server cannot be reached or did not answer. Given by clients."""
+    REASON_PROOF_FAILED: _Reason.ValueType  # 33
+    """A log or a coordinator could not prove itself: a checkpoint is missing, contradicts an earlier one, or is not signed."""
     REASON_LOG_FILE_INVALID: _Reason.ValueType  # 36
     """A log file is damaged, cut short or none; metadata names the byte offset and the position in the log."""
 
@@ -165,6 +167,8 @@ REASON_DURABILITY_WEAK: Reason.ValueType  # 31
 """The server's durability is weaker than configured."""
 REASON_SERVER_UNAVAILABLE: Reason.ValueType  # 32
 """The gRPC server cannot be reached or did not answer. Given by clients."""
+REASON_PROOF_FAILED: Reason.ValueType  # 33
+"""A log or a coordinator could not prove itself: a checkpoint is missing, contradicts an earlier one, or is not signed."""
 REASON_LOG_FILE_INVALID: Reason.ValueType  # 36
 """A log file is damaged, cut short or none; metadata names the byte offset and the position in the log."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

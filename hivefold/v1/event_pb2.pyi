@@ -100,6 +100,44 @@ class TermStarted(_message.Message):
 Global___TermStarted: _TypeAlias = TermStarted  # noqa: Y015
 
 @_typing.final
+class SigningKeyChanged(_message.Message):
+    """Checkpoints are signed with another key from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    PREVIOUS_KEY_ID_FIELD_NUMBER: _builtins.int
+    ENDORSEMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Names the key."""
+    public_key: _builtins.bytes
+    """Ed25519 public key, 32 bytes."""
+    previous_key_id: _builtins.str
+    """The key before it; empty for the first."""
+    endorsement: _builtins.bytes
+    """Ed25519 signature by the key before it (docs/log-format.md); empty for the first."""
+    request_id: _builtins.str
+    """The request that asked for the change; empty for the first key."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
+        previous_key_id: _builtins.str = ...,
+        endorsement: _builtins.bytes = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endorsement", b"endorsement", "key_id", b"key_id", "previous_key_id", b"previous_key_id", "public_key", b"public_key", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningKeyChanged: _TypeAlias = SigningKeyChanged  # noqa: Y015
+
+@_typing.final
 class ModelRegistered(_message.Message):
     """A model version was registered."""
 
@@ -828,6 +866,7 @@ class Event(_message.Message):
     IGNORABLE_FIELD_NUMBER: _builtins.int
     TERM_STARTED_FIELD_NUMBER: _builtins.int
     MODEL_REGISTERED_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_CHANGED_FIELD_NUMBER: _builtins.int
     JOB_SUBMITTED_FIELD_NUMBER: _builtins.int
     TASKS_PLANNED_FIELD_NUMBER: _builtins.int
     TASKS_ASSIGNED_FIELD_NUMBER: _builtins.int
@@ -855,6 +894,10 @@ class Event(_message.Message):
     @_builtins.property
     def model_registered(self) -> Global___ModelRegistered:
         """A model was registered."""
+
+    @_builtins.property
+    def signing_key_changed(self) -> Global___SigningKeyChanged:
+        """Another key signs checkpoints."""
 
     @_builtins.property
     def job_submitted(self) -> Global___JobSubmitted:
@@ -934,6 +977,7 @@ class Event(_message.Message):
         ignorable: _builtins.bool = ...,
         term_started: Global___TermStarted | None = ...,
         model_registered: Global___ModelRegistered | None = ...,
+        signing_key_changed: Global___SigningKeyChanged | None = ...,
         job_submitted: Global___JobSubmitted | None = ...,
         tasks_planned: Global___TasksPlanned | None = ...,
         tasks_assigned: Global___TasksAssigned | None = ...,
@@ -953,11 +997,11 @@ class Event(_message.Message):
         node_drain_ended: Global___NodeDrainEnded | None = ...,
         node_leave_started: Global___NodeLeaveStarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_started", b"term_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_started", b"term_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_started", b"term_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_started", b"term_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

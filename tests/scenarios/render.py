@@ -19,6 +19,8 @@ def render_event(event: ev.Event) -> str:
             return f"{name} {event.node_id} silent_ms={event.silent_ms}"
         case ev.TermStarted():
             return f"{name} {event.term} by {event.coordinator_id}"
+        case ev.SigningKeyChanged():
+            return f"{name} {event.key_id} after {event.previous_key_id or 'none'}"
         case ev.ModelRegistered(model):
             return f"{name} {model.ref}"
         case (
