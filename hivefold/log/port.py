@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-KEY_SUBJECT: Final = "log.key"
+KEY_SUBJECT = "log.key"
 """Only records under this subject change the signing key: a verifier need not look into others."""
 TERM_SUBJECT = "log.term"
 """Records that start a term are stored here; every append is fenced against the last of them."""
