@@ -15,6 +15,7 @@ HivefoldError
 ├── ProofError               a log, a checkpoint or a key could not prove itself
 └── LogError                 the log is not as it must be
     ├── LogCorruptError      does not read as written; has the position
+    │   ├── EventUnknownError  was written by a newer version
     │   └── LogFileInvalidError  a file that holds it is damaged; has the byte offset
     ├── FencedError          another coordinator leads; definite
     └── AppendUnresolvedError  whether an append took place could not be found out
@@ -67,6 +68,7 @@ class Reason(StrEnum):
     DURABILITY_WEAK = "DURABILITY_WEAK"
     SERVER_UNAVAILABLE = "SERVER_UNAVAILABLE"
     PROOF_FAILED = "PROOF_FAILED"
+    EVENT_UNKNOWN = "EVENT_UNKNOWN"
     LOG_FILE_INVALID = "LOG_FILE_INVALID"
 
 
@@ -197,6 +199,12 @@ class LogFileInvalidError(LogCorruptError):
         self.reason = Reason.LOG_FILE_INVALID
         self.metadata["offset"] = str(offset)
         self.offset = offset
+
+
+class EventUnknownError(LogCorruptError):
+    """The record at `position` holds an event of a newer version that may not be passed over."""
+
+    default_reason = Reason.EVENT_UNKNOWN
 
 
 class FencedError(LogError):

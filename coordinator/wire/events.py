@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, assert_never
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from coordinator.core import events as ev
 from coordinator.wire import values as v
 from coordinator.wire.times import micros, timestamp
-from hivefold.errors import LogCorruptError, Reason
+from hivefold.errors import EventUnknownError, Reason
 from hivefold.ids import BootId, Digest, JobId, ModelRef, NodeId, RequestId
 from hivefold.v1 import event_pb2 as pb
+from hivefold.version import VERSION
 
 _REFUSAL_TO_PROTO = {r: pb.RefusalReason.Value(f"REFUSAL_REASON_{r}") for r in ev.RefusalReason}
 _REFUSAL_FROM_PROTO = {number: r for r, number in _REFUSAL_TO_PROTO.items()}
@@ -165,7 +168,7 @@ def _fleet_event_to_proto(
 def event_from_proto(message: pb.Event, position: int) -> ev.Event | None:
     """One event; None for an unknown body that may be skipped.
 
-    Raises LogCorruptError with `position` for an unknown body that may not.
+    Raises EventUnknownError with `position` for an unknown body that may not.
     """
     body = message.WhichOneof("body")
     read = _READERS.get(body) if body is not None else None
@@ -173,8 +176,12 @@ def event_from_proto(message: pb.Event, position: int) -> ev.Event | None:
         return read(message)
     if message.ignorable:
         return None
-    raise LogCorruptError(
-        f"record {position} holds an event that this version does not know; upgrade hivefold", position=position
+    unknown = UnknownFieldSet(message)
+    numbers = ", ".join(str(unknown[at].field_number) for at in range(len(unknown))) or "none"
+    raise EventUnknownError(
+        f"record {position} holds an event (field {numbers}) that hivefold {VERSION} does not know: a newer version "
+        "wrote it; upgrade hivefold",
+        position=position,
     )
 
 

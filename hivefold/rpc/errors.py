@@ -65,6 +65,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.ATTEMPTS_EXHAUSTED: Row(_Code.ABORTED, HivefoldError),
     Reason.FILE_UNREADABLE: Row(_Code.FAILED_PRECONDITION, e.DataRefusedError),
     Reason.LOG_CORRUPT: Row(_Code.DATA_LOSS, e.LogError),
+    Reason.EVENT_UNKNOWN: Row(_Code.FAILED_PRECONDITION, e.LogError),
     Reason.INTERNAL: Row(_Code.INTERNAL, HivefoldError),
     Reason.DURABILITY_WEAK: Row(_Code.FAILED_PRECONDITION, e.DurabilityWeakError),
     Reason.SERVER_UNAVAILABLE: Row(_Code.UNAVAILABLE, e.UnavailableError, retry_ms=1000),
