@@ -19,8 +19,9 @@ import structlog
 from coordinator.core.commands import Command, CommandBody, PlaceTasks, StartTerm
 from coordinator.core.decide import decide
 from coordinator.core.events import Event
-from coordinator.core.model import Rejected, State
+from coordinator.core.model import Job, Rejected, State
 from coordinator.core.plan import due
+from coordinator.endings import Endings
 from coordinator.followers import Committed, Follower, Followers
 from coordinator.replay import Replayed
 from coordinator.wire.records import NewRecord, record_hash
@@ -70,6 +71,7 @@ class Writer:
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._followers = Followers()
+        self._endings = Endings()
         self._acts: list[Callable[[Sequence[Committed]], None]] = []
         self._vain_placement = -1
         self._stopped: Exception | None = None
@@ -98,6 +100,14 @@ class Writer:
     def follow_after(self, sequence: int) -> Follower | None:
         """Follows what was committed after a position; None when only the log still has it."""
         return self._followers.follow_after(sequence)
+
+    async def until_final(self, job: Job, within_s: float) -> Job:
+        """The job once it has ended; as it is after `within_s` seconds, or when the writer stops before."""
+        known = self._state.jobs.get(job.job_id) or job
+        if known.state.final or self._stopped is not None:
+            return known
+        ended = await self._endings.wait(job.job_id, within_s)
+        return ended or self._state.jobs.get(job.job_id) or known
 
     def on_commit(self, act: Callable[[Sequence[Committed]], None]) -> None:
         """Calls `act` with each batch after it is durable, in order. It MUST return at once."""
@@ -208,6 +218,7 @@ class Writer:
         self._state, self._head_hash = batch.state, batch.head_hash
         for act in self._acts:
             act(batch.records)
+        self._endings.offer(batch.records)
         self._followers.offer(batch.records)
 
     async def _confirm(self) -> None:
@@ -224,6 +235,7 @@ class Writer:
             waiting = self._queue.popleft()
             if not waiting.answer.done():
                 waiting.answer.set_exception(_not_leading(error))
+        self._endings.end()
         self._followers.end()
 
 

@@ -24,7 +24,7 @@ def main() -> int:
     model, rows = sys.argv[1], Path(sys.argv[2])
     try:
         with connect_sync() as fleet:
-            job = fleet.wait(fleet.submit_infer(model, rows).job_id)
+            job = fleet.run_infer(model, rows)
             output = rows.with_suffix(".out.npz")
             fleet.download_output(job.job_id, output)
     except HivefoldError as error:

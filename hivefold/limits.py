@@ -268,6 +268,8 @@ PAGE_MAX: Final = 1000
 # -- calls ----------------------------------------------------------------------
 GRPC_DEADLINE_MAX_S: Final = 300.0
 """Longest that a unary call may take, whatever deadline it carries."""
+SUBMIT_WAIT_S: Final = 25.0
+"""Longest that the answer to a submit waits for the job's end; below GRPC_DEADLINE_S, so that it still arrives."""
 GRPC_STREAM_S: Final = 24 * 3600.0
 """Longest that one stream lives; watches are resumed."""
 GRPC_KEEPALIVE_MS: Final = 60_000
@@ -289,6 +291,8 @@ DIGEST_DEADLINE_S: Final = 300.0
 """Longest wait for the digest of a large state."""
 WATCH_RESUME_S: Final = 60.0
 """How long a cut watch tries to go on before it gives up."""
+PROGRESS_AFTER_S: Final = 0.2
+"""How long a client that shows progress waits for a job's end before it follows what happens."""
 WATCH_RETRY_MS: Final = 100
 """First wait before a cut watch goes on; doubles up to WATCH_RETRY_MAX_MS."""
 WATCH_RETRY_MAX_MS: Final = 2000

@@ -116,6 +116,7 @@ def submit_job(request: job_service_pb2.SubmitJobRequest) -> Violations:
     yield from labels("spec.labels", spec.labels)
     yield from labels("spec.needs.node_labels", spec.needs.node_labels)
     yield from _response_subject(spec.response_subject)
+    yield from _duration("wait", request, "wait")
 
 
 def model_header(header: model_service_pb2.UploadModelHeader) -> Violations:
@@ -157,7 +158,9 @@ def _path(field: str, path: str) -> Violations:
 
 
 def _duration(
-    field: str, message: job_pb2.JobSpec | job_pb2.ProbeSpec | job_pb2.InferSpec, attribute: str
+    field: str,
+    message: job_pb2.JobSpec | job_pb2.ProbeSpec | job_pb2.InferSpec | job_service_pb2.SubmitJobRequest,
+    attribute: str,
 ) -> Violations:
     value: Duration = getattr(message, attribute)
     if value.seconds < 0 or value.nanos < 0:

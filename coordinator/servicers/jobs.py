@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any, Final
 
+from google.protobuf.duration_pb2 import Duration
+
 from coordinator.core.commands import CancelJob, SubmitJob
 from coordinator.core.model import Job, State
 from coordinator.output import OutputFormat, stream_output
@@ -16,7 +18,7 @@ from coordinator.servicers.paging import Pager
 from coordinator.views import JOB_STATES, job_view, task_view
 from coordinator.watch import watch_job
 from coordinator.wire.values import job_spec_from_proto, pairs
-from hivefold import observe
+from hivefold import limits, observe
 from hivefold.errors import NotFoundError, Reason
 from hivefold.ids import JobId, RequestId, sortable_id
 from hivefold.v1 import job_service_pb2 as pb
@@ -44,7 +46,10 @@ class JobServicer(JobServiceServicer):
         request_id = RequestId(request.request_id)
         spec = job_spec_from_proto(request.spec)
         answer = await backing.decide(SubmitJob(job_id, request_id, spec, observe.current_traceparent()))
-        return pb.SubmitJobResponse(job=job_view(answer.state.jobs[answer.state.requests[request_id]]))
+        job = answer.state.jobs[answer.state.requests[request_id]]
+        if request.HasField("wait"):
+            job = await backing.writer.until_final(job, _wait_s(request.wait, context.time_remaining()))
+        return pb.SubmitJobResponse(job=job_view(job))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> pb.GetJobResponse:
         """Gives one job."""
@@ -96,6 +101,12 @@ class JobServicer(JobServiceServicer):
             async for piece in pieces:
                 yield pb.DownloadOutputResponse(data=piece, total_bytes=total_bytes)
                 total_bytes = 0
+
+
+def _wait_s(asked: Duration, remaining_s: float | None) -> float:
+    """How long a submit waits for the job's end: the answer has to arrive before the call's deadline."""
+    wait_s = min(asked.ToMicroseconds() / 1e6, limits.SUBMIT_WAIT_S)
+    return wait_s if remaining_s is None else min(wait_s, 0.9 * remaining_s)
 
 
 def _known(state: State, job_id: str) -> Job:

@@ -20,7 +20,7 @@ from hivefold.client.messages import duration, message
 from hivefold.client.models import Models
 from hivefold.client.paging import pages
 from hivefold.client.request_ids import new_request_id
-from hivefold.client.watching import watch_job
+from hivefold.client.watching import resumed, watch_job
 from hivefold.errors import InvalidRequestError
 from hivefold.v1 import feed_pb2, job_pb2, job_service_pb2
 from hivefold.v1.job_service_pb2_grpc import JobServiceStub
@@ -30,6 +30,9 @@ _FORMATS: Final = {
     ".npy": job_service_pb2.OUTPUT_FORMAT_NPY,
     ".csv": job_service_pb2.OUTPUT_FORMAT_CSV,
 }
+
+
+_FINAL: Final = frozenset({job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,33 @@ class Jobs:
         self._blobs = blobs
         self._models = models
 
-    async def submit(self, spec: job_pb2.JobSpec, request_id: str = "") -> job_pb2.Job:
-        """Submits a job; repeating a request_id gives the same job again. Raises hivefold.errors by reason."""
-        request = job_service_pb2.SubmitJobRequest(request_id=request_id or new_request_id(), spec=spec)
+    async def submit(self, spec: job_pb2.JobSpec, request_id: str = "", *, wait_s: float = 0.0) -> job_pb2.Job:
+        """Submits a job; repeating a request_id gives the same job again. Raises hivefold.errors by reason.
+
+        The answer comes when the job is accepted for good, or up to `wait_s` seconds later (at most
+        SUBMIT_WAIT_S) if the job ends meanwhile: short jobs need no second call.
+        """
+        request = message(
+            job_service_pb2.SubmitJobRequest,
+            request_id=request_id or new_request_id(),
+            spec=spec,
+            wait=duration("wait_s", wait_s),
+        )
         job: job_pb2.Job = (await self._connection.call(JobServiceStub, "SubmitJob", request)).job
         return job
+
+    async def run(
+        self, spec: job_pb2.JobSpec, request_id: str = "", on_progress: Callable[[job_pb2.Job], None] | None = None
+    ) -> job_pb2.Job:
+        """Submits a job and gives it once it has ended, however it ended: submit and wait in one call.
+
+        Goes on by itself after a cut, with the same request: the job runs once. `on_progress` is called
+        with each change, if the job lasts. Raises as submit and watch do.
+        """
+        request_id = request_id or new_request_id()
+        wait_s = limits.PROGRESS_AFTER_S if on_progress is not None else limits.SUBMIT_WAIT_S
+        job = await resumed(lambda: self.submit(spec, request_id, wait_s=wait_s))
+        return await self.wait(job, on_progress)
 
     async def submit_infer(
         self,
@@ -92,9 +117,27 @@ class Jobs:
 
         Raises NotFoundError for the model, DataRefusedError for the rows, InvalidRequestError.
         """
-        infer = infer or InferOptions()
+        spec = await self._infer_spec(model, rows, infer or InferOptions(), options or JobOptions())
+        return await self.submit(spec, options.request_id if options else "")
+
+    async def run_infer(
+        self,
+        model: str,
+        rows: data.Rows,
+        *,
+        infer: InferOptions | None = None,
+        options: JobOptions | None = None,
+        on_progress: Callable[[job_pb2.Job], None] | None = None,
+    ) -> job_pb2.Job:
+        """As submit_infer, but gives the job once it has ended. Raises as submit_infer and run do."""
+        spec = await self._infer_spec(model, rows, infer or InferOptions(), options or JobOptions())
+        return await self.run(spec, options.request_id if options else "", on_progress)
+
+    async def _infer_spec(
+        self, model: str, rows: data.Rows, infer: InferOptions, options: JobOptions
+    ) -> job_pb2.JobSpec:
         data_set = await self._data_set(model, rows, infer)
-        spec = _job_spec(options or JobOptions())
+        spec = _job_spec(options)
         spec.infer.CopyFrom(
             message(
                 job_pb2.InferSpec,
@@ -106,7 +149,7 @@ class Jobs:
                 batch_rows=infer.batch_rows,
             )
         )
-        return await self.submit(spec, options.request_id if options else "")
+        return spec
 
     async def _data_set(self, model: str, rows: data.Rows, infer: InferOptions) -> job_pb2.DataSet:
         found = await self._models.get(model)
@@ -121,10 +164,15 @@ class Jobs:
         self, task_count: int, *, task_duration_s: float = 0.0, options: JobOptions | None = None
     ) -> job_pb2.Job:
         """Runs tasks that do nothing, to measure and test the fleet."""
-        spec = _job_spec(options or JobOptions())
-        task_duration = duration("task_duration_s", task_duration_s)
-        spec.probe.CopyFrom(message(job_pb2.ProbeSpec, task_count=task_count, task_duration=task_duration))
+        spec = _probe_spec(task_count, task_duration_s, options or JobOptions())
         return await self.submit(spec, options.request_id if options else "")
+
+    async def run_probe(
+        self, task_count: int, *, task_duration_s: float = 0.0, options: JobOptions | None = None
+    ) -> job_pb2.Job:
+        """As submit_probe, but gives the job once it has ended. Raises as run does."""
+        spec = _probe_spec(task_count, task_duration_s, options or JobOptions())
+        return await self.run(spec, options.request_id if options else "")
 
     async def get(self, job_id: str) -> job_pb2.Job:
         """One job. Raises NotFoundError."""
@@ -170,6 +218,8 @@ class Jobs:
         `on_progress` is called with each change. Raises as watch does.
         """
         known = job if isinstance(job, job_pb2.Job) else await self.get(job)
+        if known.state in _FINAL:
+            return known
         async for event in self.watch(known.job_id, known.sequence):
             known = event.job
             if on_progress is not None:
@@ -211,6 +261,13 @@ class Jobs:
         finally:
             partial.unlink(missing_ok=True)
         return written
+
+
+def _probe_spec(task_count: int, task_duration_s: float, options: JobOptions) -> job_pb2.JobSpec:
+    spec = _job_spec(options)
+    task_duration = duration("task_duration_s", task_duration_s)
+    spec.probe.CopyFrom(message(job_pb2.ProbeSpec, task_count=task_count, task_duration=task_duration))
+    return spec
 
 
 def _job_spec(options: JobOptions) -> job_pb2.JobSpec:

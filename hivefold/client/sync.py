@@ -65,6 +65,22 @@ class SyncFleet:
         """As Jobs.submit_infer."""
         return self._run(self._fleet.jobs.submit_infer(model, rows, infer=infer, options=options))
 
+    def run_infer(
+        self,
+        model: str,
+        rows: Rows,
+        *,
+        infer: InferOptions | None = None,
+        options: JobOptions | None = None,
+        on_progress: Callable[[job_pb2.Job], None] | None = None,
+    ) -> job_pb2.Job:
+        """As Jobs.run_infer."""
+        return self._run(self._fleet.jobs.run_infer(model, rows, infer=infer, options=options, on_progress=on_progress))
+
+    def run_probe(self, task_count: int, *, options: JobOptions | None = None) -> job_pb2.Job:
+        """As Jobs.run_probe."""
+        return self._run(self._fleet.jobs.run_probe(task_count, options=options))
+
     def submit_probe(self, task_count: int, *, options: JobOptions | None = None) -> job_pb2.Job:
         """As Jobs.submit_probe."""
         return self._run(self._fleet.jobs.submit_probe(task_count, options=options))

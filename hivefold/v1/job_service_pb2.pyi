@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -57,21 +58,30 @@ class SubmitJobRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, 1 to 64 of [A-Za-z0-9._-]; repeats are answered with the first job."""
     @_builtins.property
     def spec(self) -> _job_pb2.JobSpec:
         """What to do."""
 
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long the answer may wait for the job's end once the job is accepted: a short job then needs no second
+        call. Unset or 0: not at all; more than 25 s counts as 25 s, more than nine tenths of the time that the call
+        has left as those. The answer holds the job as it is then, ended or not: go on with WatchJob from its sequence.
+        """
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         spec: _job_pb2.JobSpec | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,7 +77,8 @@ class JobServiceServicer:
     """
 
     def SubmitJob(self, request, context):
-        """Accepts a job. Repeating a request_id gives the same job again.
+        """Accepts a job, and answers once that is durable, or with `wait` once the job has ended. Repeating a
+        request_id gives the same job again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

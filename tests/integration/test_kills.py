@@ -94,6 +94,24 @@ async def test_a_killed_process_costs_no_job_and_no_task(tmp_path: Path, name: s
         assert ended.progress.attempts_lost > 0
 
 
+@pytest.mark.parametrize("name", ["coordinator", "nats"])
+async def test_a_run_goes_on_over_a_kill(tmp_path: Path, name: str) -> None:
+    """One call to submit and wait: the process dies under it, the caller gets the job as it ended, run once."""
+    with running_fleet(tmp_path / "hf") as fleet:
+        async with connect(directory=fleet.directory) as client:
+            options = JobOptions(request_id="once")
+            running = asyncio.create_task(client.jobs.run_probe(TASKS, task_duration_s=TASK_S, options=options))
+            job = await submit(client, "once")
+            await until_some_done(client, job.job_id, TASKS // 8)
+            kill(fleet, name)
+            async with asyncio.timeout(60):
+                ended = await running
+            await check_log(client, job.job_id)
+
+    assert (ended.job_id, ended.state) == (job.job_id, job_pb2.JOB_STATE_SUCCEEDED)
+    assert ended.progress.tasks_succeeded == TASKS
+
+
 async def test_all_of_them_killed_at_once_and_started_again_lose_nothing(tmp_path: Path) -> None:
     """The machine dies: coordinator, nodes and server at once. What was acknowledged goes on after a restart."""
     directory = tmp_path / "hf"

@@ -33,6 +33,7 @@ class Scripted(JobServiceServicer):
         self.asked: list[int] = []
         self.deadlines_s: list[float] = []
         self.submitted: list[pb.SubmitJobRequest] = []
+        self.refusals = 1
         self.pages = {"": (["j-3", "j-2"], "more"), "more": (["j-1"], "")}
         self.pieces: list[bytes] = []
 
@@ -51,7 +52,7 @@ class Scripted(JobServiceServicer):
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Any) -> pb.SubmitJobResponse:
         self.submitted.append(request)
         self.deadlines_s.append(context.time_remaining())
-        if len(self.submitted) == 1:
+        if len(self.submitted) <= self.refusals:
             raise BrokerUnavailableError("not now")
         return pb.SubmitJobResponse(job=job_pb2.Job(job_id="j-1", request_id=request.request_id))
 
@@ -135,6 +136,34 @@ async def test_a_retried_submit_is_the_same_request(fleet: Fleet, script: Script
     first, second = script.submitted
     assert first.request_id == second.request_id == job.request_id
     assert all(0 < seconds <= limits.GRPC_DEADLINE_S for seconds in script.deadlines_s)
+
+
+async def test_a_run_is_one_request_whatever_is_cut(fleet: Fleet, script: Scripted) -> None:
+    """The submit is repeated as it was, then the job is followed to its end over cuts."""
+    script.cuts = [1, 0]
+    told: list[int] = []
+    job = await fleet.jobs.run(job_pb2.JobSpec(), on_progress=lambda job: told.append(len(told)))
+
+    assert len({request.request_id for request in script.submitted}) == 1
+    assert {request.wait.ToTimedelta().total_seconds() for request in script.submitted} == {limits.PROGRESS_AFTER_S}
+    assert told == [0, 1, 2, 3]
+    assert job == job_pb2.Job()
+
+
+async def test_a_run_gives_up_in_the_end(fleet: Fleet, script: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts nothing is reported, not asked without end."""
+    monkeypatch.setattr(limits, "WATCH_RESUME_S", 0.01)
+    script.refusals = 1000
+    with pytest.raises(UnavailableError):
+        await fleet.jobs.run_probe(1)
+
+
+async def test_a_job_that_has_ended_is_not_waited_for(fleet: Fleet, script: Scripted) -> None:
+    """No call is made for what is known."""
+    ended = job_pb2.Job(job_id="j-1", state=job_pb2.JOB_STATE_FAILED)
+
+    assert await fleet.jobs.wait(ended) is ended
+    assert script.asked == []
 
 
 async def test_lists_walk_all_pages(fleet: Fleet) -> None:
