@@ -10,6 +10,9 @@ _COMMANDS: Final = (
     ("tail", "cli.log.tail:tail", "Print the last records: position, time, term, cause, events."),
     ("replay", "cli.log.replay:replay", "Rebuild the state from the log."),
     ("export", "cli.log.export:export", "Write the log into one self-contained file."),
+    ("explain", "cli.log.explain:explain", "Tell what happened to a job, task, node or model, and why."),
+    ("diff", "cli.log.diff:diff", "Tell what changed between two moments."),
+    ("recheck", "cli.log.recheck:recheck", "Decide every record again with the code of today."),
 )
 
 app = App(name="log", help="Read the log, keep it in a file, look into it.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cli.address import Target
-from hivefold.errors import LogCorruptError
+from hivefold.errors import InvalidRequestError, LogCorruptError
 from hivefold.log.port import Head, ReadableLog, Stored
 
 if TYPE_CHECKING:
@@ -57,3 +57,17 @@ def read_log(target: Target, file: Path | None, question: Callable[[ReadableLog]
             return await question(reader)
 
     return asyncio.run(answer())
+
+
+def first_of(log: ReadableLog) -> int:
+    """Position of the first record that `log` can hold."""
+    from hivefold.log.file import LogFileReader
+
+    return log.header.first_sequence if isinstance(log, LogFileReader) else 1
+
+
+def from_the_beginning(log: ReadableLog) -> None:
+    """Raises InvalidRequestError when `log` is a file that does not begin at record 1: a state is a fold from there."""
+    first = first_of(log)
+    if first > 1:
+        raise InvalidRequestError(f"the file begins with record {first}: this needs the log from record 1 on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cli import words
@@ -34,3 +35,17 @@ def exact(moment: Timestamp) -> str:
 def clock_time(moment: Timestamp) -> str:
     """The time of the day in UTC to the millisecond."""
     return moment.ToDatetime().strftime("%H:%M:%S.%f")[:-3]
+
+
+def stamp(time_us: int) -> str:
+    """A time (Unix microseconds) in UTC to the millisecond: "2026-11-21 11:43:49.120"."""
+    return _moment(time_us).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def iso(time_us: int) -> str:
+    """The same for programs, to the microsecond: "2026-11-21T11:43:49.120000Z"."""
+    return _moment(time_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _moment(time_us: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time_us)
