@@ -18,8 +18,8 @@ from hivefold.log.chain import GENESIS_HASH, record_hash
 from hivefold.log.framing import FORMAT_VERSION, MAGIC, TRAILER, Marks, length_prefix
 from hivefold.log.port import TERM_SUBJECT, Stored
 from hivefold.log.schema import record_schema
-from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
-from hivefold.v1.log_file_pb2 import LogFileEnd, LogFileEntry, LogFileHeader, LogFileMark, LogPublicKey
+from hivefold.v1.checkpoint_pb2 import SignedCheckpoint, SigningKey
+from hivefold.v1.log_file_pb2 import LogFileEnd, LogFileEntry, LogFileHeader, LogFileMark
 from hivefold.v1.record_pb2 import StoredRecord
 from hivefold.version import VERSION
 
@@ -35,7 +35,7 @@ class LogFileStart:
     chain_id: bytes
     first_sequence: int = 1
     previous_hash: bytes = GENESIS_HASH
-    keys: Sequence[LogPublicKey] = ()
+    keys: Sequence[SigningKey] = ()
     create_time_us: int = 0
 
 

@@ -28,7 +28,7 @@ from hivefold.v1 import checkpoint_pb2 as hivefold_dot_v1_dot_checkpoint__pb2
 from hivefold.v1 import record_pb2 as hivefold_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahivefold/v1/log_file.proto\x12\x0bhivefold.v1\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chivefold/v1/checkpoint.proto\x1a\x18hivefold/v1/record.proto\"\xcf\x01\n\x0cLogFileEntry\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.hivefold.v1.LogFileHeaderH\x00\x12+\n\x06record\x18\x02 \x01(\x0b\x32\x19.hivefold.v1.StoredRecordH\x00\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1d.hivefold.v1.SignedCheckpointH\x00\x12&\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x17.hivefold.v1.LogFileEndH\x00\x42\x07\n\x05\x65ntry\"\x8c\x02\n\rLogFileHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x10\n\x08\x63hain_id\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66irst_sequence\x18\x03 \x01(\x04\x12\x15\n\rprevious_hash\x18\x04 \x01(\x0c\x12\'\n\x04keys\x18\x05 \x03(\x0b\x32\x19.hivefold.v1.LogPublicKey\x12\x32\n\x06schema\x18\x06 \x01(\x0b\x32\".google.protobuf.FileDescriptorSet\x12\x14\n\x0c\x63ode_version\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x0cLogPublicKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_key_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x04 \x01(\x0c\"\xd2\x01\n\nLogFileEnd\x12\x14\n\x0crecord_count\x18\x01 \x01(\x04\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\x12\x11\n\tlast_hash\x18\x03 \x01(\x0c\x12\x18\n\x10\x63heckpoint_count\x18\x04 \x01(\x04\x12\x1a\n\x12last_term_sequence\x18\x05 \x01(\x04\x12\x15\n\rheader_digest\x18\x06 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\x12\'\n\x05marks\x18\x08 \x03(\x0b\x32\x18.hivefold.v1.LogFileMark\"/\n\x0bLogFileMark\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x42j\n\x0eio.hivefold.v1B\x0cLogFileProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahivefold/v1/log_file.proto\x12\x0bhivefold.v1\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chivefold/v1/checkpoint.proto\x1a\x18hivefold/v1/record.proto\"\xcf\x01\n\x0cLogFileEntry\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.hivefold.v1.LogFileHeaderH\x00\x12+\n\x06record\x18\x02 \x01(\x0b\x32\x19.hivefold.v1.StoredRecordH\x00\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1d.hivefold.v1.SignedCheckpointH\x00\x12&\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x17.hivefold.v1.LogFileEndH\x00\x42\x07\n\x05\x65ntry\"\x8a\x02\n\rLogFileHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x10\n\x08\x63hain_id\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66irst_sequence\x18\x03 \x01(\x04\x12\x15\n\rprevious_hash\x18\x04 \x01(\x0c\x12%\n\x04keys\x18\x05 \x03(\x0b\x32\x17.hivefold.v1.SigningKey\x12\x32\n\x06schema\x18\x06 \x01(\x0b\x32\".google.protobuf.FileDescriptorSet\x12\x14\n\x0c\x63ode_version\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\nLogFileEnd\x12\x14\n\x0crecord_count\x18\x01 \x01(\x04\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\x12\x11\n\tlast_hash\x18\x03 \x01(\x0c\x12\x18\n\x10\x63heckpoint_count\x18\x04 \x01(\x04\x12\x1a\n\x12last_term_sequence\x18\x05 \x01(\x04\x12\x15\n\rheader_digest\x18\x06 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\x12\'\n\x05marks\x18\x08 \x03(\x0b\x32\x18.hivefold.v1.LogFileMark\"/\n\x0bLogFileMark\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x42j\n\x0eio.hivefold.v1B\x0cLogFileProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGFILEENTRY']._serialized_start=167
   _globals['_LOGFILEENTRY']._serialized_end=374
   _globals['_LOGFILEHEADER']._serialized_start=377
-  _globals['_LOGFILEHEADER']._serialized_end=645
-  _globals['_LOGPUBLICKEY']._serialized_start=647
-  _globals['_LOGPUBLICKEY']._serialized_end=743
-  _globals['_LOGFILEEND']._serialized_start=746
-  _globals['_LOGFILEEND']._serialized_end=956
-  _globals['_LOGFILEMARK']._serialized_start=958
-  _globals['_LOGFILEMARK']._serialized_end=1005
+  _globals['_LOGFILEHEADER']._serialized_end=643
+  _globals['_LOGFILEEND']._serialized_start=646
+  _globals['_LOGFILEEND']._serialized_end=856
+  _globals['_LOGFILEMARK']._serialized_start=858
+  _globals['_LOGFILEMARK']._serialized_end=905
 # @@protoc_insertion_point(module_scope)

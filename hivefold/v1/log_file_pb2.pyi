@@ -93,7 +93,7 @@ class LogFileHeader(_message.Message):
     code_version: _builtins.str
     """Version of hivefold that wrote the file."""
     @_builtins.property
-    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPublicKey]:
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[_checkpoint_pb2.SigningKey]:
         """Keys that sign checkpoints, oldest first."""
 
     @_builtins.property
@@ -111,7 +111,7 @@ class LogFileHeader(_message.Message):
         chain_id: _builtins.bytes = ...,
         first_sequence: _builtins.int = ...,
         previous_hash: _builtins.bytes = ...,
-        keys: _abc.Iterable[Global___LogPublicKey] | None = ...,
+        keys: _abc.Iterable[_checkpoint_pb2.SigningKey] | None = ...,
         schema: _descriptor_pb2.FileDescriptorSet | None = ...,
         code_version: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
@@ -123,40 +123,6 @@ class LogFileHeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogFileHeader: _TypeAlias = LogFileHeader  # noqa: Y015
-
-@_typing.final
-class LogPublicKey(_message.Message):
-    """A key that signs checkpoints."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEY_ID_FIELD_NUMBER: _builtins.int
-    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
-    PREVIOUS_KEY_ID_FIELD_NUMBER: _builtins.int
-    ENDORSEMENT_FIELD_NUMBER: _builtins.int
-    key_id: _builtins.str
-    """Its id."""
-    public_key: _builtins.bytes
-    """The Ed25519 public key, 32 bytes."""
-    previous_key_id: _builtins.str
-    """Id of the key before; empty for the first."""
-    endorsement: _builtins.bytes
-    """Signature by the key before; empty for the first."""
-    def __init__(
-        self,
-        *,
-        key_id: _builtins.str = ...,
-        public_key: _builtins.bytes = ...,
-        previous_key_id: _builtins.str = ...,
-        endorsement: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endorsement", b"endorsement", "key_id", b"key_id", "previous_key_id", b"previous_key_id", "public_key", b"public_key"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LogPublicKey: _TypeAlias = LogPublicKey  # noqa: Y015
 
 @_typing.final
 class LogFileEnd(_message.Message):

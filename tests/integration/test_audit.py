@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hivefold.log.file import LogFileReader
-from tests.integration.fleets import RunningFleet
+from tests.integration.fleets import RunningFleet, hivefold, running_fleet
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -29,3 +32,50 @@ def test_the_log_can_be_kept_in_a_file(fleet: RunningFleet, tmp_path: Path) -> N
     assert fleet.json("log", "replay", str(path))["hash"] == found["lastHash"]
     kinds = [next(iter(json.loads(line))) for line in lines.read_text().splitlines()]
     assert kinds == ["header", "record", "record", "record", "end"]
+
+
+def offline(*arguments: str | Path) -> Any:
+    """What a command that has no fleet to ask prints with -o json; it must succeed."""
+    done = hivefold(*arguments, "-o", "json", HIVEFOLD_DIR="/nonexistent")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
+    """A node is killed in mid job; afterwards the file alone tells the job, the task, the node, what changed, and why.
+
+    The code that runs decides every record of this log again as it was decided.
+    """
+    path = tmp_path / "fleet.hflog"
+    with running_fleet(tmp_path / "hf") as fleet:
+        job = fleet.json("job", "submit", "probe", "--tasks", "300", "--task-duration", "0.02")["jobId"]
+        os.kill(fleet.endpoints["pids"]["node-2"], signal.SIGKILL)
+        assert fleet.run("job", "wait", job).returncode == 0
+        live = fleet.json("log", "explain", job)
+        exported = fleet.json("log", "export", path)
+        state = fleet.json("log", "replay")
+
+    story = offline("log", "explain", job, path)
+    assert story == live
+    assert story["facts"]["state"] == "succeeded"
+    assert {"accepted", "planned", "assigned", "answered", "lost", "succeeded"} <= {
+        line["title"] for line in story["lines"]
+    }
+    assert sum(work["succeeded"] for work in story["work"]) == 300
+    lost = next(line["event"]["attemptsLost"] for line in story["lines"] if line["title"] == "lost")
+    task = offline("log", "explain", f"{job}/{lost['tasks'][0]}", path)
+    assert [line["title"] for line in task["lines"]][-3:] == ["lost", "assigned", "answered"]
+    node = offline("log", "explain", "node-2", path)
+    assert "given up" in [line["title"] for line in node["lines"]]
+
+    rechecked = offline("log", "recheck", path)
+    assert (rechecked["differenceCount"], rechecked["recordCount"]) == ("0", exported["recordCount"])
+    assert state["equal"]
+    end = offline("log", "replay", path)
+    assert end["hash"] == exported["lastHash"]
+    before = offline("log", "replay", path, "--at", "1")
+    assert (before["nodes"], before["jobs"]) == ([], [])
+    tasks = offline("log", "replay", path, "--tasks", job, "--limit", "300")["tasks"]
+    assert {found["state"] for found in tasks} == {"TASK_STATE_SUCCEEDED"}
+    changed = offline("log", "diff", "1", end["time"], path)
+    assert changed["counts"]["tasks succeeded"] == "300"

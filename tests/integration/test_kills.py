@@ -1,7 +1,8 @@
 """kill -9 of every kind of process in mid job: no acknowledged job is lost, no task is counted twice.
 
 Each case runs a probe job of tasks long enough to be caught in the act, and then asks the log itself: every
-task has exactly one success in the records, and the replay gives the live coordinator's digest.
+task has exactly one success in the records, and the replay gives the live coordinator's digest,
+and every record is decided again as it was.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.log.source import LiveLog
+from coordinator.audit.recheck import recheck
 from coordinator.core.events import TasksSucceeded
 from coordinator.core.invariants import violations
 from coordinator.replay import Replayer
@@ -68,6 +71,7 @@ async def check_log(client: Fleet, job_id: str) -> None:
         assert not violations(state)
     assert successes == Counter(range(TASKS))
     assert replayer.result().digest() == head.state_digest
+    assert not (await recheck(LiveLog(client), up_to=head.sequence, limit=3)).differences
 
 
 async def run_and_kill(directory: Path, name: str) -> job_pb2.Job:
