@@ -10,12 +10,16 @@ from hivefold.blobs.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class ReadRange:
-    """Read `size` bytes at `offset` of the file at `path`, whose content `manifest` describes."""
+    """Read `size` bytes at `offset` of the file at `path`, whose content `manifest` describes, into `buffer`.
+
+    The buffer has the size that hivefold.blobs.files.room_for_range says; the reader has it until it answers.
+    """
 
     path: str
     manifest: Manifest
     offset: int
     size: int
+    buffer: bytearray
 
 
 class ReaderBehavior:
@@ -26,7 +30,7 @@ class ReaderBehavior:
 
     def receive(self, message: ReadRange) -> memoryview:
         """The bytes. Raises DataRefusedError (FILE_UNREADABLE, DIGEST_MISMATCH), InvalidRequestError."""
-        return verified_file_range(message.path, message.manifest, message.offset, message.size)
+        return verified_file_range(message.path, message.manifest, message.offset, message.size, message.buffer)
 
     def stop(self) -> None:
         """Nothing."""

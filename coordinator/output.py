@@ -38,7 +38,7 @@ class OutputFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file on its way: its size (0 where it is not known beforehand) and its bytes, at most 1 MiB at once.
+    """A file on its way: its size (0 where it is not known beforehand) and its bytes, STREAM_PIECE_BYTES at once.
 
     Close `pieces` (contextlib.aclosing) where it is left early: what is fetched ahead ends with it.
     """

@@ -12,8 +12,13 @@ GRPC_CONCURRENT_STREAMS: Final = 256
 GRPC_CONCURRENT_RPCS: Final = 1024
 GRPC_DEADLINE_S: Final = 30.0
 """Deadline of a unary call where the caller gives none."""
-STREAM_PIECE_BYTES: Final = 1024 * 1024
-"""Piece size of uploads and downloads: gRPC is fastest from about 1 MiB on."""
+STREAM_PIECE_BYTES: Final = 960 * 1024
+"""Piece size of uploads and downloads: one chunk, so that it goes into the store and out of it uncut.
+
+Measured: a full MiB, which no longer fits the buffers on its way once it is a message, takes half as long again.
+"""
+STREAM_PIECE_MAX_BYTES: Final = 1024 * 1024
+"""Largest piece that is taken."""
 BROKER_MESSAGE_BYTES: Final = 1024 * 1024
 """NATS' default max_payload; nothing larger is ever published."""
 BROKER_READ_BYTES: Final = 1024 * 1024
@@ -173,6 +178,8 @@ TENSOR_RANK: Final = 8
 ROW_BYTES: Final = 64 * 1024 * 1024
 SHARD_INPUT_BYTES: Final = 32 * 1024 * 1024
 """Largest input of one task: bounds a node's memory."""
+BUFFERS_KEPT_S: Final = 5.0
+"""How long a node without infer work keeps the memory for their rows."""
 SHARD_OUTPUT_BYTES: Final = 32 * 1024 * 1024
 PILOT_BYTES: Final = 4 * 1024 * 1024
 """Largest input of the first tasks of a model whose speed is not known."""
@@ -229,8 +236,8 @@ READING_MS: Final = 2000
 """How often a node measures its hardware."""
 
 # -- blobs and models ---------------------------------------------------------
-CHUNK_BYTES: Final = 512 * 1024
-"""Chunk size of stored content; below BROKER_MESSAGE_BYTES with room for headers."""
+CHUNK_BYTES: Final = STREAM_PIECE_BYTES
+"""Chunk size of stored content, each stored with an fsync: large, yet below BROKER_MESSAGE_BYTES with headers."""
 MANIFEST_PART_BYTES: Final = 512 * 1024
 BLOB_BYTES: Final = 1 << 44
 BLOB_WINDOW: Final = 16

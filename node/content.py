@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from hivefold.blobs.content import get_manifest, read_range, stream_range, upload_bytes
+from hivefold.blobs.content import get_manifest, read_into, stream_range, upload_bytes
 from hivefold.blobs.manifest import Manifest
 from hivefold.blobs.port import ChunkStore
 from hivefold.limits import MANIFESTS_KEPT
@@ -30,10 +30,9 @@ class Content:
             del self._manifests[next(iter(self._manifests))]
         return manifest
 
-    async def read(self, root: str, offset: int, size: int) -> bytes:
-        """A range of the content, verified."""
-        manifest = await self.manifest(root)
-        return await read_range(self._chunks, root, offset, size, manifest=manifest)
+    async def read_into(self, root: str, offset: int, target: memoryview) -> None:
+        """Fills `target` with the content from `offset` on, verified."""
+        await read_into(self._chunks, await self.manifest(root), offset, target)
 
     async def stream(self, root: str) -> AsyncGenerator[bytes, None]:
         """The whole content in order, verified, many chunks under way at once."""

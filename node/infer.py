@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from actors.bridge import ask
@@ -10,11 +12,13 @@ from actors.model import CancelFlag, Inferred, InferRows
 from actors.reader import ReadRange
 from actors.runtime import ActorRef
 from actors.tensors import Layout
+from hivefold.blobs.files import room_for_range
 from hivefold.clock import Clock
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
-from hivefold.limits import ATTEMPT_MS, INLINE_OUTPUT_BYTES, PROBES_ASK_MS, SHARD_INPUT_BYTES
+from hivefold.limits import ATTEMPT_MS, INLINE_OUTPUT_BYTES, NODE_PREFETCH, PROBES_ASK_MS, SHARD_INPUT_BYTES
 from hivefold.observe import span
 from hivefold.v1 import job_pb2, work_pb2
+from node.buffers import RowBuffers
 from node.content import Content
 from node.core import Attempt
 from node.models import ModelShelf, Place
@@ -39,31 +43,36 @@ class InferRunner:
     clock: Clock
     slots: int
     compute: asyncio.Semaphore = field(init=False)
+    _fetching: asyncio.Semaphore = field(init=False)
+    _buffers: RowBuffers = field(init=False)
     _free_us: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.compute = asyncio.Semaphore(self.slots)
+        self._fetching = asyncio.Semaphore(self.slots)  # what is computed first is to be there first
+        self._buffers = RowBuffers(self.slots + NODE_PREFETCH)
 
     async def run(self, work: work_pb2.WorkBatch, attempt: Attempt, cancel: CancelFlag, timing: Timing) -> Output:
         """What the attempt produced; `timing` is kept up to date. Raises HivefoldError with the cause of a failure."""
         place = await self.shelf.take(work.model)
         timing.start_us = self.clock.now_us()  # a model's loading says nothing of its speed
         try:
-            with span("fetch"):
-                rows = await self._fetch(work.spec.infer.data_set, attempt)
-            request = _request(work.spec.infer, attempt, rows, cancel)
-            async with self.compute:
-                # An attempt that found its rows waiting began when the one before it ended.
-                timing.start_us = max(timing.start_us, self._free_us)
-                inferred = await self._infer(place, request, _deadline_ms(work, self.clock.now_us()))
-                self._free_us = self.clock.now_us()
-                timing.duration_us = self._free_us - timing.start_us
+            async with self._fetched(work.spec.infer.data_set, attempt) as rows:
+                request = _request(work.spec.infer, attempt, rows, cancel)
+                async with self.compute:
+                    # An attempt that found its rows waiting began when the one before it ended.
+                    timing.start_us = max(timing.start_us, self._free_us)
+                    inferred = await self._infer(place, request, _deadline_ms(work, self.clock.now_us()))
+                    self._free_us = self.clock.now_us()
+                    timing.duration_us = self._free_us - timing.start_us
         finally:
             self.shelf.give(place)
         with span("store"):
             return await self._stored(inferred)
 
-    async def _fetch(self, data_set: job_pb2.DataSet, attempt: Attempt) -> bytes | bytearray | memoryview:
+    @asynccontextmanager
+    async def _fetched(self, data_set: job_pb2.DataSet, attempt: Attempt) -> AsyncIterator[memoryview]:
+        """The attempt's rows, in memory that is given back after the block."""
         row_bytes = _layout(data_set).row_bytes
         offset = data_set.data_offset_bytes + attempt.first_row * row_bytes
         size = attempt.row_count * row_bytes
@@ -73,11 +82,21 @@ class InferRunner:
                 reason=Reason.LIMIT_EXCEEDED,
                 metadata={"limit": "SHARD_INPUT_BYTES", "value": str(SHARD_INPUT_BYTES)},
             )
+        with ExitStack() as held:
+            async with self._fetching:
+                with span("fetch"):
+                    rows = await self._read(data_set, offset, size, held)
+            yield rows
+
+    async def _read(self, data_set: job_pb2.DataSet, offset: int, size: int, held: ExitStack) -> memoryview:
         if data_set.WhichOneof("location") == "file":
             manifest = await self.content.manifest(data_set.file.content.root)
-            request = ReadRange(data_set.file.path, manifest, offset, size)
+            buffer = held.enter_context(self._buffers.lent(room_for_range(manifest, size)))
+            request = ReadRange(data_set.file.path, manifest, offset, size, buffer)
             return await ask(self.reader, request, deadline_ms=PROBES_ASK_MS)
-        return await self.content.read(data_set.blob.root, offset, size)
+        rows = memoryview(held.enter_context(self._buffers.lent(size)))[:size]
+        await self.content.read_into(data_set.blob.root, offset, rows)
+        return rows
 
     async def _infer(self, place: Place, request: InferRows, deadline_ms: int) -> Inferred:
         async with self.shelf.lane(place) as actor:
@@ -99,9 +118,7 @@ def _layout(data_set: job_pb2.DataSet) -> Layout:
     return Layout(data_type_name(data_set.data_type), tuple(data_set.row_shape))
 
 
-def _request(
-    spec: job_pb2.InferSpec, attempt: Attempt, rows: bytes | bytearray | memoryview, cancel: CancelFlag
-) -> InferRows:
+def _request(spec: job_pb2.InferSpec, attempt: Attempt, rows: memoryview, cancel: CancelFlag) -> InferRows:
     return InferRows(
         data=rows,
         layout=_layout(spec.data_set),

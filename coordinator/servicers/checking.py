@@ -18,7 +18,7 @@ from hivefold.ids import (
     is_request_id,
     parse_model,
 )
-from hivefold.limits import MODEL_BYTES, STREAM_PIECE_BYTES
+from hivefold.limits import MODEL_BYTES, STREAM_PIECE_MAX_BYTES
 from hivefold.v1 import blob_pb2, job_pb2, job_service_pb2, model_pb2, model_service_pb2
 
 Violations = Iterator[FieldViolation]
@@ -96,8 +96,8 @@ def log_range(after_sequence: int, up_to_sequence: int) -> Violations:
 
 def piece(field: str, data: bytes) -> Violations:
     """Bytes of an upload."""
-    if len(data) > STREAM_PIECE_BYTES:
-        yield FieldViolation(field, f"must be at most {STREAM_PIECE_BYTES} bytes in one message, is {len(data)}")
+    if len(data) > STREAM_PIECE_MAX_BYTES:
+        yield FieldViolation(field, f"must be at most {STREAM_PIECE_MAX_BYTES} bytes in one message, is {len(data)}")
 
 
 def submit_job(request: job_service_pb2.SubmitJobRequest) -> Violations:

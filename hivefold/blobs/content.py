@@ -118,6 +118,18 @@ async def read_range(
     return b"".join([piece async for piece in stream_range(store, known, offset, length)])
 
 
+async def read_into(store: ChunkStore, manifest: Manifest, offset: int, target: memoryview) -> None:
+    """Fills `target` with the bytes from `offset` on, verified. Raises as stream_range does; then `target` is void.
+
+    Spares large ranges the memory that joining them takes.
+    """
+    filled = 0
+    async with aclosing(stream_range(store, manifest, offset, len(target))) as pieces:
+        async for piece in pieces:
+            target[filled : filled + len(piece)] = piece
+            filled += len(piece)
+
+
 async def read_all(store: ChunkStore, root: str) -> AsyncGenerator[bytes, None]:
     """Yields the whole content in order, verified. Raises as stream_range does."""
     manifest = await get_manifest(store, root)
@@ -130,6 +142,9 @@ async def _chunks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same bytes in chunks of CHUNK_BYTES; the last may be shorter."""
     waiting = bytearray()
     async for piece in pieces:
+        if not waiting and len(piece) == CHUNK_BYTES:
+            yield piece
+            continue
         view = memoryview(piece)
         while len(waiting) + len(view) >= CHUNK_BYTES:
             room = CHUNK_BYTES - len(waiting)

@@ -40,11 +40,18 @@ def manifest_of_file(path: Path | str) -> Manifest:
     return Manifest(before.st_size, CHUNK_BYTES, bytes(digests))
 
 
-def verified_file_range(path: Path | str, manifest: Manifest, offset: int, length: int) -> memoryview:
+def room_for_range(manifest: Manifest, length: int) -> int:
+    """Bytes of the buffer that verified_file_range needs at most: the chunks that a range of `length` bytes touches."""
+    return min(length + 2 * manifest.chunk_size_bytes, manifest.size_bytes)
+
+
+def verified_file_range(
+    path: Path | str, manifest: Manifest, offset: int, length: int, buffer: bytearray | None = None
+) -> memoryview:
     """The bytes [offset, offset + length) of a file, read-only, after checking every chunk that they touch.
 
-    Blocks: call it in a thread. Raises InvalidRequestError outside the content, DataRefusedError
-    (FILE_UNREADABLE, DIGEST_MISMATCH naming the chunk).
+    They lie in `buffer` (of room_for_range bytes), where one is given. Blocks: call it in a thread. Raises
+    InvalidRequestError outside the content, DataRefusedError (FILE_UNREADABLE, DIGEST_MISMATCH naming the chunk).
     """
     spans = list(manifest.spans(offset, length))
     if not spans:
@@ -52,13 +59,13 @@ def verified_file_range(path: Path | str, manifest: Manifest, offset: int, lengt
     first, last = spans[0].index, spans[-1].index
     start = first * manifest.chunk_size_bytes
     end = last * manifest.chunk_size_bytes + manifest.chunk_length(last)
-    buffer = memoryview(bytearray(end - start))
+    room = memoryview(bytearray(end - start) if buffer is None else buffer)
     with _opened(path) as descriptor:
         for span in spans:
             at = span.index * manifest.chunk_size_bytes - start
-            chunk = buffer[at : at + manifest.chunk_length(span.index)]
+            chunk = room[at : at + manifest.chunk_length(span.index)]
             manifest.check(span.index, chunk[: _read_into(descriptor, chunk, start + at)])
-    return buffer[offset - start : offset - start + length].toreadonly()
+    return room[offset - start : offset - start + length].toreadonly()
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int) -> int:

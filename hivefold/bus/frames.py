@@ -26,6 +26,13 @@ def publish(subject: bytes, data: bytes, *, reply: bytes = b"", headers: bytes =
     return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
 
 
+def publish_head(subject: bytes, size: int, *, reply: bytes = b"", headers: bytes = b"") -> bytes:
+    """What comes before the `size` bytes of data of one message; a line break follows them."""
+    if headers:
+        return b"HPUB %b %b %d %d\r\n%b" % (subject, reply, len(headers), len(headers) + size, headers)
+    return b"PUB %b %b %d\r\n" % (subject, reply, size)
+
+
 def header_block(headers: Mapping[str, str]) -> bytes:
     """The headers for the wire; line breaks in values become blanks."""
     lines = [f"{name}: {value.replace(chr(13), ' ').replace(chr(10), ' ')}\r\n" for name, value in headers.items()]

@@ -20,6 +20,8 @@ Handler = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Called with subject, reply, data, header block. MUST return at once and not raise."""
 
 _NO_RESPONDERS: Final = 503
+_COPIED_BYTES: Final = 64 * 1024
+"""Data below this size goes out in one piece with its command; copying larger data would cost more."""
 
 # nats-py reads 32 KiB at a time, for which chunks of half a MiB take half as much processor time again.
 nats.aio.client.DEFAULT_BUFFER_SIZE = BROKER_READ_BYTES
@@ -112,19 +114,24 @@ class Link(Client):
         if subscription is not None and not self.is_closed:
             await subscription.unsubscribe()
 
-    def write(self, command: bytes) -> None:
-        """Sends protocol commands now. Raises BrokerUnavailableError while disconnected: nothing is kept for later."""
+    def write(self, *commands: bytes) -> None:
+        """Sends protocol commands, or their parts, now; large ones are not copied.
+
+        Raises BrokerUnavailableError while disconnected: nothing is kept for later.
+        """
         self._require_open()
         if not self.is_connected or self._transport is None:
             raise BrokerUnavailableError("the NATS connection is down; wait for the reconnect")
         if self._pending:
             # What nats-py still holds comes first: order is kept.
-            self._pending.append(command)
+            self._pending += commands
             self._transport.writelines(self._pending)
             self._pending_data_size = 0
             self._pending = []
+        elif len(commands) == 1:
+            self._transport.write(commands[0])
         else:
-            self._transport.write(command)
+            self._transport.writelines(list(commands))
 
     async def ask(
         self, subject: str, data: bytes = b"", *, headers: bytes = b"", before: bytes = b"", timeout_s: float
@@ -142,9 +149,13 @@ class Link(Client):
         token = b"%d" % self._asked
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[token] = reply
-        command = frames.publish(frames.subject_bytes(subject), data, reply=self._reply_prefix + token, headers=headers)
+        name, answer_to = frames.subject_bytes(subject), self._reply_prefix + token
         try:
-            self.write(before + command if before else command)
+            if len(data) < _COPIED_BYTES:
+                self.write(before + frames.publish(name, data, reply=answer_to, headers=headers))
+            else:
+                head = frames.publish_head(name, len(data), reply=answer_to, headers=headers)
+                self.write(before + head, data, b"\r\n")
             async with asyncio.timeout(timeout_s):
                 answer = await reply
         except TimeoutError:

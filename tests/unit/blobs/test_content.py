@@ -12,6 +12,7 @@ from hivefold.blobs.content import (
     has,
     put_manifest,
     read_all,
+    read_into,
     read_range,
     upload,
     upload_bytes,
@@ -166,3 +167,13 @@ async def test_a_reader_that_leaves_early_leaves_nothing_running() -> None:
     await anext(pieces)
     await pieces.aclose()
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_range_is_read_into_memory_that_is_there() -> None:
+    """Across chunk borders, into exactly the target; what lies around it stays."""
+    data = _content(3)
+    store = MemoryChunks()
+    manifest = await get_manifest(store, (await upload_bytes(store, data)).root)
+    room = bytearray(b"." * (CHUNK_BYTES + 20))
+    await read_into(store, manifest, CHUNK_BYTES - 7, memoryview(room)[3:-3])
+    assert room == b"..." + data[CHUNK_BYTES - 7 : 2 * CHUNK_BYTES + 7] + b"..."

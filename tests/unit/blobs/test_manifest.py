@@ -25,6 +25,7 @@ def test_roots_are_as_they_always_were() -> None:
     assert _of(b"hell", b"o wo", b"rld", chunk_size=4).root == (
         "35975eb8e453b0323e13ac9649159f3789420de21a8808d62d8b34589a8e1151"
     )
+    assert _of(chunk_size=524_288).root == "c92095e5b39c5a41790f8723814f7dced668c41abdf7b16b2153807064efb348"
     assert _of(chunk_size=CHUNK_BYTES).root in _FORMAT.read_text(encoding="utf-8")
 
 

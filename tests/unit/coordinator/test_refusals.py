@@ -20,7 +20,7 @@ from hivefold.errors import (
     Reason,
 )
 from hivefold.ids import NodeId
-from hivefold.limits import STREAM_PIECE_BYTES
+from hivefold.limits import STREAM_PIECE_MAX_BYTES
 from hivefold.log.memory import Fault, MemoryEventLog
 from hivefold.rpc import error_from_rpc, open_channel
 from hivefold.v1 import (
@@ -262,7 +262,7 @@ MALFORMED_CALLS: list[tuple[str, Call, str]] = [
     (
         "piece too large",
         lambda c: blob_service_pb2_grpc.BlobServiceStub(c).UploadBlob(
-            iter([blob_service_pb2.UploadBlobRequest(data=bytes(STREAM_PIECE_BYTES + 1))])
+            iter([blob_service_pb2.UploadBlobRequest(data=bytes(STREAM_PIECE_MAX_BYTES + 1))])
         ),
         "data",
     ),
