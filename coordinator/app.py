@@ -1,4 +1,4 @@
-"""The coordinator's composition root: opens the connections, takes the lead, serves until it is told to stop."""
+"""The coordinator's composition root: opens the connections, joins the group, serves until it is told to stop."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import structlog
 import uvloop
 
-from coordinator.feed import Feed
-from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
+from coordinator.lead import Ends, LeadSettings, replay_all
+from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
 from coordinator.servicers import Backing, services
+from coordinator.standby import Standby
 from hivefold import limits, observe
 from hivefold.blobs.jetstream import JetStreamChunks
 from hivefold.bus.connection import connect
 from hivefold.bus.events import NatsEventSender
+from hivefold.bus.link import Link
 from hivefold.bus.results import NatsResultReceiver
 from hivefold.bus.signals import NatsSignals
 from hivefold.bus.streams import StreamSettings, prepare_streams
@@ -29,7 +31,11 @@ from hivefold.clock import SystemClock
 from hivefold.config import CoordinatorConfig
 from hivefold.entropy import SystemEntropy
 from hivefold.errors import HivefoldError, LogError, NotLeaderError
+from hivefold.lease.campaign import Campaign
+from hivefold.lease.jetstream import open_lease
+from hivefold.lease.port import Holder
 from hivefold.log.jetstream import open_log
+from hivefold.log.port import EventLog
 from hivefold.log.stream import LogSettings
 from hivefold.memory import keep_freed_memory
 from hivefold.rpc.server import RpcServer
@@ -66,10 +72,9 @@ async def _serve_until_signal(config: CoordinatorConfig) -> None:
 
 
 async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
-    """Leads and serves until `stop` is set.
+    """Follows, leads when it is this coordinator's turn, and serves until `stop` is set.
 
-    Raises ConfigError, BrokerUnavailableError at the start; LogError or NotLeaderError (in a group) when it
-    may no longer lead.
+    Raises ConfigError, BrokerUnavailableError at the start; LogError (in a group) when it cannot go on.
     """
     async with AsyncExitStack() as stack:
         core = await connect(config.core, wait_s=limits.BROKER_START_S)
@@ -78,56 +83,72 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         nodes = await connect(config.nodes, wait_s=limits.BROKER_START_S)
         stack.push_async_callback(nodes.close)
         log = await open_log(core, LogSettings(replicas=config.log_replicas, max_bytes=config.log_max_bytes))
+        lease = await open_lease(core, ttl_s=config.lease_ttl_s, replicas=config.log_replicas)
         await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
-        ends = Ends(log, NatsSignals(nodes), NatsWorkSender(nodes), NatsResultReceiver(nodes))
         clock, entropy = SystemClock(), SystemEntropy()
         backing = Backing(
             log=log,
-            results=ends.results,
+            results=NatsResultReceiver(nodes),
             chunks=JetStreamChunks(nodes),
             clock=clock,
             entropy=entropy,
             durability=facts.durability,
+            coordinator_id=config.coordinator_id,
         )
         rpc = RpcServer(services(backing))
         address = rpc.bind(
             config.host, _USUAL_PORT if config.port is None else config.port, next_free=config.port is None
         )
+        campaign = Campaign(lease, clock, Holder(config.coordinator_id, address, entropy.draw(12).hex()))
+        backing.leader = lambda: campaign.leader.address if campaign.leader is not None else ""
+        start = await replay_all(log)
+        _spare_the_collector()
         presence = PresenceSettings(
             address, suspect_after_ms=config.suspect_after_ms, lost_after_ms=config.lost_after_ms
         )
-        lead = await take_lead(ends, clock, entropy, LeadSettings(config.coordinator_id, VERSION, presence))
-        _spare_the_collector()
-        backing.lead(lead)
+        member = Member(
+            log=log,
+            campaign=campaign,
+            open_ends=lambda: _open_ends(config, log),
+            clock=clock,
+            entropy=entropy,
+            settings=LeadSettings(config.coordinator_id, VERSION, presence),
+            stage=backing,
+            hints=lambda nudge: _hints(core, nudge),
+        )
+        backing.follow(Standby(log, clock, start))
         await rpc.start()
         stack.push_async_callback(rpc.stop)
-        feed = Feed(lead.writer, log, NatsEventSender(nodes), ends.signals)
-        _log.info("serving", address=address, durability=facts.durability)
-        await _run_all(lead, (feed.run(), _tell_health(rpc, lead, ends), _until(stop)))
+        _log.info("serving", address=address, durability=facts.durability, sequence=start.state.sequence)
+        health = asyncio.create_task(_tell_health(rpc, member))
+        stack.callback(health.cancel)
+        await member.run(start, stop)
+        _log.info("stopping", sequence=backing.state.sequence)
 
 
-async def _run_all(lead: Leadership, others: tuple[Coroutine[None, None, None], ...]) -> None:
-    """Runs all parts; the first that ends, ends all."""
+@asynccontextmanager
+async def _open_ends(config: CoordinatorConfig, log: EventLog) -> AsyncIterator[Ends]:
+    """The bus of one term: with its connection go all its subscriptions, so that none outlives the term."""
+    link = await connect(config.nodes, wait_s=limits.BROKER_START_S)
     try:
-        async with asyncio.TaskGroup() as group:
-            for part in (*lead.parts(), *others):
-                group.create_task(part)
-    except* _StoppedError:
-        _log.info("stopping", sequence=lead.writer.state.sequence)
+        yield Ends(log, NatsSignals(link), NatsWorkSender(link), NatsResultReceiver(link), NatsEventSender(link))
+    finally:
+        await link.close()
 
 
-class _StoppedError(Exception):
-    """The process was told to stop."""
+@asynccontextmanager
+async def _hints(core: Link, nudge: Callable[[], None]) -> AsyncIterator[None]:
+    """Nudges whenever somebody publishes to the log."""
+    number = await core.listen("log.>", lambda _subject, _reply, _data, _headers: nudge())
+    try:
+        yield
+    finally:
+        await core.unlisten(number)
 
 
-async def _until(stop: asyncio.Event) -> None:
-    await stop.wait()
-    raise _StoppedError
-
-
-async def _tell_health(rpc: RpcServer, lead: Leadership, ends: Ends) -> None:
+async def _tell_health(rpc: RpcServer, member: Member) -> None:
     while True:
-        await rpc.set_serving(serving=lead.writer.leading and ends.signals.connected)
+        await rpc.set_serving(serving=member.healthy)
         await asyncio.sleep(limits.HEALTH_INTERVAL_S)
 
 
@@ -140,17 +161,11 @@ def _spare_the_collector() -> None:
 
 def _said(error: BaseException) -> int:
     """Says why the process ends and gives its exit code. Raises what is not one of hivefold's errors again."""
-    leaves = _leaves(error)
-    known = [leaf for leaf in leaves if isinstance(leaf, HivefoldError)]
-    if len(known) < len(leaves):
+    found = leaves(error)
+    known = [leaf for leaf in found if isinstance(leaf, HivefoldError)]
+    if len(known) < len(found):
         raise error
     for leaf in known:
         _log.error("coordinator stops", reason=leaf.reason, error=leaf.message)
     print(f"hivefold coordinator: {known[0].message}", file=sys.stderr)  # noqa: T201 - the last words
     return EXIT_DEPOSED if isinstance(known[0], NotLeaderError | LogError) else EXIT_FAILED
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]

@@ -1,4 +1,4 @@
-"""What the writer committed, handed to those who follow: watchers, the feed, dispatch."""
+"""What was committed, handed to those who follow: watchers, the feed, dispatch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from coordinator.core.commands import Command
 from coordinator.core.events import Event
 from coordinator.core.model import State
 from hivefold import limits
@@ -21,10 +21,36 @@ class Committed:
     sequence: int
     term: int
     time_us: int
-    cause: Command
     events: tuple[Event, ...]
     traceparent: str
     state: State
+
+
+class Followed(Protocol):
+    """Where the log's state is read and followed: the writer of the term, or a standby."""
+
+    @property
+    def state(self) -> State:
+        """The durable state, as far as it is known here."""
+        ...
+
+    @property
+    def head_hash(self) -> bytes:
+        """Hash of the last record of that state."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come from here."""
+        ...
+
+    def follow(self) -> Follower:
+        """Follows what comes from now on."""
+        ...
+
+    def follow_after(self, sequence: int) -> Follower | None:
+        """Follows what came after a position; None when only the log still has it."""
+        ...
 
 
 class FollowerLaggedError(UnavailableError):
@@ -76,11 +102,15 @@ class Followers:
     def __init__(self) -> None:
         self._all: set[Follower] = set()
         self._recent: deque[Committed] = deque(maxlen=limits.RECENT_COMMITS)
+        self._ended = False
 
     def follow(self) -> Follower:
         """A new follower of what is committed from now on."""
         follower = Follower(self._all)
-        self._all.add(follower)
+        if self._ended:
+            follower.end()
+        else:
+            self._all.add(follower)
         return follower
 
     def follow_after(self, sequence: int) -> Follower | None:
@@ -101,6 +131,7 @@ class Followers:
                 follower.offer(committed)
 
     def end(self) -> None:
-        """Ends every follower."""
+        """Ends every follower, those to come too."""
+        self._ended = True
         for follower in tuple(self._all):
             follower.end()

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from coordinator.core.model import State
 from coordinator.dispatch import Dispatcher
+from coordinator.feed import Feed
 from coordinator.intake import Intake
 from coordinator.presence import Presence, PresenceSettings
 from coordinator.replay import Replayed, replay
 from coordinator.wire.records import GENESIS_HASH
 from coordinator.writer import Writer
 from hivefold import limits
-from hivefold.bus.port import ResultReceiver, Signals, WorkSender
+from hivefold.bus.port import EventSender, ResultReceiver, Signals, WorkSender
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
 from hivefold.log.port import EventLog
 
 _log = structlog.get_logger(__name__)
+NOTHING: Final = Replayed(State(), GENESIS_HASH)
+"""The fold of an empty log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Ends:
     signals: Signals
     work: WorkSender
     results: ResultReceiver
+    events: EventSender | None = None
+    """Without one there is no public event stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class Leadership:
     presence: Presence
     dispatcher: Dispatcher
     intake: Intake
+    feed: Feed | None = None
 
     def parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What to run side by side; the end of any of them is the end of the term."""
@@ -60,6 +67,7 @@ class Leadership:
             self.intake.run(),
             self.presence.run(),
             self._tick(),
+            *([self.feed.run()] if self.feed is not None else []),
         )
 
     async def _tick(self) -> None:
@@ -68,21 +76,38 @@ class Leadership:
             self.writer.tick()
 
 
-async def take_lead(ends: Ends, clock: Clock, entropy: Entropy, settings: LeadSettings) -> Leadership:
-    """Replays to the head and starts a term there.
+async def replay_all(log: EventLog) -> Replayed:
+    """The fold of the whole log as it is now. Raises LogCorruptError, BrokerUnavailableError."""
+    head = await log.head()
+    return await replay(log, up_to=head.sequence) if head.sequence else NOTHING
 
-    Raises FencedError when another coordinator was faster, LogCorruptError, BrokerUnavailableError.
+
+async def take_lead(
+    ends: Ends,
+    clock: Clock,
+    entropy: Entropy,
+    settings: LeadSettings,
+    *,
+    start: Replayed | None = None,
+    may_act: Callable[[], bool] = lambda: True,
+) -> Leadership:
+    """Replays what comes after `start` to the head and starts a term there; `may_act` is as for the Writer.
+
+    Raises FencedError when another coordinator was faster, LogCorruptError, UnavailableError.
     """
     started_ms = clock.monotonic_ms()
+    start = start or NOTHING
     head = await ends.log.head()
-    replayed = await replay(ends.log, up_to=head.sequence) if head.sequence else Replayed(State(), GENESIS_HASH)
-    writer = Writer(ends.log, clock, entropy, replayed)
+    # A standby may have followed a record or two that came after this head was asked for.
+    up_to = max(head.sequence, start.state.sequence)
+    replayed = await replay(ends.log, up_to=up_to, start=start) if up_to else start
+    writer = Writer(ends.log, clock, entropy, replayed, may_act)
     await writer.begin(settings.coordinator_id, settings.code_version)
     _log.info(
         "leading",
         term=writer.state.term,
         sequence=writer.state.sequence,
-        replayed=head.sequence,
+        replayed=up_to - start.state.sequence,
         replay_ms=clock.monotonic_ms() - started_ms,
     )
     dispatcher = Dispatcher(writer, ends.work, ends.signals, ends.results, clock)
@@ -91,4 +116,5 @@ async def take_lead(ends: Ends, clock: Clock, entropy: Entropy, settings: LeadSe
         presence=Presence(writer, ends.signals, ends.work, dispatcher, clock, settings.presence),
         dispatcher=dispatcher,
         intake=Intake(writer, ends.results),
+        feed=Feed(writer, ends.log, ends.events, ends.signals) if ends.events is not None else None,
     )

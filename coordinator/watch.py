@@ -7,9 +7,8 @@ from contextlib import aclosing
 
 from coordinator.core.model import State
 from coordinator.derive import FINAL_TYPES, Decided, Folded, Scope, fold, job_events, node_events
-from coordinator.followers import FollowerLaggedError
+from coordinator.followers import Followed, FollowerLaggedError
 from coordinator.wire.records import decode_record
-from coordinator.writer import Writer
 from hivefold.errors import FieldViolation, InvalidRequestError, NotFoundError, NotLeaderError, Reason
 from hivefold.ids import JobId
 from hivefold.log.port import EventLog
@@ -17,14 +16,14 @@ from hivefold.v1 import feed_pb2
 
 
 async def watch_job(
-    writer: Writer, log: EventLog, job_id: JobId, after_sequence: int
+    source: Followed, log: EventLog, job_id: JobId, after_sequence: int
 ) -> AsyncGenerator[list[feed_pb2.JobEvent], None]:
     """Yields the events of a job after a position, those of a record together, and ends after its final one.
 
     Raises NotFoundError, InvalidRequestError for a position beyond the log's end, NotLeaderError when the
     writer stops meanwhile.
     """
-    job = writer.state.jobs.get(job_id)
+    job = source.state.jobs.get(job_id)
     if job is None:
         raise NotFoundError(
             f"there is no job {job_id!r}; list them with: hivefold job ls",
@@ -32,11 +31,11 @@ async def watch_job(
             metadata={"job": job_id},
         )
     if job.state.final and after_sequence >= job.sequence:
-        check_position(writer.state, after_sequence)
+        check_position(source.state, after_sequence)
         return
     scope = Scope(frozenset({job_id}))
-    start = Folded(job.create_sequence - 1, 0, (), State(models=writer.state.models))
-    async with aclosing(follow(writer, log, start, scope, after_sequence)) as decided:
+    start = Folded(job.create_sequence - 1, 0, (), State(models=source.state.models))
+    async with aclosing(follow(source, log, start, scope, after_sequence)) as decided:
         async for record in decided:
             events = list(job_events(record, scope))
             if events:
@@ -45,39 +44,39 @@ async def watch_job(
                     return
 
 
-async def watch_nodes(writer: Writer, log: EventLog, after_sequence: int) -> AsyncGenerator[feed_pb2.NodeEvent, None]:
+async def watch_nodes(source: Followed, log: EventLog, after_sequence: int) -> AsyncGenerator[feed_pb2.NodeEvent, None]:
     """Yields the events of all nodes after a position; 0 means from now on.
 
     What an event from the past does not concern is shown as it is now. Raises InvalidRequestError for a
     position beyond the log's end, NotLeaderError when the writer stops.
     """
-    state = writer.state
+    state = source.state
     position = after_sequence or state.sequence
     start = Folded(min(position, state.sequence), 0, (), State(nodes=state.nodes))
     scope = Scope(frozenset(), nodes=True)
-    async with aclosing(follow(writer, log, start, scope, position)) as decided:
+    async with aclosing(follow(source, log, start, scope, position)) as decided:
         async for record in decided:
             for event in node_events(record):
                 yield event
 
 
 async def follow(
-    writer: Writer, log: EventLog, start: Folded, scope: Scope, after_sequence: int
+    source: Followed, log: EventLog, start: Folded, scope: Scope, after_sequence: int
 ) -> AsyncGenerator[Decided, None]:
     """Yields every record after `after_sequence`, for ever; folds from `start` on what the log has to tell.
 
     A reader that falls behind the writer goes on from the log where it was. Raises NotLeaderError when the
     writer stops.
     """
-    check_position(writer.state, after_sequence)
+    check_position(source.state, after_sequence)
     folded = start
     while True:
         # The last commits are in memory. Further back the log tells first, and the follower is made before
         # reading it: whatever is committed from there on comes through it.
-        recent = writer.follow_after(max(after_sequence, folded.sequence))
-        follower = recent or writer.follow()
+        recent = source.follow_after(max(after_sequence, folded.sequence))
+        follower = recent or source.follow()
         try:
-            head = folded.sequence if recent else writer.state.sequence
+            head = folded.sequence if recent else source.state.sequence
             async with aclosing(history(log, folded, scope, head)) as past:
                 async for folded in past:
                     if folded.sequence > after_sequence:
@@ -87,7 +86,7 @@ async def follow(
                 if committed.sequence > after_sequence:
                     yield committed
         except FollowerLaggedError:
-            if not writer.leading:
+            if source.ended:
                 raise NotLeaderError("this coordinator no longer leads; watch again from the last position") from None
         finally:
             follower.close()

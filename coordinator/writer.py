@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import structlog
 
-from coordinator.core.commands import Command, CommandBody, PlaceTasks, StartTerm
+from coordinator.core.commands import Command, CommandBody, EndTerm, PlaceTasks, StartTerm
 from coordinator.core.decide import decide
 from coordinator.core.events import Event
 from coordinator.core.model import Job, Rejected, State
@@ -62,8 +62,17 @@ _Answer: TypeAlias = tuple[_Waiting, Accepted | Rejected | LimitExceededError]
 class Writer:
     """The only one that appends. `run` MUST be running for `execute` to answer."""
 
-    def __init__(self, log: EventLog, clock: Clock, entropy: Entropy, start: Replayed) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        clock: Clock,
+        entropy: Entropy,
+        start: Replayed,
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`may_act` says whether this process may still be the leader; the log's fence holds whatever it says."""
         self._log = log
+        self._may_act = may_act
         self._clock = clock
         self._entropy = entropy
         self._state = start.state
@@ -75,6 +84,7 @@ class Writer:
         self._acts: list[Callable[[Sequence[Committed]], None]] = []
         self._vain_placement = -1
         self._stopped: Exception | None = None
+        self._ending = False
         self._time_us = start.state.time_us
         self._time_read_ms = clock.monotonic_ms()
 
@@ -92,6 +102,11 @@ class Writer:
     def leading(self) -> bool:
         """Whether this writer may still append."""
         return self._stopped is None and self._state.term > 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether this writer has stopped for good."""
+        return self._stopped is not None
 
     def follow(self) -> Follower:
         """Follows what is committed from now on."""
@@ -119,6 +134,14 @@ class Writer:
         batch.add(StartTerm(coordinator_id, code_version), "")
         await self._append(batch)
 
+    async def end_term(self, note: str) -> None:
+        """Hands over: what waits is recorded, then the end of the term; this writer stops. Raises HivefoldError."""
+        ending = asyncio.ensure_future(self.execute(EndTerm(note)))
+        await asyncio.sleep(0)  # it stands in the queue now, and nothing may come behind it
+        self._ending = True
+        await ending
+        self._stop(NotLeaderError("this coordinator has handed over; ask the one that leads now"))
+
     async def execute(self, body: CommandBody, *, traceparent: str = "") -> Accepted | Rejected:
         """Decides one command; answers once what was decided is durable.
 
@@ -127,6 +150,8 @@ class Writer:
         """
         if self._stopped is not None:
             raise _not_leading(self._stopped)
+        if self._ending:
+            raise NotLeaderError("this coordinator is handing over; try again in a moment")
         if len(self._queue) >= limits.COMMAND_QUEUE:
             raise LimitExceededError(
                 f"{limits.COMMAND_QUEUE} commands wait for the log; try again in a moment",
@@ -143,6 +168,8 @@ class Writer:
 
     def tick(self) -> None:
         """Looks whether time has made a command due; called a few times a second."""
+        if not self._may_act():
+            return
         if self._queue or due(self._state, self._now_us()):
             self._vain_placement = -1
             self._wake.set()
@@ -212,6 +239,8 @@ class Writer:
 
     async def _append(self, batch: _Batch) -> None:
         """Appends the batch; once it is durable, its state is the state; then, and only then, acts."""
+        if not self._may_act():
+            raise UnavailableError("the lease of this leader was not renewed in time: it records nothing for now")
         await self._log.append(
             batch.entries, expected_sequence=self._state.sequence, term_sequence=self._state.term_sequence
         )
@@ -287,9 +316,7 @@ class _Batch:
         self._bytes += len(entry.data)
         self.entries.append(entry)
         self.records.append(
-            Committed(
-                sequence, decision.state.term, self.time_us, command, decision.events, traceparent, decision.state
-            )
+            Committed(sequence, decision.state.term, self.time_us, decision.events, traceparent, decision.state)
         )
         return Accepted(sequence, decision.events, decision.state)
 

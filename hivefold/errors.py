@@ -8,7 +8,8 @@ HivefoldError
 ├── LimitExceededError       a bound was reached
 ├── UnavailableError         cannot be done now; try again
 │   ├── BrokerUnavailableError
-│   ├── NotLeaderError
+│   ├── NotLeaderError       the metadata names the leader where one is known
+│   │   └── LeaseLostError
 │   └── LogFullError
 ├── ConfigError              the process cannot run as configured
 │   └── DurabilityWeakError
@@ -144,6 +145,10 @@ class NotLeaderError(UnavailableError):
     """This coordinator does not lead."""
 
     default_reason = Reason.NOT_LEADER
+
+
+class LeaseLostError(NotLeaderError):
+    """Another coordinator claimed the lease, or it lapsed: whoever held it does not lead any more."""
 
 
 class LogFullError(UnavailableError):

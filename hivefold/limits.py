@@ -122,6 +122,28 @@ BROKER_START_S: Final = 10.0
 TICK_S: Final = 0.1
 """How often time alone may make a command due."""
 
+# -- a group of coordinators ----------------------------------------------------
+LEASE_TTL_S: Final = 3
+"""How long a claim of the lease holds; the server looks for lapsed ones about once a second."""
+LEASE_ANSWER_S: Final = 1.0
+"""How long an answer about the lease is waited for."""
+LEASE_POLL_MS: Final = 250
+"""How often a standby looks at the lease; a planned release wakes it at once."""
+LEASE_GONE_MS: Final = 1000
+"""How long the broker must have no connection of the leader before a standby takes over: reconnects take less."""
+LEAD_AGAIN_S: Final = 0.5
+"""Wait before a coordinator that stopped leading campaigns again."""
+HAND_OVER_S: Final = 2.0
+"""How long a leader that stops tries to record the end of its term."""
+STANDBY_POLL_S: Final = 1.0
+"""How often a standby asks for the log's end where no hint comes."""
+STANDBY_PAUSE_S: Final = 0.02
+"""Least time between two reads of a standby: what comes meanwhile is read together."""
+STANDBY_REACH_S: Final = 2.0
+"""How long a read waits for a standby to reach the record that it asks for."""
+STANDBY_STALE_MS: Final = 5000
+"""From when on a standby that hears nothing of the log's end is not healthy."""
+
 # -- embedded server ----------------------------------------------------------
 SERVER_START_S: Final = 30.0
 """How long nats-server may take to recover its streams."""

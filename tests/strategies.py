@@ -164,6 +164,7 @@ def attempts_lost(draw: st.DrawFn) -> ev.AttemptsLost:
 events: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.TermStarted, u63, texts, texts),
     st.builds(ev.SigningKeyChanged, texts, octets, texts, octets, request_ids),
+    st.builds(ev.TermEnded, u63, texts),
     st.builds(ev.ModelRegistered, models),
     st.builds(ev.NodeJoined, node_specs),
     st.builds(ev.NodeObserved, node_ids, loaded_models, u63, u32),
@@ -198,6 +199,7 @@ outcome_reports = st.builds(
 command_bodies: st.SearchStrategy[cmd.CommandBody] = st.one_of(
     st.builds(cmd.StartTerm, texts, texts),
     st.builds(cmd.ChangeSigningKey, texts, octets, texts, octets, request_ids),
+    st.builds(cmd.EndTerm, texts),
     st.builds(cmd.RegisterModel, models),
     st.builds(cmd.SubmitJob, job_ids, request_ids, job_specs, texts),
     st.builds(cmd.CancelJob, job_ids, texts),

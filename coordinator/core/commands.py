@@ -29,6 +29,13 @@ class ChangeSigningKey:
 
 
 @dataclass(frozen=True, slots=True)
+class EndTerm:
+    """Stop leading, so that another coordinator may begin at once."""
+
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterModel:
     """Register a model version whose bytes are stored and checked; version 0 means the next."""
 
@@ -154,6 +161,7 @@ class ExpireJobs:
 CommandBody: TypeAlias = (
     StartTerm
     | ChangeSigningKey
+    | EndTerm
     | RegisterModel
     | SubmitJob
     | CancelJob

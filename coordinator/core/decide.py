@@ -35,6 +35,8 @@ def decide(state: State, command: cmd.Command) -> Decision | Rejected:
     Returns the events, to be recorded together at `state.sequence + 1`, with the state they lead to;
     no events when nothing is to be recorded (a repeat); or Rejected, which changes nothing.
     """
+    if state.term and not state.coordinator_id and not isinstance(command.body, cmd.StartTerm):
+        return Rejected(Reason.NOT_LEADER, f"term {state.term} has ended; ask the coordinator that leads now")
     draft = Draft(state, command.time_us)
     rejected = _decide(draft, command.body)
     if rejected is not None:
@@ -71,10 +73,15 @@ def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:
         case cmd.RegisterModel():
             return _register_model(draft, body)
         case cmd.StartTerm():
+            if not body.coordinator_id:
+                return Rejected(Reason.INVALID_ARGUMENT, "a term needs the id of who leads: set the coordinator's id")
             draft.emit(ev.TermStarted(draft.state.term + 1, body.coordinator_id, body.code_version))
             return None
         case cmd.ChangeSigningKey():
             return _change_signing_key(draft, body)
+        case cmd.EndTerm(note):
+            draft.emit(ev.TermEnded(draft.state.term, note))
+            return None
         case _:
             assert_never(body)
 

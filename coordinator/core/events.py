@@ -32,6 +32,14 @@ class SigningKeyChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class TermEnded:
+    """The leader handed over: nothing more is decided in this term."""
+
+    term: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRegistered:
     """A model version was registered."""
 
@@ -248,6 +256,7 @@ class JobCancelled:
 Event: TypeAlias = (
     TermStarted
     | SigningKeyChanged
+    | TermEnded
     | ModelRegistered
     | NodeJoined
     | NodeObserved

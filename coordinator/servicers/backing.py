@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Rejected, State
+from coordinator.followers import Followed
+from coordinator.standby import Standby
 from coordinator.writer import Accepted, Writer
 from hivefold import observe
 from hivefold.blobs.port import ChunkStore
@@ -46,9 +49,21 @@ class Lead(Protocol):
         ...
 
 
+class Nobody:
+    """What is heard of nodes by who does not listen: nothing."""
+
+    def heard_time_us(self, node_id: NodeId) -> int:
+        """Never."""
+        return 0
+
+    def reading(self, node_id: NodeId) -> telemetry_pb2.Reading | None:
+        """None."""
+        return None
+
+
 @dataclass(slots=True)
 class Backing:
-    """The coordinator's ends of log, bus and blobs, and the term once it has begun."""
+    """The coordinator's ends of log, bus and blobs; the term while it leads, the standby while it follows."""
 
     log: EventLog
     results: ResultReceiver
@@ -56,11 +71,35 @@ class Backing:
     clock: Clock
     entropy: Entropy
     durability: str = ""
+    coordinator_id: str = ""
+    leader: Callable[[], str] = lambda: ""
+    """The leader's gRPC address; empty while none is known."""
     _lead: Lead | None = field(default=None)
+    _standby: Standby | None = field(default=None)
 
     def lead(self, lead: Lead) -> None:
         """From now on services decide and answer."""
-        self._lead = lead
+        self._lead, self._standby = lead, None
+
+    def follow(self, standby: Standby) -> None:
+        """From now on services answer what can be read, from a state that follows the leader's."""
+        self._lead, self._standby = None, standby
+
+    @property
+    def standby(self) -> Standby | None:
+        """What is followed; None while this coordinator leads."""
+        return self._standby
+
+    @property
+    def source(self) -> Followed:
+        """Where the state is read and followed. Raises NotLeaderError before there is one."""
+        return self._standby or self._term().writer
+
+    async def source_at(self, sequence: int) -> Followed:
+        """The source once it holds the record at `sequence`. Raises UnavailableError when a standby lags too far."""
+        if self._standby is not None:
+            await self._standby.reach(sequence)
+        return self.source
 
     @property
     def writer(self) -> Writer:
@@ -69,13 +108,13 @@ class Backing:
 
     @property
     def hearing(self) -> Hearing:
-        """What was last heard of nodes. Raises NotLeaderError before there is a term."""
-        return self._term().presence
+        """What was last heard of nodes: only the leader listens."""
+        return self._lead.presence if self._lead is not None else Nobody()
 
     @property
     def state(self) -> State:
-        """The durable state. Raises NotLeaderError before there is a term."""
-        return self._term().writer.state
+        """The durable state, as far as it is known here. Raises NotLeaderError before there is one."""
+        return self.source.state
 
     async def decide(self, body: CommandBody) -> Accepted:
         """Has a command decided and recorded. A refusal of the core is raised as the error that it stands for.
@@ -88,6 +127,9 @@ class Backing:
         return answer
 
     def _term(self) -> Lead:
-        if self._lead is None:
-            raise NotLeaderError("this coordinator is starting and does not lead yet; try again in a moment")
-        return self._lead
+        if self._lead is not None:
+            return self._lead
+        address = self.leader()
+        if address:
+            raise NotLeaderError(f"this coordinator follows; {address} leads: ask there", metadata={"leader": address})
+        raise NotLeaderError("this coordinator does not lead, and none is known to; try again in a moment")

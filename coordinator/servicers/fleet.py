@@ -43,7 +43,8 @@ class FleetServicer(FleetServiceServicer):
 
     async def WatchNodes(self, request: pb.WatchNodesRequest, context: Any) -> AsyncIterator[pb.WatchNodesResponse]:
         """Follows all nodes."""
-        events = watch_nodes(self._backing.writer, self._backing.log, request.after_sequence)
+        source = await self._backing.source_at(request.after_sequence)
+        events = watch_nodes(source, self._backing.log, request.after_sequence)
         async with aclosing(events):
             async for event in events:
                 yield pb.WatchNodesResponse(event=event)

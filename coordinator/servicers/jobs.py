@@ -77,7 +77,8 @@ class JobServicer(JobServiceServicer):
         """Follows a job until it ends."""
         checking.refuse(checking.name("job_id", request.job_id))
         backing = self._backing
-        events = watch_job(backing.writer, backing.log, JobId(request.job_id), request.after_sequence)
+        source = await backing.source_at(request.after_sequence)
+        events = watch_job(source, backing.log, JobId(request.job_id), request.after_sequence)
         async with aclosing(events):
             async for together in events:
                 yield pb.WatchJobResponse(events=together)

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from coordinator.core.digest import state_digest
-from coordinator.followers import FollowerLaggedError
+from coordinator.followers import Followed, FollowerLaggedError
 from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
 from coordinator.watch import check_position
 from coordinator.wire.records import record_hash
-from coordinator.wire.times import timestamp
-from coordinator.writer import Writer
+from coordinator.wire.times import duration, timestamp
 from hivefold.errors import NotLeaderError
 from hivefold.log.port import Stored
 from hivefold.v1 import log_service_pb2 as pb
@@ -30,10 +29,11 @@ class LogServicer(LogServiceServicer):
     async def ReadLog(self, request: pb.ReadLogRequest, context: Any) -> AsyncIterator[pb.ReadLogResponse]:
         """Streams records as stored; with `follow` until `up_to_sequence`, or for ever."""
         checking.refuse(checking.log_range(request.after_sequence, request.up_to_sequence))
-        writer, position, end = self._backing.writer, request.after_sequence, request.up_to_sequence
-        check_position(writer.state, position)
+        position, end = request.after_sequence, request.up_to_sequence
+        source = await self._backing.source_at(position)
+        check_position(source.state, position)
         while True:
-            head = writer.state.sequence
+            head = source.state.sequence
             up_to = min(head, end) if end else head
             if position < up_to:
                 async for page in self._backing.log.read(after=position, up_to=up_to):
@@ -41,12 +41,13 @@ class LogServicer(LogServiceServicer):
                 position = up_to
             if not request.follow or (end and position >= end):
                 return
-            await _committed_after(writer, position)
+            await _committed_after(source, position)
 
     async def GetHead(self, request: pb.GetHeadRequest, context: Any) -> pb.GetHeadResponse:
         """Gives the end of the log, and the digest of the state there if asked for."""
         # Both at once: what follows may wait while the writer goes on.
-        state, head_hash = self._backing.state, self._backing.writer.head_hash
+        backing = self._backing
+        state, head_hash, standby = backing.state, backing.source.head_hash, backing.standby
         digest = await asyncio.to_thread(state_digest, state) if request.with_state_digest else ""
         return pb.GetHeadResponse(
             sequence=state.sequence,
@@ -55,18 +56,23 @@ class LogServicer(LogServiceServicer):
             state_digest=digest,
             record_time=timestamp(state.time_us),
             coordinator_id=state.coordinator_id,
-            durability=self._backing.durability,
+            durability=backing.durability,
+            leading=standby is None,
+            leader_address=backing.leader(),
+            answering_id=backing.coordinator_id,
+            end_sequence=standby.end_sequence if standby else state.sequence,
+            staleness=duration(standby.stale_ms * 1000) if standby else None,
         )
 
 
-async def _committed_after(writer: Writer, position: int) -> None:
-    """Returns once there is a record after `position`. Raises NotLeaderError when the writer stops."""
-    follower = writer.follow()
+async def _committed_after(source: Followed, position: int) -> None:
+    """Returns once there is a record after `position`. Raises NotLeaderError when the source ends."""
+    follower = source.follow()
     try:
-        while writer.state.sequence <= position:
+        while source.state.sequence <= position:
             await anext(follower)
     except FollowerLaggedError:
-        if not writer.leading:
+        if source.ended:
             raise NotLeaderError("this coordinator no longer leads; read on from the last position") from None
     finally:
         follower.close()

@@ -47,6 +47,8 @@ def command_to_proto(command: cmd.Command) -> pb.Command:
                     request_id=body.request_id,
                 )
             )
+        case cmd.EndTerm(note):
+            message.end_term.CopyFrom(pb.EndTerm(note=note))
         case cmd.RegisterModel(model):
             message.register_model.CopyFrom(pb.RegisterModel(model=v.model_to_proto(model)))
         case _:
@@ -203,6 +205,7 @@ _READERS: Final[dict[str, Callable[[pb.Command], cmd.CommandBody]]] = {
         c.change_signing_key.endorsement,
         RequestId(c.change_signing_key.request_id),
     ),
+    "end_term": lambda c: cmd.EndTerm(c.end_term.note),
     "register_model": lambda c: cmd.RegisterModel(v.model_from_proto(c.register_model.model)),
     "join_node": lambda c: cmd.JoinNode(v.node_spec_from_proto(c.join_node.spec)),
     "observe_node": _observe_node,

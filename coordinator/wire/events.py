@@ -110,6 +110,7 @@ def _job_event_to_proto(
 def _fleet_event_to_proto(
     event: ev.TermStarted
     | ev.SigningKeyChanged
+    | ev.TermEnded
     | ev.ModelRegistered
     | ev.NodeJoined
     | ev.NodeObserved
@@ -135,6 +136,9 @@ def _fleet_event_to_proto(
                     request_id=event.request_id,
                 )
             )
+        case ev.TermEnded(term, note):
+            # A release that does not know it reads on: the next term says all that it needs.
+            return pb.Event(ignorable=True, term_ended=pb.TermEnded(term=term, note=note))
         case ev.ModelRegistered(model):
             return pb.Event(model_registered=pb.ModelRegistered(model=v.model_to_proto(model)))
         case ev.NodeJoined(spec):
@@ -280,6 +284,7 @@ _READERS: Final[dict[str, Callable[[pb.Event], ev.Event]]] = {
     "job_cancelled": lambda e: ev.JobCancelled(JobId(e.job_cancelled.job_id), e.job_cancelled.note),
     "term_started": _term_started,
     "signing_key_changed": _signing_key_changed,
+    "term_ended": lambda e: ev.TermEnded(e.term_ended.term, e.term_ended.note),
     "model_registered": lambda e: ev.ModelRegistered(v.model_from_proto(e.model_registered.model)),
     "node_joined": lambda e: ev.NodeJoined(v.node_spec_from_proto(e.node_joined.spec)),
     "node_observed": _node_observed,

@@ -101,6 +101,8 @@ def subject_of(body: cmd.CommandBody) -> str:
     match body:
         case cmd.StartTerm():
             return TERM_SUBJECT
+        case cmd.EndTerm():
+            return "log.term.end"
         case cmd.SubmitJob(job_id=job_id) | cmd.CancelJob(job_id=job_id):
             return f"log.job.{job_id}"
         case cmd.ChangeSigningKey():

@@ -34,11 +34,13 @@ class ApiError(HivefoldError):
         super().__init__(f"JetStream refused {subject}: {self.description} ({self.code})")
 
 
-async def call(link: Link, name: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+async def call(
+    link: Link, name: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = BROKER_ANSWER_S
+) -> dict[str, Any]:
     """Calls `$JS.API.<name>`. Raises ApiError, BrokerUnavailableError."""
     subject = f"$JS.API.{name}"
     data = json.dumps(body).encode() if body else b""
-    return _checked(subject, (await link.ask(subject, data, timeout_s=BROKER_ANSWER_S)).data)
+    return _checked(subject, (await link.ask(subject, data, timeout_s=timeout_s)).data)
 
 
 async def store(

@@ -54,6 +54,8 @@ class CoordinatorConfig:
     log_max_bytes: int = limits.LOG_BYTES
     suspect_after_ms: int = limits.SUSPECT_AFTER_MS
     lost_after_ms: int = limits.LOST_AFTER_MS
+    lease_ttl_s: int = limits.LEASE_TTL_S
+    """How long the leader may be silent before another leads, in whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ _COORDINATOR: Final[dict[str, Parse]] = {
     "log_max_bytes": values.integer(1, _LARGEST),
     "suspect_after_ms": values.integer(100, 3_600_000),
     "lost_after_ms": values.integer(100, 3_600_000),
+    "lease_ttl_s": values.integer(1, 600),
 }
 _COORDINATOR_TABLES: Final = ("core", "nodes", "system")
 _NODE: Final[dict[str, Parse]] = {
@@ -120,7 +123,9 @@ def load_coordinator_config(
         suspect_after_ms=suspect,
         lost_after_ms=lost,
         **_plain_values(
-            settings, plain, ("monitor_url", "host", "port", "durability", "log_replicas", "log_max_bytes")
+            settings,
+            plain,
+            ("monitor_url", "host", "port", "durability", "log_replicas", "log_max_bytes", "lease_ttl_s"),
         ),
     )
 

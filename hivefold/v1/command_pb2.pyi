@@ -51,6 +51,28 @@ class StartTerm(_message.Message):
 Global___StartTerm: _TypeAlias = StartTerm  # noqa: Y015
 
 @_typing.final
+class EndTerm(_message.Message):
+    """Stop leading, so that another coordinator may begin at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndTerm: _TypeAlias = EndTerm  # noqa: Y015
+
+@_typing.final
 class RegisterModel(_message.Message):
     """Register a model version whose bytes are stored and checked."""
 
@@ -542,6 +564,7 @@ class Command(_message.Message):
     START_TERM_FIELD_NUMBER: _builtins.int
     REGISTER_MODEL_FIELD_NUMBER: _builtins.int
     CHANGE_SIGNING_KEY_FIELD_NUMBER: _builtins.int
+    END_TERM_FIELD_NUMBER: _builtins.int
     SUBMIT_JOB_FIELD_NUMBER: _builtins.int
     CANCEL_JOB_FIELD_NUMBER: _builtins.int
     REPORT_OUTCOMES_FIELD_NUMBER: _builtins.int
@@ -568,6 +591,10 @@ class Command(_message.Message):
     @_builtins.property
     def change_signing_key(self) -> Global___ChangeSigningKey:
         """Change the signing key."""
+
+    @_builtins.property
+    def end_term(self) -> Global___EndTerm:
+        """Stop leading."""
 
     @_builtins.property
     def submit_job(self) -> Global___SubmitJob:
@@ -620,6 +647,7 @@ class Command(_message.Message):
         start_term: Global___StartTerm | None = ...,
         register_model: Global___RegisterModel | None = ...,
         change_signing_key: Global___ChangeSigningKey | None = ...,
+        end_term: Global___EndTerm | None = ...,
         submit_job: Global___SubmitJob | None = ...,
         cancel_job: Global___CancelJob | None = ...,
         report_outcomes: Global___ReportOutcomes | None = ...,
@@ -632,11 +660,11 @@ class Command(_message.Message):
         drain_node: Global___DrainNode | None = ...,
         undrain_node: Global___UndrainNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "command_time", b"command_time", "drain_node", b"drain_node", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "command_time", b"command_time", "drain_node", b"drain_node", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

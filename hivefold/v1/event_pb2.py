@@ -30,7 +30,7 @@ from hivefold.v1 import model_pb2 as hivefold_dot_v1_dot_model__pb2
 from hivefold.v1 import work_pb2 as hivefold_dot_v1_dot_work__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hivefold/v1/event.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/fleet.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\x1a\x16hivefold/v1/work.proto\"I\n\x0bTermStarted\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\x03 \x01(\t\"y\n\x11SigningKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_key_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"4\n\x0fModelRegistered\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\"1\n\nNodeJoined\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\"w\n\x0cNodeObserved\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rloaded_models\x18\x02 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\x03 \x01(\x04\x12\x1f\n\x17\x63pu_utilization_percent\x18\x04 \x01(\r\"3\n\rNodeSuspected\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tsilent_ms\x18\x02 \x01(\x04\" \n\rNodeRecovered\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"?\n\x08NodeLost\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x11\n\tsilent_ms\x18\x03 \x01(\x04\"4\n\x10NodeLeaveStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\",\n\x08NodeLeft\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\"1\n\x10NodeDrainStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"!\n\x0eNodeDrainEnded\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xad\x01\n\x0cJobSubmitted\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12\r\n\x05model\x18\x04 \x01(\t\x12\x31\n\rdeadline_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"h\n\x0cTasksPlanned\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nfirst_task\x18\x02 \x01(\x04\x12\x12\n\nrow_counts\x18\x03 \x03(\x04\x12\x12\n\ntask_count\x18\x04 \x01(\x04\x12\x0c\n\x04last\x18\x05 \x01(\x08\"Z\n\x0bNodeRefusal\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.hivefold.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\x86\x01\n\x08NodeRank\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_loaded\x18\x02 \x01(\x08\x12\x12\n\nfree_slots\x18\x03 \x01(\r\x12\x1f\n\x17\x63pu_utilization_percent\x18\x04 \x01(\r\x12\x1e\n\x16memory_available_bytes\x18\x05 \x01(\x04\"e\n\x0fPlacementReason\x12&\n\x07ranking\x18\x01 \x03(\x0b\x32\x15.hivefold.v1.NodeRank\x12*\n\x08refusals\x18\x02 \x03(\x0b\x32\x18.hivefold.v1.NodeRefusal\"\x90\x01\n\rTasksAssigned\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\r\n\x05tasks\x18\x04 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x05 \x03(\r\x12,\n\x06reason\x18\x06 \x01(\x0b\x32\x1c.hivefold.v1.PlacementReason\"\xc0\x01\n\x0eTasksSucceeded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x03(\r\x12\x14\n\x0c\x64urations_us\x18\x05 \x03(\x04\x12\x12\n\nrow_counts\x18\x06 \x03(\x04\x12\x18\n\x10result_sequences\x18\x07 \x03(\x04\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.hivefold.v1.TaskOutput\"\xa6\x01\n\rAttemptFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x14.hivefold.v1.Failure\x12.\n\nretry_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x0c\x41ttemptsLost\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x03(\r\x12#\n\x06reason\x18\x05 \x01(\x0e\x32\x13.hivefold.v1.Reason\"\x1e\n\x0cJobSucceeded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"B\n\tJobFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.Failure\",\n\x0cJobCancelled\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"\xfe\x08\n\x05\x45vent\x12\x11\n\tignorable\x18\x01 \x01(\x08\x12\x30\n\x0cterm_started\x18\n \x01(\x0b\x32\x18.hivefold.v1.TermStartedH\x00\x12\x38\n\x10model_registered\x18\x0b \x01(\x0b\x32\x1c.hivefold.v1.ModelRegisteredH\x00\x12=\n\x13signing_key_changed\x18\r \x01(\x0b\x32\x1e.hivefold.v1.SigningKeyChangedH\x00\x12\x32\n\rjob_submitted\x18\x14 \x01(\x0b\x32\x19.hivefold.v1.JobSubmittedH\x00\x12\x32\n\rtasks_planned\x18\x15 \x01(\x0b\x32\x19.hivefold.v1.TasksPlannedH\x00\x12\x34\n\x0etasks_assigned\x18\x16 \x01(\x0b\x32\x1a.hivefold.v1.TasksAssignedH\x00\x12\x36\n\x0ftasks_succeeded\x18\x17 \x01(\x0b\x32\x1b.hivefold.v1.TasksSucceededH\x00\x12\x34\n\x0e\x61ttempt_failed\x18\x18 \x01(\x0b\x32\x1a.hivefold.v1.AttemptFailedH\x00\x12\x32\n\rattempts_lost\x18\x19 \x01(\x0b\x32\x19.hivefold.v1.AttemptsLostH\x00\x12\x32\n\rjob_succeeded\x18\x1a \x01(\x0b\x32\x19.hivefold.v1.JobSucceededH\x00\x12,\n\njob_failed\x18\x1b \x01(\x0b\x32\x16.hivefold.v1.JobFailedH\x00\x12\x32\n\rjob_cancelled\x18\x1c \x01(\x0b\x32\x19.hivefold.v1.JobCancelledH\x00\x12.\n\x0bnode_joined\x18( \x01(\x0b\x32\x17.hivefold.v1.NodeJoinedH\x00\x12\x32\n\rnode_observed\x18) \x01(\x0b\x32\x19.hivefold.v1.NodeObservedH\x00\x12\x34\n\x0enode_suspected\x18* \x01(\x0b\x32\x1a.hivefold.v1.NodeSuspectedH\x00\x12\x34\n\x0enode_recovered\x18+ \x01(\x0b\x32\x1a.hivefold.v1.NodeRecoveredH\x00\x12*\n\tnode_lost\x18, \x01(\x0b\x32\x15.hivefold.v1.NodeLostH\x00\x12*\n\tnode_left\x18- \x01(\x0b\x32\x15.hivefold.v1.NodeLeftH\x00\x12;\n\x12node_drain_started\x18. \x01(\x0b\x32\x1d.hivefold.v1.NodeDrainStartedH\x00\x12\x37\n\x10node_drain_ended\x18/ \x01(\x0b\x32\x1b.hivefold.v1.NodeDrainEndedH\x00\x12;\n\x12node_leave_started\x18\x30 \x01(\x0b\x32\x1d.hivefold.v1.NodeLeaveStartedH\x00\x42\x06\n\x04\x62ody*\x91\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_NOT_ONLINE\x10\x01\x12\x1b\n\x17REFUSAL_REASON_DRAINING\x10\x02\x12 \n\x1cREFUSAL_REASON_LABEL_MISSING\x10\x03\x12\x1e\n\x1aREFUSAL_REASON_GPU_MISSING\x10\x04\x12\x1f\n\x1bREFUSAL_REASON_MEMORY_SHORT\x10\x05\x12\x1f\n\x1bREFUSAL_REASON_NO_FREE_SLOT\x10\x06\x12 \n\x1cREFUSAL_REASON_FAILED_BEFORE\x10\x07\x42h\n\x0eio.hivefold.v1B\nEventProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hivefold/v1/event.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/fleet.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\x1a\x16hivefold/v1/work.proto\"I\n\x0bTermStarted\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\x03 \x01(\t\"y\n\x11SigningKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_key_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\'\n\tTermEnded\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04note\x18\x02 \x01(\t\"4\n\x0fModelRegistered\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\"1\n\nNodeJoined\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\"w\n\x0cNodeObserved\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rloaded_models\x18\x02 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\x03 \x01(\x04\x12\x1f\n\x17\x63pu_utilization_percent\x18\x04 \x01(\r\"3\n\rNodeSuspected\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tsilent_ms\x18\x02 \x01(\x04\" \n\rNodeRecovered\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"?\n\x08NodeLost\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x11\n\tsilent_ms\x18\x03 \x01(\x04\"4\n\x10NodeLeaveStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\",\n\x08NodeLeft\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\"1\n\x10NodeDrainStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"!\n\x0eNodeDrainEnded\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xad\x01\n\x0cJobSubmitted\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12\r\n\x05model\x18\x04 \x01(\t\x12\x31\n\rdeadline_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"h\n\x0cTasksPlanned\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nfirst_task\x18\x02 \x01(\x04\x12\x12\n\nrow_counts\x18\x03 \x03(\x04\x12\x12\n\ntask_count\x18\x04 \x01(\x04\x12\x0c\n\x04last\x18\x05 \x01(\x08\"Z\n\x0bNodeRefusal\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.hivefold.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\x86\x01\n\x08NodeRank\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_loaded\x18\x02 \x01(\x08\x12\x12\n\nfree_slots\x18\x03 \x01(\r\x12\x1f\n\x17\x63pu_utilization_percent\x18\x04 \x01(\r\x12\x1e\n\x16memory_available_bytes\x18\x05 \x01(\x04\"e\n\x0fPlacementReason\x12&\n\x07ranking\x18\x01 \x03(\x0b\x32\x15.hivefold.v1.NodeRank\x12*\n\x08refusals\x18\x02 \x03(\x0b\x32\x18.hivefold.v1.NodeRefusal\"\x90\x01\n\rTasksAssigned\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\r\n\x05tasks\x18\x04 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x05 \x03(\r\x12,\n\x06reason\x18\x06 \x01(\x0b\x32\x1c.hivefold.v1.PlacementReason\"\xc0\x01\n\x0eTasksSucceeded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x03(\r\x12\x14\n\x0c\x64urations_us\x18\x05 \x03(\x04\x12\x12\n\nrow_counts\x18\x06 \x03(\x04\x12\x18\n\x10result_sequences\x18\x07 \x03(\x04\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.hivefold.v1.TaskOutput\"\xa6\x01\n\rAttemptFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x14.hivefold.v1.Failure\x12.\n\nretry_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x0c\x41ttemptsLost\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x03(\r\x12#\n\x06reason\x18\x05 \x01(\x0e\x32\x13.hivefold.v1.Reason\"\x1e\n\x0cJobSucceeded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"B\n\tJobFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.Failure\",\n\x0cJobCancelled\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"\xac\t\n\x05\x45vent\x12\x11\n\tignorable\x18\x01 \x01(\x08\x12\x30\n\x0cterm_started\x18\n \x01(\x0b\x32\x18.hivefold.v1.TermStartedH\x00\x12\x38\n\x10model_registered\x18\x0b \x01(\x0b\x32\x1c.hivefold.v1.ModelRegisteredH\x00\x12=\n\x13signing_key_changed\x18\r \x01(\x0b\x32\x1e.hivefold.v1.SigningKeyChangedH\x00\x12,\n\nterm_ended\x18\x0c \x01(\x0b\x32\x16.hivefold.v1.TermEndedH\x00\x12\x32\n\rjob_submitted\x18\x14 \x01(\x0b\x32\x19.hivefold.v1.JobSubmittedH\x00\x12\x32\n\rtasks_planned\x18\x15 \x01(\x0b\x32\x19.hivefold.v1.TasksPlannedH\x00\x12\x34\n\x0etasks_assigned\x18\x16 \x01(\x0b\x32\x1a.hivefold.v1.TasksAssignedH\x00\x12\x36\n\x0ftasks_succeeded\x18\x17 \x01(\x0b\x32\x1b.hivefold.v1.TasksSucceededH\x00\x12\x34\n\x0e\x61ttempt_failed\x18\x18 \x01(\x0b\x32\x1a.hivefold.v1.AttemptFailedH\x00\x12\x32\n\rattempts_lost\x18\x19 \x01(\x0b\x32\x19.hivefold.v1.AttemptsLostH\x00\x12\x32\n\rjob_succeeded\x18\x1a \x01(\x0b\x32\x19.hivefold.v1.JobSucceededH\x00\x12,\n\njob_failed\x18\x1b \x01(\x0b\x32\x16.hivefold.v1.JobFailedH\x00\x12\x32\n\rjob_cancelled\x18\x1c \x01(\x0b\x32\x19.hivefold.v1.JobCancelledH\x00\x12.\n\x0bnode_joined\x18( \x01(\x0b\x32\x17.hivefold.v1.NodeJoinedH\x00\x12\x32\n\rnode_observed\x18) \x01(\x0b\x32\x19.hivefold.v1.NodeObservedH\x00\x12\x34\n\x0enode_suspected\x18* \x01(\x0b\x32\x1a.hivefold.v1.NodeSuspectedH\x00\x12\x34\n\x0enode_recovered\x18+ \x01(\x0b\x32\x1a.hivefold.v1.NodeRecoveredH\x00\x12*\n\tnode_lost\x18, \x01(\x0b\x32\x15.hivefold.v1.NodeLostH\x00\x12*\n\tnode_left\x18- \x01(\x0b\x32\x15.hivefold.v1.NodeLeftH\x00\x12;\n\x12node_drain_started\x18. \x01(\x0b\x32\x1d.hivefold.v1.NodeDrainStartedH\x00\x12\x37\n\x10node_drain_ended\x18/ \x01(\x0b\x32\x1b.hivefold.v1.NodeDrainEndedH\x00\x12;\n\x12node_leave_started\x18\x30 \x01(\x0b\x32\x1d.hivefold.v1.NodeLeaveStartedH\x00\x42\x06\n\x04\x62ody*\x91\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_NOT_ONLINE\x10\x01\x12\x1b\n\x17REFUSAL_REASON_DRAINING\x10\x02\x12 \n\x1cREFUSAL_REASON_LABEL_MISSING\x10\x03\x12\x1e\n\x1aREFUSAL_REASON_GPU_MISSING\x10\x04\x12\x1f\n\x1bREFUSAL_REASON_MEMORY_SHORT\x10\x05\x12\x1f\n\x1bREFUSAL_REASON_NO_FREE_SLOT\x10\x06\x12 \n\x1cREFUSAL_REASON_FAILED_BEFORE\x10\x07\x42h\n\x0eio.hivefold.v1B\nEventProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,56 +38,58 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hivefold.v1.event_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\nEventProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
-  _globals['_REFUSALREASON']._serialized_start=3501
-  _globals['_REFUSALREASON']._serialized_end=3774
+  _globals['_REFUSALREASON']._serialized_start=3588
+  _globals['_REFUSALREASON']._serialized_end=3861
   _globals['_TERMSTARTED']._serialized_start=195
   _globals['_TERMSTARTED']._serialized_end=268
   _globals['_SIGNINGKEYCHANGED']._serialized_start=270
   _globals['_SIGNINGKEYCHANGED']._serialized_end=391
-  _globals['_MODELREGISTERED']._serialized_start=393
-  _globals['_MODELREGISTERED']._serialized_end=445
-  _globals['_NODEJOINED']._serialized_start=447
-  _globals['_NODEJOINED']._serialized_end=496
-  _globals['_NODEOBSERVED']._serialized_start=498
-  _globals['_NODEOBSERVED']._serialized_end=617
-  _globals['_NODESUSPECTED']._serialized_start=619
-  _globals['_NODESUSPECTED']._serialized_end=670
-  _globals['_NODERECOVERED']._serialized_start=672
-  _globals['_NODERECOVERED']._serialized_end=704
-  _globals['_NODELOST']._serialized_start=706
-  _globals['_NODELOST']._serialized_end=769
-  _globals['_NODELEAVESTARTED']._serialized_start=771
-  _globals['_NODELEAVESTARTED']._serialized_end=823
-  _globals['_NODELEFT']._serialized_start=825
-  _globals['_NODELEFT']._serialized_end=869
-  _globals['_NODEDRAINSTARTED']._serialized_start=871
-  _globals['_NODEDRAINSTARTED']._serialized_end=920
-  _globals['_NODEDRAINENDED']._serialized_start=922
-  _globals['_NODEDRAINENDED']._serialized_end=955
-  _globals['_JOBSUBMITTED']._serialized_start=958
-  _globals['_JOBSUBMITTED']._serialized_end=1131
-  _globals['_TASKSPLANNED']._serialized_start=1133
-  _globals['_TASKSPLANNED']._serialized_end=1237
-  _globals['_NODEREFUSAL']._serialized_start=1239
-  _globals['_NODEREFUSAL']._serialized_end=1329
-  _globals['_NODERANK']._serialized_start=1332
-  _globals['_NODERANK']._serialized_end=1466
-  _globals['_PLACEMENTREASON']._serialized_start=1468
-  _globals['_PLACEMENTREASON']._serialized_end=1569
-  _globals['_TASKSASSIGNED']._serialized_start=1572
-  _globals['_TASKSASSIGNED']._serialized_end=1716
-  _globals['_TASKSSUCCEEDED']._serialized_start=1719
-  _globals['_TASKSSUCCEEDED']._serialized_end=1911
-  _globals['_ATTEMPTFAILED']._serialized_start=1914
-  _globals['_ATTEMPTFAILED']._serialized_end=2080
-  _globals['_ATTEMPTSLOST']._serialized_start=2082
-  _globals['_ATTEMPTSLOST']._serialized_end=2199
-  _globals['_JOBSUCCEEDED']._serialized_start=2201
-  _globals['_JOBSUCCEEDED']._serialized_end=2231
-  _globals['_JOBFAILED']._serialized_start=2233
-  _globals['_JOBFAILED']._serialized_end=2299
-  _globals['_JOBCANCELLED']._serialized_start=2301
-  _globals['_JOBCANCELLED']._serialized_end=2345
-  _globals['_EVENT']._serialized_start=2348
-  _globals['_EVENT']._serialized_end=3498
+  _globals['_TERMENDED']._serialized_start=393
+  _globals['_TERMENDED']._serialized_end=432
+  _globals['_MODELREGISTERED']._serialized_start=434
+  _globals['_MODELREGISTERED']._serialized_end=486
+  _globals['_NODEJOINED']._serialized_start=488
+  _globals['_NODEJOINED']._serialized_end=537
+  _globals['_NODEOBSERVED']._serialized_start=539
+  _globals['_NODEOBSERVED']._serialized_end=658
+  _globals['_NODESUSPECTED']._serialized_start=660
+  _globals['_NODESUSPECTED']._serialized_end=711
+  _globals['_NODERECOVERED']._serialized_start=713
+  _globals['_NODERECOVERED']._serialized_end=745
+  _globals['_NODELOST']._serialized_start=747
+  _globals['_NODELOST']._serialized_end=810
+  _globals['_NODELEAVESTARTED']._serialized_start=812
+  _globals['_NODELEAVESTARTED']._serialized_end=864
+  _globals['_NODELEFT']._serialized_start=866
+  _globals['_NODELEFT']._serialized_end=910
+  _globals['_NODEDRAINSTARTED']._serialized_start=912
+  _globals['_NODEDRAINSTARTED']._serialized_end=961
+  _globals['_NODEDRAINENDED']._serialized_start=963
+  _globals['_NODEDRAINENDED']._serialized_end=996
+  _globals['_JOBSUBMITTED']._serialized_start=999
+  _globals['_JOBSUBMITTED']._serialized_end=1172
+  _globals['_TASKSPLANNED']._serialized_start=1174
+  _globals['_TASKSPLANNED']._serialized_end=1278
+  _globals['_NODEREFUSAL']._serialized_start=1280
+  _globals['_NODEREFUSAL']._serialized_end=1370
+  _globals['_NODERANK']._serialized_start=1373
+  _globals['_NODERANK']._serialized_end=1507
+  _globals['_PLACEMENTREASON']._serialized_start=1509
+  _globals['_PLACEMENTREASON']._serialized_end=1610
+  _globals['_TASKSASSIGNED']._serialized_start=1613
+  _globals['_TASKSASSIGNED']._serialized_end=1757
+  _globals['_TASKSSUCCEEDED']._serialized_start=1760
+  _globals['_TASKSSUCCEEDED']._serialized_end=1952
+  _globals['_ATTEMPTFAILED']._serialized_start=1955
+  _globals['_ATTEMPTFAILED']._serialized_end=2121
+  _globals['_ATTEMPTSLOST']._serialized_start=2123
+  _globals['_ATTEMPTSLOST']._serialized_end=2240
+  _globals['_JOBSUCCEEDED']._serialized_start=2242
+  _globals['_JOBSUCCEEDED']._serialized_end=2272
+  _globals['_JOBFAILED']._serialized_start=2274
+  _globals['_JOBFAILED']._serialized_end=2340
+  _globals['_JOBCANCELLED']._serialized_start=2342
+  _globals['_JOBCANCELLED']._serialized_end=2386
+  _globals['_EVENT']._serialized_start=2389
+  _globals['_EVENT']._serialized_end=3585
 # @@protoc_insertion_point(module_scope)

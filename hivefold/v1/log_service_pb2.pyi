@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -109,6 +110,11 @@ class GetHeadResponse(_message.Message):
     RECORD_TIME_FIELD_NUMBER: _builtins.int
     COORDINATOR_ID_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    LEADING_FIELD_NUMBER: _builtins.int
+    LEADER_ADDRESS_FIELD_NUMBER: _builtins.int
+    ANSWERING_ID_FIELD_NUMBER: _builtins.int
+    END_SEQUENCE_FIELD_NUMBER: _builtins.int
+    STALENESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position of the last record; 0 when there is none."""
     term: _builtins.int
@@ -121,9 +127,23 @@ class GetHeadResponse(_message.Message):
     """Who leads."""
     durability: _builtins.str
     """The durability that was found: "fsync-always" or "fsync-interval"."""
+    leading: _builtins.bool
+    """Whether the coordinator that answers leads."""
+    leader_address: _builtins.str
+    """The leader's gRPC address "host:port"; empty while none is known."""
+    answering_id: _builtins.str
+    """Who answers."""
+    end_sequence: _builtins.int
+    """Position of the log's last record as far as the answering coordinator knows:
+    `sequence` on the leader, more on a standby that lags.
+    """
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """When the last record was written."""
+
+    @_builtins.property
+    def staleness(self) -> _duration_pb2.Duration:
+        """How long ago the answering coordinator knew that it had all records; unset on the leader."""
 
     def __init__(
         self,
@@ -135,10 +155,15 @@ class GetHeadResponse(_message.Message):
         record_time: _timestamp_pb2.Timestamp | None = ...,
         coordinator_id: _builtins.str = ...,
         durability: _builtins.str = ...,
+        leading: _builtins.bool = ...,
+        leader_address: _builtins.str = ...,
+        answering_id: _builtins.str = ...,
+        end_sequence: _builtins.int = ...,
+        staleness: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time", "staleness", b"staleness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "durability", b"durability", "hash", b"hash", "record_time", b"record_time", "sequence", b"sequence", "state_digest", b"state_digest", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answering_id", b"answering_id", "coordinator_id", b"coordinator_id", "durability", b"durability", "end_sequence", b"end_sequence", "hash", b"hash", "leader_address", b"leader_address", "leading", b"leading", "record_time", b"record_time", "sequence", b"sequence", "staleness", b"staleness", "state_digest", b"state_digest", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

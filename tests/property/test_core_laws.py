@@ -226,6 +226,8 @@ class Fleet(RuleBasedStateMachine):
         """Any command that the contract can carry is decided or refused, never a crash."""
         if not isinstance(body, cmd.JoinNode):
             self.do(body)
+        if isinstance(body, cmd.EndTerm):
+            self.do(cmd.StartTerm("c3", "0.1.0"))
 
     @invariant()
     def owed_work_is_what_runs(self) -> None:

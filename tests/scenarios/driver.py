@@ -138,6 +138,9 @@ class Driver:
     def term(self, plain: list[str], _: dict[str, str]) -> cmd.CommandBody:
         return cmd.StartTerm(plain[0], "0.1.0")
 
+    def end(self, _: list[str], __: dict[str, str]) -> cmd.CommandBody:
+        return cmd.EndTerm("planned")
+
     def ok(self, plain: list[str], _: dict[str, str]) -> cmd.CommandBody:
         node, job, *tasks = plain
         return samples.answers(NodeId(node), self.state.jobs[JobId(job)], numbered(tasks))
@@ -162,7 +165,7 @@ class Driver:
         verb.__name__: verb
         for verb in (
             *(node, observe, silent, leave, drain, undrain, model),
-            *(probe, infer, cancel, place, expire, term, ok, empty, fail),
+            *(probe, infer, cancel, place, expire, term, end, ok, empty, fail),
         )
     }
 

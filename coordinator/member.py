@@ -1,0 +1,164 @@
+"""One coordinator of a group: a standby until it holds the lease, the leader while it does, then a standby again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
+from coordinator.replay import Replayed
+from coordinator.standby import Standby
+from hivefold import limits
+from hivefold.clock import Clock
+from hivefold.entropy import Entropy
+from hivefold.errors import AppendUnresolvedError, FencedError, HivefoldError, UnavailableError
+from hivefold.lease.campaign import Campaign
+from hivefold.lease.tenure import Tenure
+from hivefold.log.port import EventLog
+
+_log = structlog.get_logger(__name__)
+_STEP_DOWN = (UnavailableError, FencedError, AppendUnresolvedError)
+"""After these another coordinator may lead, or a replay tells: this one follows again. Any other ends the process."""
+
+
+class Stage(Protocol):
+    """Who answers calls: is told whether this coordinator follows or leads."""
+
+    def follow(self, standby: Standby) -> None:
+        """It follows."""
+        ...
+
+    def lead(self, lead: Leadership) -> None:
+        """It leads."""
+        ...
+
+
+@asynccontextmanager
+async def no_hints(_nudge: Callable[[], None]) -> AsyncIterator[None]:
+    """A standby without hints looks for records from time to time."""
+    yield
+
+
+@dataclass(slots=True)
+class Member:
+    """A member of the group. `open_ends` gives the bus of one term; leaving it lets go of all that belongs to it.
+
+    Within `hints` a standby is nudged when somebody appends.
+    """
+
+    log: EventLog
+    campaign: Campaign
+    open_ends: Callable[[], AbstractAsyncContextManager[Ends]]
+    clock: Clock
+    entropy: Entropy
+    settings: LeadSettings
+    stage: Stage
+    hints: Callable[[Callable[[], None]], AbstractAsyncContextManager[None]] = no_hints
+    _standby: Standby | None = field(default=None)
+    _term: tuple[Leadership, Ends, Tenure] | None = field(default=None)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether this coordinator can do what it is there for: lead, or follow closely."""
+        if self._term is not None:
+            lead, ends, tenure = self._term
+            return lead.writer.leading and ends.signals.connected and tenure.valid()
+        return self._standby is not None and self._standby.stale_ms < limits.STANDBY_STALE_MS
+
+    @property
+    def tenure(self) -> Tenure | None:
+        """The lease while this coordinator leads."""
+        return self._term[2] if self._term is not None else None
+
+    async def run(self, start: Replayed, stop: asyncio.Event) -> None:
+        """Follows and leads until `stop` is set; a leader then hands over.
+
+        Raises LogCorruptError with the position where the log does not read as written; other errors, in a
+        group too, are defects or a broker that was changed under the coordinator.
+        """
+        wait_s = 0.0
+        while True:
+            self._standby = Standby(self.log, self.clock, start)
+            self.stage.follow(self._standby)
+            tenure = await self._follow(self._standby, stop, wait_s)
+            if tenure is None:
+                return
+            try:
+                start = await self._lead(self._standby.replayed, tenure, stop)
+            finally:
+                self._term = None
+                await tenure.release()
+            if stop.is_set():
+                return
+            wait_s = limits.LEAD_AGAIN_S
+
+    async def _follow(self, standby: Standby, stop: asyncio.Event, wait_s: float) -> Tenure | None:
+        """Follows until the lease is won; None when told to stop before."""
+        async with self.hints(standby.nudge):
+            following = asyncio.create_task(standby.run())
+            winning = asyncio.create_task(self._win(wait_s))
+            tasks = (following, winning, asyncio.create_task(stop.wait()))
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        if not following.cancelled() and (error := following.exception()) is not None:
+            raise error
+        return None if winning.cancelled() else winning.result()
+
+    async def _win(self, wait_s: float) -> Tenure:
+        await asyncio.sleep(wait_s)
+        return await self.campaign.win()
+
+    async def _lead(self, start: Replayed, tenure: Tenure, stop: asyncio.Event) -> Replayed:
+        """Leads until another does, the log gives no answer or `stop` is set; what a standby goes on from."""
+        try:
+            async with self.open_ends() as ends, asyncio.TaskGroup() as group:
+                group.create_task(tenure.run())
+                lead = await take_lead(ends, self.clock, self.entropy, self.settings, start=start, may_act=tenure.valid)
+                tenure.lead(lead.writer.state.term)
+                self._term = (lead, ends, tenure)
+                self.stage.lead(lead)
+                for part in lead.parts():
+                    group.create_task(part)
+                group.create_task(_hand_over(lead, tenure, stop))
+        except (HivefoldError, BaseExceptionGroup) as error:
+            known = [leaf for leaf in leaves(error) if not isinstance(leaf, _StoppedError)]
+            if not all(isinstance(leaf, _STEP_DOWN) for leaf in known):
+                raise
+            if known and not stop.is_set():
+                _log.warning("stepping down", error=str(known[0]), term=self._term and self._term[0].writer.state.term)
+        if self._term is None:
+            return start
+        writer = self._term[0].writer
+        return Replayed(writer.state, writer.head_hash)
+
+
+class _StoppedError(Exception):
+    """The term was handed over because the process was told to stop."""
+
+
+async def _hand_over(lead: Leadership, tenure: Tenure, stop: asyncio.Event) -> None:
+    """Once told to stop: ends the term and lets the lease go, so that a standby leads at once."""
+    await stop.wait()
+    try:
+        async with asyncio.timeout(limits.HAND_OVER_S):
+            await lead.writer.end_term("the coordinator was told to stop")
+    except (HivefoldError, TimeoutError) as error:
+        _log.warning("the term was not ended", error=str(error))
+    await tenure.release()
+    raise _StoppedError
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors of a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
