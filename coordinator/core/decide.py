@@ -72,16 +72,10 @@ def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:
             return decide_nodes.undrain_node(draft, body)
         case cmd.RegisterModel():
             return _register_model(draft, body)
-        case cmd.StartTerm():
-            if not body.coordinator_id:
-                return Rejected(Reason.INVALID_ARGUMENT, "a term needs the id of who leads: set the coordinator's id")
-            draft.emit(ev.TermStarted(draft.state.term + 1, body.coordinator_id, body.code_version))
-            return None
+        case cmd.StartTerm() | cmd.EndTerm():
+            return _change_term(draft, body)
         case cmd.ChangeSigningKey():
             return _change_signing_key(draft, body)
-        case cmd.EndTerm(note):
-            draft.emit(ev.TermEnded(draft.state.term, note))
-            return None
         case _:
             assert_never(body)
 
@@ -102,6 +96,16 @@ def _change_signing_key(draft: Draft, body: cmd.ChangeSigningKey) -> Rejected | 
     draft.emit(
         ev.SigningKeyChanged(body.key_id, body.public_key, body.previous_key_id, body.endorsement, body.request_id)
     )
+    return None
+
+
+def _change_term(draft: Draft, body: cmd.StartTerm | cmd.EndTerm) -> Rejected | None:
+    if isinstance(body, cmd.EndTerm):
+        draft.emit(ev.TermEnded(draft.state.term, body.note))
+        return None
+    if not body.coordinator_id:
+        return Rejected(Reason.INVALID_ARGUMENT, "a term needs the id of who leads: set the coordinator's id")
+    draft.emit(ev.TermStarted(draft.state.term + 1, body.coordinator_id, body.code_version))
     return None
 
 
