@@ -150,7 +150,9 @@ class Dispatcher:
     async def _send_work(self, action: SendWork) -> None:
         """Sends the attempts that are still current."""
         state = self._writer.state
-        job = state.jobs[action.job_id]
+        job = state.jobs.get(action.job_id)
+        if job is None:
+            return
         batch = work_pb2.WorkBatch(
             term=state.term,
             node_id=action.node_id,

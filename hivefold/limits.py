@@ -173,6 +173,17 @@ SOURCE_BYTES: Final = 256
 PATH_BYTES: Final = 4096
 SUBJECT_BYTES: Final = 256
 OPEN_JOBS: Final = 10_000
+RECENT_JOBS: Final = 1000
+"""Ended jobs that the state keeps; older ones are read from the log. These five are part of the fold: another
+value is another state for the same log."""
+RECENT_TASKS: Final = 100_000
+"""Tasks that those jobs may hold together; beyond it the oldest jobs go earlier."""
+REQUESTS_KEPT: Final = 100_000
+"""Requests that are known again after their jobs have left the state."""
+GONE_NODES: Final = 1000
+"""Nodes that left or were lost and are still listed; the one gone for longest goes first."""
+RATES_KEPT: Final = 1000
+"""Kinds of work whose speed is known; the one unused for longest goes first."""
 MAX_ATTEMPTS: Final = 20
 DEFAULT_MAX_ATTEMPTS: Final = 3
 TASK_LOSSES: Final = 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
 from coordinator.core.check_spec import check_spec, text_violations
+from coordinator.core.digest import spec_fingerprint
 from coordinator.core.draft import Draft
 from coordinator.core.model import Failure, Job, JobSpec, JobState, Needs, ProbeSpec, Rejected, State
 from coordinator.core.place import memory_need, unmet_need
@@ -22,7 +23,10 @@ def submit_job(draft: Draft, body: cmd.SubmitJob) -> Rejected | None:
         return malformed
     known = state.requests.get(body.request_id)
     if known is not None:
-        return _repeated(state.jobs[known], body)
+        return _repeated(known, body, same=state.jobs[known].spec == body.spec)
+    past = state.past_requests.get(body.request_id)
+    if past is not None:
+        return _repeated(past.job_id, body, same=past.fingerprint == spec_fingerprint(body.spec))
     if body.job_id in state.jobs:
         violation = FieldViolation("job_id", "belongs to another request; draw a new one")
         return Rejected(Reason.INVALID_ARGUMENT, f"job id {body.job_id!r} is taken", violations=(violation,))
@@ -109,13 +113,13 @@ def _malformed_ids(body: cmd.SubmitJob) -> Rejected | None:
     return Rejected(Reason.INVALID_ARGUMENT, "an id is malformed", violations=tuple(violations))
 
 
-def _repeated(job: Job, body: cmd.SubmitJob) -> Rejected | None:
-    if job.spec == body.spec:
+def _repeated(job_id: JobId, body: cmd.SubmitJob, *, same: bool) -> Rejected | None:
+    if same:
         return None
     return Rejected(
         Reason.REQUEST_ID_REUSED,
-        f"request_id {body.request_id!r} belongs to job {job.job_id} with another spec; choose a new one",
-        (("job", job.job_id), ("request_id", body.request_id)),
+        f"request_id {body.request_id!r} belongs to job {job_id} with another spec; choose a new one",
+        (("job", job_id), ("request_id", body.request_id)),
     )
 
 

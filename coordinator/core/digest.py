@@ -16,7 +16,7 @@ from typing import Final
 
 from immutables import Map
 
-from coordinator.core.model import State
+from coordinator.core.model import JobSpec, State
 from hivefold.ids import Digest
 
 _DOMAIN: Final = b"hivefold-state-v1\n"
@@ -31,6 +31,12 @@ def state_digest(state: State) -> Digest:
     for line in _lines(state):
         digest.update(encoder.encode(line).encode() + b"\n")
     return Digest(digest.hexdigest())
+
+
+def spec_fingerprint(spec: JobSpec) -> int:
+    """63 bits of a digest of a spec: tells a client's slip, a request id used for something else, from a repeat."""
+    text = _SPEC_ENCODER.encode(spec).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8]) >> 1
 
 
 def _lines(state: State) -> Iterator[object]:
@@ -66,3 +72,6 @@ def _columns(value: Map[str | int, object]) -> tuple[list[str | int], list[objec
 @cache
 def _names(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
+
+
+_SPEC_ENCODER: Final = JSONEncoder(default=_plain, separators=(",", ":"), ensure_ascii=True, check_circular=False)

@@ -27,7 +27,9 @@ from coordinator.core.model import (
     State,
     Trouble,
     rate_key,
+    tasks_held,
 )
+from coordinator.core.retire import forget_gone_nodes, forget_rates, overfull, retire_jobs
 from hivefold.errors import Reason
 from hivefold.ids import JobId, NodeId
 from hivefold.limits import SIGNING_KEYS_KEPT
@@ -38,8 +40,12 @@ _NO_TROUBLE: Final = Trouble(0, (), 0, ())
 
 
 def begin_record(state: State, sequence: int, time_us: int) -> State:
-    """The state in which a record's events are folded: its position and time are now."""
-    return state._replace(sequence=sequence, time_us=time_us)
+    """The state in which a record's events are folded: its position and time are now.
+
+    What ended is let go here, never in the record in which it ended: readers of that record still see it.
+    """
+    state = state._replace(sequence=sequence, time_us=time_us)
+    return retire_jobs(state) if overfull(state) else state
 
 
 def evolve_all(state: State, sequence: int, time_us: int, events: Iterable[ev.Event]) -> State:
@@ -129,7 +135,8 @@ def _node_event(
             node = node._replace(draining=False)
         case _:
             assert_never(event)
-    return state._replace(nodes=state.nodes.set(event.node_id, node._replace(sequence=state.sequence)))
+    nodes = state.nodes.set(event.node_id, node._replace(sequence=state.sequence))
+    return state._replace(nodes=forget_gone_nodes(nodes) if node.state.gone else nodes)
 
 
 def _node_joined(state: State, event: ev.NodeJoined) -> State:
@@ -168,7 +175,7 @@ def _job_submitted(state: State, event: ev.JobSubmitted) -> State:
 
 def _tasks_planned(state: State, event: ev.TasksPlanned) -> State:
     job = state.jobs.get(event.job_id)
-    if job is None:
+    if job is None or job.state.final:
         return state
     rows, next_row = job.rows, job.rows_planned
     if event.row_counts:
@@ -240,27 +247,25 @@ def _tasks_succeeded(state: State, event: ev.TasksSucceeded) -> State:
         rows_done=job.rows_done + sum(event.row_counts),
     )
     key = rate_key(job)
-    rate = _rate(state.rates.get(key), event)
     return state._replace(
         jobs=state.jobs.set(job.job_id, job),
         nodes=_outstanding(state, node_id, -count, succeeded=count),
-        rates=state.rates.set(key, rate) if rate else state.rates,
+        rates=forget_rates(state.rates.set(key, _rate(state.rates.get(key), event, state.sequence))),
     )
 
 
-def _rate(known: Rate | None, event: ev.TasksSucceeded) -> Rate | None:
+def _rate(known: Rate | None, event: ev.TasksSucceeded, sequence: int) -> Rate:
     """Folds measured durations into the rate of this kind of work."""
     duration_us, count = sum(event.durations_us), len(event.tasks)
-    if count == 0:
-        return known
     task_us = duration_us / count
     rows_per_s = sum(event.row_counts) * 1e6 / max(1, duration_us)
     if known is None:
-        return Rate(task_us, rows_per_s, count)
+        return Rate(task_us, rows_per_s, count, sequence)
     return Rate(
         known.task_us + _RATE_WEIGHT * (task_us - known.task_us),
         known.rows_per_s + _RATE_WEIGHT * (rows_per_s - known.rows_per_s),
         known.samples + count,
+        sequence,
     )
 
 
@@ -329,8 +334,13 @@ def _job_ended(state: State, job_id: JobId, final: JobState, failure: Failure | 
         rows=job.rows if isinstance(job.spec.kind, InferSpec) else Map(),
         stopping=tuple(sorted(with_nodes)),
     )
-    open_jobs = state.open_jobs.delete(job_id) if job_id in state.open_jobs else state.open_jobs
-    return state._replace(open_jobs=open_jobs, jobs=state.jobs.set(job_id, job))
+    return state._replace(
+        open_jobs=state.open_jobs.delete(job_id) if job_id in state.open_jobs else state.open_jobs,
+        jobs=state.jobs.set(job_id, job),
+        ended=state.ended.set(state.ended_total, job_id),
+        ended_total=state.ended_total + 1,
+        ended_tasks=state.ended_tasks + tasks_held(job),
+    )
 
 
 def _without(attempts: Map[int, Attempt], task: int) -> Map[int, Attempt]:

@@ -5,23 +5,41 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from coordinator.core.model import Job, JobState, State
+from coordinator.core.model import Job, JobState, State, tasks_held
+from hivefold import limits
 
 
 def violations(state: State) -> list[str]:
     """Every broken invariant in words; empty when all hold."""
-    return [*_jobs(state), *_nodes(state)]
+    return [*_jobs(state), *_past(state), *_nodes(state)]
 
 
 def _jobs(state: State) -> Iterator[str]:
     open_jobs = {job_id for job_id, job in state.jobs.items() if not job.state.final}
     if open_jobs != set(state.open_jobs):
         yield f"open_jobs lists {sorted(state.open_jobs)}, open are {sorted(open_jobs)}"
-    for request_id, job_id in state.requests.items():
-        if job_id not in state.jobs or state.jobs[job_id].request_id != request_id:
-            yield f"request {request_id} points at {job_id}, which is not its job"
+    if {job.request_id: job_id for job_id, job in state.jobs.items()} != dict(state.requests):
+        yield "requests are not those of the jobs"
     for job in state.jobs.values():
         yield from (f"{job.job_id}: {problem}" for problem in _job(job))
+
+
+def _past(state: State) -> Iterator[str]:
+    numbers = range(state.ended_total - len(state.ended), state.ended_total)
+    if set(state.ended) != set(numbers):
+        yield "ended jobs are not numbered without gaps"
+    elif sorted(state.ended.values()) != sorted(job_id for job_id, job in state.jobs.items() if job.state.final):
+        yield "ended does not list the jobs that have ended"
+    elif state.ended_tasks != sum(tasks_held(state.jobs[job_id]) for job_id in state.ended.values()):
+        yield "ended_tasks is not the sum over ended jobs"
+    if set(state.past_order) != set(range(state.past_total - len(state.past_order), state.past_total)):
+        yield "past requests are not numbered without gaps"
+    if sorted(state.past_order.values()) != sorted(state.past_requests):
+        yield "past_order does not list the past requests"
+    if len(state.past_order) > limits.REQUESTS_KEPT:
+        yield f"{len(state.past_order)} past requests are kept"
+    if any(request_id in state.requests for request_id in state.past_requests):
+        yield "a request is both past and present"
 
 
 def _job(job: Job) -> Iterator[str]:

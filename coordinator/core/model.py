@@ -275,6 +275,16 @@ class Rate(NamedTuple):
     task_us: float
     rows_per_s: float
     samples: int
+    sequence: int = 0
+    """When it was last measured: the one unused for longest is let go first."""
+
+
+class PastRequest(NamedTuple):
+    """What is kept of a job that is no longer in the state: enough to answer a repeat of its request."""
+
+    job_id: JobId
+    fingerprint: int
+    """Of its spec: see digest.spec_fingerprint."""
 
 
 class Job(NamedTuple):
@@ -341,7 +351,10 @@ class SigningKey(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything the coordinator knows: the fold over the log up to `sequence`."""
+    """What the coordinator keeps in mind: the fold over the log up to `sequence`.
+
+    Bounded: open work, and of what has ended the latest (see retire.py); the log has the rest.
+    """
 
     sequence: int = 0
     time_us: int = 0
@@ -352,13 +365,32 @@ class State(NamedTuple):
     latest: Map[ModelName, int] = Map()
     nodes: Map[NodeId, Node] = Map()
     jobs: Map[JobId, Job] = Map()
+    """Open jobs, and those in `ended`."""
     open_jobs: Map[JobId, int] = Map()
     """Jobs that have not ended, with the sequence of their submit."""
     requests: Map[RequestId, JobId] = Map()
+    """Of the jobs in `jobs`."""
     rates: Map[str, Rate] = Map()
     """By model digest, or "probe:<task duration>": see rate_key."""
     signing_keys: tuple[SigningKey, ...] = ()
     """The latest SIGNING_KEYS_KEPT, oldest first: the last one signs."""
+    ended: Map[int, JobId] = Map()
+    """The latest jobs that ended, numbered in that order; the next number is `ended_total`."""
+    ended_total: int = 0
+    ended_tasks: int = 0
+    """Tasks that the jobs in `ended` hold in memory."""
+    retired_sequence: int = 0
+    """Where the latest job ended that is no longer in `jobs`; 0 while none has gone."""
+    past_requests: Map[RequestId, PastRequest] = Map()
+    """The latest requests whose jobs are no longer in `jobs`."""
+    past_order: Map[int, RequestId] = Map()
+    """The same, numbered in the order in which their jobs went; the next number is `past_total`."""
+    past_total: int = 0
+
+
+def tasks_held(job: Job) -> int:
+    """How many tasks of an ended job the state still describes."""
+    return max(len(job.done), len(job.rows))
 
 
 def rate_key(job: Job) -> str:

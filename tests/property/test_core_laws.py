@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import assert_never
+from dataclasses import replace
+from typing import ClassVar, assert_never
 
 import pytest
 from hypothesis import settings
@@ -14,9 +15,9 @@ from coordinator.core import commands as cmd
 from coordinator.core import events as ev
 from coordinator.core.decide import Decision, decide
 from coordinator.core.digest import state_digest
-from coordinator.core.evolve import evolve_all
+from coordinator.core.evolve import begin_record, evolve_all
 from coordinator.core.invariants import violations
-from coordinator.core.model import Failure, Needs, Priority, ProbeSpec, Rejected, State
+from coordinator.core.model import Failure, Job, Needs, Priority, ProbeSpec, Rejected, State
 from coordinator.core.plan import follow_up, plan
 from coordinator.replay import Replayer
 from coordinator.wire.records import GENESIS_HASH, NewRecord, record_hash
@@ -57,6 +58,7 @@ class Fleet(RuleBasedStateMachine):
         self.attempts: dict[tuple[JobId, int], int] = {}
         self.succeeded: set[tuple[JobId, int]] = set()
         self.ended: set[JobId] = set()
+        self.seen: dict[JobId, Job] = {}
 
     def do(self, body: cmd.CommandBody) -> Decision | Rejected:
         """Decides and records a command, and checks what must hold of every decision."""
@@ -75,6 +77,7 @@ class Fleet(RuleBasedStateMachine):
                 assert state == evolve_all(before, before.sequence + 1, self.now_us, events)
                 assert violations(state) == []
                 self.state = state
+                self.seen.update(state.jobs)
                 self.record(command, events)
                 for event in events:
                     self.follow(event)
@@ -136,6 +139,7 @@ class Fleet(RuleBasedStateMachine):
         job=jobs, kind=kinds, priority=st.sampled_from(Priority), needs=some_needs, timeout=st.sampled_from([0, 0, 30])
     )
     def client_submits(self, job: JobId, kind: ProbeSpec, priority: Priority, needs: Needs, timeout: int) -> None:
+        job = self.drawn(job)
         body = samples.submit(job, kind, priority=priority, needs=needs, timeout_us=timeout * 1_000_000)
         known = body.request_id in self.state.requests
         decided = self.do(body)
@@ -147,18 +151,28 @@ class Fleet(RuleBasedStateMachine):
     def client_repeats_a_submit(self, data: st.DataObject) -> None:
         """A repeated request records nothing, whatever has become of the job, even under a new job id."""
         body = self.submits[data.draw(st.sampled_from(sorted(self.submits)))]
+        if body.request_id not in self.state.requests and body.request_id not in self.state.past_requests:
+            assert self.state.past_total > limits.REQUESTS_KEPT, "nothing is forgotten early"
+            return
         again = cmd.SubmitJob(JobId("another"), body.request_id, body.spec)
+        other = cmd.SubmitJob(JobId("another"), body.request_id, replace(body.spec, source="another"))
 
         assert self.do(again) == Decision((), self.state)
+        assert isinstance(self.do(other), Rejected)
 
     @rule(job=jobs)
     def two_submits_get_one_id(self, job: JobId) -> None:
         """An id drawn twice never replaces a job."""
-        body = samples.submit(job, ProbeSpec(1), request="other")
+        job = self.drawn(job)
+        body = samples.submit(job, ProbeSpec(1), request=f"other-{job}")
         known = self.state.jobs.get(job)
         self.do(body)
 
         assert known is None or self.state.jobs[job].request_id == known.request_id
+
+    def drawn(self, job: JobId) -> JobId:
+        """An id that no job has had that is gone: ids are drawn from so many that none comes twice."""
+        return job if job in self.state.jobs or job not in self.seen else JobId(f"{job}-{len(self.seen)}")
 
     @rule(job=jobs)
     def client_cancels(self, job: JobId) -> None:
@@ -176,7 +190,7 @@ class Fleet(RuleBasedStateMachine):
         own = [sent for sent in self.sent if sent[:2] == (node_id, job_id)]
         chosen = data.draw(st.lists(st.sampled_from(own), min_size=1, max_size=12))
         tasks = [(task, number) for _, _, task, number in chosen]
-        self.do(samples.answers(node_id, self.state.jobs[job_id], tasks, failure=failure))
+        self.do(samples.answers(node_id, self.seen[job_id], tasks, failure=failure))
         if not keep:
             self.sent = [sent for sent in self.sent if sent not in chosen]
 
@@ -246,6 +260,18 @@ class Fleet(RuleBasedStateMachine):
         assert owed == running
         assert all(count == 1 for count in owed.values()), "one live attempt for each task"
 
+    @invariant()
+    def what_has_ended_is_bounded(self) -> None:
+        """At the latest with the next record the oldest go; only cancels that are owed may hold them, up to twice."""
+        settled = begin_record(self.state, self.state.sequence + 1, self.now_us)
+        gone = [node for node in settled.nodes.values() if node.state.gone]
+
+        assert len(settled.ended) <= 2 * limits.RECENT_JOBS
+        assert settled.ended_tasks <= 2 * limits.RECENT_TASKS
+        assert len(settled.past_requests) <= limits.REQUESTS_KEPT
+        assert len(gone) <= limits.GONE_NODES
+        assert len(settled.rates) <= limits.RATES_KEPT
+
     def teardown(self) -> None:
         self.replay_gives_the_same_state()
         self.placement_comes_to_rest()
@@ -253,7 +279,7 @@ class Fleet(RuleBasedStateMachine):
         self.replay_gives_the_same_state()
 
     def replay_gives_the_same_state(self) -> None:
-        """Replaying the stored bytes, at once or in two parts, gives the live state; the same is decided again."""
+        """Replayed at once or in two parts cut anywhere, the stored bytes give the live state; all is decided again."""
         replayer, before = Replayer(), State()
         for stored in self.log:
             record, after = replayer.step(stored)
@@ -262,12 +288,12 @@ class Fleet(RuleBasedStateMachine):
             assert again.events == record.events
             before = after
         replayed = replayer.result()
-        half = Replayer()
-        half.feed(self.log[: len(self.log) // 2])
-        resumed = Replayer(half.result())
-        resumed.feed(self.log[len(self.log) // 2 :])
-
-        assert resumed.result() == replayed
+        for at in {len(self.log) // 3, len(self.log) // 2, len(self.log) - 1}:
+            part = Replayer()
+            part.feed(self.log[:at])
+            resumed = Replayer(part.result())
+            resumed.feed(self.log[at:])
+            assert resumed.result() == replayed
         assert replayed.state == self.state
         assert replayed.head_hash == self.head_hash
         assert replayed.digest() == state_digest(self.state)
@@ -317,5 +343,25 @@ class Fleet(RuleBasedStateMachine):
         return self.state.jobs[job_id].spec.needs not in {Needs(), Needs((("zone", "a"),)), Needs(gpu_count=1)}
 
 
+class ForgetfulFleet(Fleet):
+    """The same laws where next to nothing of what has ended is kept."""
+
+    BOUNDS: ClassVar = {"RECENT_JOBS": 1, "RECENT_TASKS": 25, "REQUESTS_KEPT": 2, "GONE_NODES": 1, "RATES_KEPT": 1}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        for name, bound in self.BOUNDS.items():
+            self.patch.setattr(limits, name, bound)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.patch.undo()
+
+
 Fleet.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+ForgetfulFleet.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 test_core_laws = Fleet.TestCase
+test_core_laws_with_little_memory = ForgetfulFleet.TestCase
