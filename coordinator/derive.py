@@ -125,6 +125,11 @@ def fold(state: State, scope: Scope, sequence: int, time_us: int, events: Iterab
     return Folded(sequence, time_us, events, after)
 
 
+def job_ids(events: Iterable[ev.Event]) -> Iterator[JobId]:
+    """The jobs that events are about."""
+    return (event.job_id for event in events if isinstance(event, JobFact))
+
+
 def job_events(decided: Decided, scope: Scope | None = None) -> Iterator[pb.JobEvent]:
     """The events of jobs in a record, in its order; those in scope, or all."""
     views: dict[JobId, job_pb2.Job] = {}

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import structlog
 
 from coordinator.core.model import State
-from coordinator.derive import FINAL_TYPES, Decided, Folded, Scope, job_events, node_events
+from coordinator.derive import FINAL_TYPES, Decided, Folded, Scope, job_events, job_ids, node_events
 from coordinator.watch import follow
-from coordinator.wire.records import decode_record
+from coordinator.wire.records import decode_record, job_subject
 from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.bus.port import EventSender, Message, Signals
+from hivefold.ids import JobId
 from hivefold.log.port import EventLog
 
 _log = structlog.get_logger(__name__)
@@ -53,7 +54,7 @@ class Feed:
     async def _follow(self) -> None:
         state = self._writer.state
         position = min(await self._sender.last_sequence(), state.sequence) or await self._oldest_wanted()
-        start, scope = _start(state, position)
+        start, scope = await _start(self._log, state, position)
         _log.info("feed starts", after=position, head=state.sequence)
         async with aclosing(follow(self._writer, self._log, start, scope, position)) as decided:
             async for record in decided:
@@ -104,12 +105,26 @@ class Feed:
         return decode_record(pages[0][0]).time_us
 
 
-def _start(state: State, position: int) -> tuple[Folded, Scope]:
+async def _start(log: EventLog, state: State, position: int) -> tuple[Folded, Scope]:
     """Where to begin folding so that every job that changed after `position` is known from its first record."""
-    changed = {job_id: job for job_id, job in state.jobs.items() if job.sequence > position}
-    first = min((job.create_sequence - 1 for job in changed.values()), default=position)
+    changed = {job_id: job.create_sequence for job_id, job in state.jobs.items() if job.sequence > position}
+    if position < state.retired_sequence:
+        changed |= await _retired(log, state, position)
+    first = min((sequence - 1 for sequence in changed.values()), default=position)
     partial = State(models=state.models, nodes=state.nodes)
     return Folded(min(first, position), 0, (), partial), Scope(frozenset(changed), nodes=True)
+
+
+async def _retired(log: EventLog, state: State, position: int) -> dict[JobId, int]:
+    """Jobs that changed after `position` and are gone from the state since, with where they were submitted."""
+    found: dict[JobId, int] = {}
+    async for page in log.read(after=position, up_to=state.retired_sequence):
+        for stored in page:
+            for job_id in job_ids(decode_record(stored).events):
+                if job_id not in found and job_id not in state.jobs:
+                    found[job_id] = await log.find_first(job_subject(job_id))
+        await asyncio.sleep(0)
+    return found
 
 
 def _items(record: Decided) -> list[_Item]:

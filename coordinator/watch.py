@@ -6,30 +6,24 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from coordinator.core.model import State
-from coordinator.derive import FINAL_TYPES, Decided, Folded, Scope, fold, job_events, node_events
+from coordinator.derive import FINAL_TYPES, Decided, Folded, Scope, job_events, node_events
 from coordinator.followers import Followed, FollowerLaggedError
-from coordinator.wire.records import decode_record
-from hivefold.errors import FieldViolation, InvalidRequestError, NotFoundError, NotLeaderError, Reason
+from coordinator.history import PastJobs, history
+from hivefold.errors import FieldViolation, InvalidRequestError, NotLeaderError
 from hivefold.ids import JobId
 from hivefold.log.port import EventLog
 from hivefold.v1 import feed_pb2
 
 
 async def watch_job(
-    source: Followed, log: EventLog, job_id: JobId, after_sequence: int
+    source: Followed, log: EventLog, past: PastJobs, job_id: JobId, after_sequence: int
 ) -> AsyncGenerator[list[feed_pb2.JobEvent], None]:
     """Yields the events of a job after a position, those of a record together, and ends after its final one.
 
     Raises NotFoundError, InvalidRequestError for a position beyond the log's end, NotLeaderError when the
     writer stops meanwhile.
     """
-    job = source.state.jobs.get(job_id)
-    if job is None:
-        raise NotFoundError(
-            f"there is no job {job_id!r}; list them with: hivefold job ls",
-            reason=Reason.JOB_NOT_FOUND,
-            metadata={"job": job_id},
-        )
+    job = source.state.jobs.get(job_id) or await past.find(job_id, source.state)
     if job.state.final and after_sequence >= job.sequence:
         check_position(source.state, after_sequence)
         return
@@ -90,24 +84,6 @@ async def follow(
                 raise NotLeaderError("this coordinator no longer leads; watch again from the last position") from None
         finally:
             follower.close()
-
-
-async def history(log: EventLog, start: Folded, scope: Scope, up_to: int) -> AsyncGenerator[Folded, None]:
-    """Folds the records after `start` up to and including `up_to`; yields those that may be in scope.
-
-    A log of a million records takes as long as reading it, not as long as understanding it. Raises
-    LogCorruptError, BrokerUnavailableError.
-    """
-    folded = start
-    if folded.sequence >= up_to:
-        return
-    async for page in log.read(after=folded.sequence, up_to=up_to):
-        for stored in page:
-            if not scope.may_hold(stored.data):
-                continue
-            record = decode_record(stored)
-            folded = fold(folded.state, scope, record.sequence, record.time_us, record.events)
-            yield folded
 
 
 def check_position(state: State, after_sequence: int) -> None:

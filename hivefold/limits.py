@@ -94,6 +94,18 @@ CHECKPOINT_NOTE_CHARACTERS: Final = 2048
 SIGNING_KEYS_KEPT: Final = 8
 """Signing keys that a checkpoint names: a node that missed more rotations has to be told to trust anew."""
 KEY_FILE_BYTES: Final = 4096
+HISTORY_READS: Final = 2
+"""Ended jobs that are read from the log at once: each keeps the coordinator busy."""
+HISTORY_WAITING: Final = 64
+"""Ended jobs that are read or wait to be; more are refused with LIMIT_EXCEEDED."""
+HISTORY_READ_S: Final = 25.0
+"""How long reading one ended job may take, from a long log for a job that took long."""
+HISTORY_JOBS: Final = 64
+"""Ended jobs that were read and are kept in memory."""
+HISTORY_TASKS: Final = 100_000
+"""Tasks that those jobs may hold together."""
+HISTORY_SLICE_RECORDS: Final = 32
+"""Records that a reader of the past folds before it lets others go on."""
 COMMAND_QUEUE: Final = 4096
 """Commands waiting for the writer; more are refused with LIMIT_EXCEEDED."""
 FOLLOWER_QUEUE: Final = 1024

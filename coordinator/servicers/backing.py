@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from coordinator.core.commands import CommandBody
-from coordinator.core.model import Rejected, State
+from coordinator.core.model import Job, Rejected, State
 from coordinator.followers import Followed
+from coordinator.history import PastJobs
 from coordinator.standby import Standby
 from coordinator.writer import Accepted, Writer
 from hivefold import observe
@@ -17,7 +18,7 @@ from hivefold.bus.port import ResultReceiver
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
 from hivefold.errors import NotLeaderError
-from hivefold.ids import NodeId
+from hivefold.ids import JobId, NodeId
 from hivefold.log.port import EventLog
 from hivefold.rpc import error_for
 from hivefold.v1 import telemetry_pb2
@@ -74,8 +75,13 @@ class Backing:
     coordinator_id: str = ""
     leader: Callable[[], str] = lambda: ""
     """The leader's gRPC address; empty while none is known."""
+    past: PastJobs = field(init=False)
+    """Jobs that the state no longer has."""
     _lead: Lead | None = field(default=None)
     _standby: Standby | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        self.past = PastJobs(self.log)
 
     def lead(self, lead: Lead) -> None:
         """From now on services decide and answer."""
@@ -115,6 +121,11 @@ class Backing:
     def state(self) -> State:
         """The durable state, as far as it is known here. Raises NotLeaderError before there is one."""
         return self.source.state
+
+    async def job(self, job_id: JobId) -> Job:
+        """A job of any age. Raises NotFoundError, and as PastJobs.find does where it ended long ago."""
+        state = self.state
+        return state.jobs.get(job_id) or await self.past.find(job_id, state)
 
     async def decide(self, body: CommandBody) -> Accepted:
         """Has a command decided and recorded. A refusal of the core is raised as the error that it stands for.

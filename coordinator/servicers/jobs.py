@@ -10,7 +10,7 @@ from typing import Any, Final
 from google.protobuf.duration_pb2 import Duration
 
 from coordinator.core.commands import CancelJob, SubmitJob
-from coordinator.core.model import Job, State
+from coordinator.core.model import Job, JobState, State
 from coordinator.output import OutputFormat, stream_output
 from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
@@ -19,7 +19,7 @@ from coordinator.views import JOB_STATES, job_view, task_view
 from coordinator.watch import watch_job
 from coordinator.wire.values import job_spec_from_proto, pairs
 from hivefold import limits, observe
-from hivefold.errors import NotFoundError, Reason
+from hivefold.errors import ConflictError, NotFoundError
 from hivefold.ids import JobId, RequestId, sortable_id
 from hivefold.v1 import job_service_pb2 as pb
 from hivefold.v1.job_service_pb2_grpc import JobServiceServicer
@@ -46,14 +46,14 @@ class JobServicer(JobServiceServicer):
         request_id = RequestId(request.request_id)
         spec = job_spec_from_proto(request.spec)
         answer = await backing.decide(SubmitJob(job_id, request_id, spec, observe.current_traceparent()))
-        job = answer.state.jobs[answer.state.requests[request_id]]
+        job = await self._submitted(answer.state, request_id)
         if request.HasField("wait"):
             job = await backing.writer.until_final(job, _wait_s(request.wait, context.time_remaining()))
         return pb.SubmitJobResponse(job=job_view(job))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> pb.GetJobResponse:
         """Gives one job."""
-        return pb.GetJobResponse(job=job_view(_known(self._backing.state, request.job_id)))
+        return pb.GetJobResponse(job=job_view(await self._known(request.job_id)))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """Lists jobs, newest first."""
@@ -66,7 +66,7 @@ class JobServicer(JobServiceServicer):
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """Lists a job's tasks in order."""
-        job = _known(self._backing.state, request.job_id)
+        job = await self._known(request.job_id)
         pager = Pager("tasks", [job.job_id], request.page_size, request.page_token)
         first = int(pager.after) + 1 if pager.after else 0
         page = pager.page((str(task), task) for task in range(first, job.planned))
@@ -78,7 +78,7 @@ class JobServicer(JobServiceServicer):
         checking.refuse(checking.name("job_id", request.job_id))
         backing = self._backing
         source = await backing.source_at(request.after_sequence)
-        events = watch_job(source, backing.log, JobId(request.job_id), request.after_sequence)
+        events = watch_job(source, backing.log, backing.past, JobId(request.job_id), request.after_sequence)
         async with aclosing(events):
             async for together in events:
                 yield pb.WatchJobResponse(events=together)
@@ -87,7 +87,10 @@ class JobServicer(JobServiceServicer):
         """Cancels a job; a cancelled one stays so."""
         checking.refuse(checking.act("job_id", request.job_id, request.request_id))
         job_id = JobId(request.job_id)
-        answer = await self._backing.decide(CancelJob(job_id, request.note))
+        try:
+            answer = await self._backing.decide(CancelJob(job_id, request.note))
+        except NotFoundError:
+            return pb.CancelJobResponse(job=job_view(_cancelled(await self._known(job_id))))
         return pb.CancelJobResponse(job=job_view(answer.state.jobs[job_id]))
 
     async def DownloadOutput(
@@ -95,13 +98,24 @@ class JobServicer(JobServiceServicer):
     ) -> AsyncIterator[pb.DownloadOutputResponse]:
         """Streams the output of a job that succeeded."""
         checking.refuse(checking.output_format(request.format, _FORMATS))
-        job = _known(self._backing.state, request.job_id)
+        job = await self._known(request.job_id)
         output = await stream_output(job, _FORMATS[request.format], self._backing.results, self._backing.chunks)
         total_bytes = output.total_bytes
         async with aclosing(output.pieces) as pieces:
             async for piece in pieces:
                 yield pb.DownloadOutputResponse(data=piece, total_bytes=total_bytes)
                 total_bytes = 0
+
+    async def _known(self, job_id: str) -> Job:
+        checking.refuse(checking.name("job_id", job_id))
+        return await self._backing.job(JobId(job_id))
+
+    async def _submitted(self, state: State, request_id: RequestId) -> Job:
+        """The job of a request that was decided at `state`; repeated late it may be one that is long over."""
+        job_id = state.requests.get(request_id)
+        if job_id is not None:
+            return state.jobs[job_id]
+        return await self._backing.job(state.past_requests[request_id].job_id)
 
 
 def _wait_s(asked: Duration, remaining_s: float | None) -> float:
@@ -110,14 +124,12 @@ def _wait_s(asked: Duration, remaining_s: float | None) -> float:
     return wait_s if remaining_s is None else min(wait_s, 0.9 * remaining_s)
 
 
-def _known(state: State, job_id: str) -> Job:
-    checking.refuse(checking.name("job_id", job_id))
-    job = state.jobs.get(JobId(job_id))
-    if job is None:
-        raise NotFoundError(
-            f"there is no job {job_id!r}; list them with: hivefold job ls",
-            reason=Reason.JOB_NOT_FOUND,
-            metadata={"job": job_id},
+def _cancelled(job: Job) -> Job:
+    """A job that ended long ago and is to be cancelled. Raises ConflictError unless it was."""
+    if job.state is not JobState.CANCELLED:
+        raise ConflictError(
+            f"job {job.job_id} has {job.state.lower()}; only an open job can be cancelled",
+            metadata={"job": job.job_id, "state": job.state},
         )
     return job
 

@@ -13,11 +13,12 @@ from coordinator.wire.commands import command_from_proto, command_to_proto
 from coordinator.wire.events import event_from_proto, event_to_proto
 from coordinator.wire.times import micros, timestamp
 from hivefold.errors import LogCorruptError
+from hivefold.ids import JobId
 from hivefold.log.chain import GENESIS_HASH, record_hash
 from hivefold.log.port import KEY_SUBJECT, TERM_SUBJECT, Entry, Stored
 from hivefold.v1 import record_pb2
 
-__all__ = ["GENESIS_HASH", "LogRecord", "NewRecord", "decode_record", "record_hash", "subject_of"]
+__all__ = ["GENESIS_HASH", "LogRecord", "NewRecord", "decode_record", "job_subject", "record_hash", "subject_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def subject_of(body: cmd.CommandBody) -> str:
         case cmd.EndTerm():
             return "log.term.end"
         case cmd.SubmitJob(job_id=job_id) | cmd.CancelJob(job_id=job_id):
-            return f"log.job.{job_id}"
+            return job_subject(job_id)
         case cmd.ChangeSigningKey():
             return KEY_SUBJECT
         case cmd.RegisterModel(model):
@@ -117,3 +118,8 @@ def subject_of(body: cmd.CommandBody) -> str:
             return "log.timer"
         case _:
             return f"log.node.{body.node_id}"
+
+
+def job_subject(job_id: JobId) -> str:
+    """Under which subject a job's submit is stored: the first record there begins the job."""
+    return f"log.job.{job_id}"

@@ -76,7 +76,7 @@ class JetStreamEventLog:
     async def head(self) -> Head:
         """The end of the log, as the stream's leader has it."""
         # In this order a record between the two answers can only make the head newer than the term.
-        term_sequence = await self._term_sequence()
+        term_sequence = await self._found({"last_by_subj": TERM_SUBJECT})
         info = await self._ask(f"STREAM.INFO.{STREAM}")
         return Head(int(info["state"]["last_seq"]), term_sequence)
 
@@ -94,6 +94,10 @@ class JetStreamEventLog:
     def read(self, *, after: int, up_to: int) -> AsyncIterator[Sequence[Stored]]:
         """Yields pages of the records after `after` up to and including `up_to`; see EventLog.read."""
         return self._pages.read(after, up_to)
+
+    async def find_first(self, subject: str) -> int:
+        """Position of the first record stored under a subject; 0 where there is none."""
+        return await self._found({"seq": 1, "next_by_subj": subject})
 
     async def close(self) -> None:
         """Closes the connection; pending calls fail."""
@@ -198,13 +202,14 @@ class JetStreamEventLog:
 
     # -- head ---------------------------------------------------------------------
 
-    async def _term_sequence(self) -> int:
+    async def _found(self, selection: dict[str, object]) -> int:
+        """Position of the record that JetStream selects, as the stream's leader has it; 0 where there is none."""
         try:
-            answer = await api.call(self._link, f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": TERM_SUBJECT})
+            answer = await api.call(self._link, f"STREAM.MSG.GET.{STREAM}", selection)
         except api.ApiError as error:
             if error.code == api.NO_MESSAGE:
                 return 0
-            raise BrokerUnavailableError(f"the log's last term cannot be read: {error}; check the server") from error
+            raise BrokerUnavailableError(f"the log cannot be searched: {error}; check the server") from error
         return int(answer["message"]["seq"])
 
     async def _ask(self, name: str) -> dict[str, Any]:

@@ -83,6 +83,11 @@ class MemoryEventLog:
             position += len(sound)
             yield sound
 
+    async def find_first(self, subject: str) -> int:
+        """Position of the first record stored under a subject; 0 where there is none."""
+        await self._answer()
+        return next((record.sequence for record in self.store if record.subject == subject), 0)
+
     async def close(self) -> None:
         """Makes every later call fail."""
         self._closed = True

@@ -60,6 +60,13 @@ class ReadableLog(Protocol):
         """
         ...
 
+    async def find_first(self, subject: str) -> int:
+        """Position of the first record stored under a subject (one, without wildcards); 0 where there is none.
+
+        Raises BrokerUnavailableError.
+        """
+        ...
+
     async def close(self) -> None:
         """Releases the connection; pending calls fail."""
         ...

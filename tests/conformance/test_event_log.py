@@ -278,3 +278,14 @@ async def test_a_closed_log_answers_nothing(log: EventLog) -> None:
         await append(log, entries(1), head)
     with pytest.raises(BrokerUnavailableError):
         _ = [page async for page in log.read(after=0, up_to=1)]
+
+
+async def test_the_first_record_of_a_subject_is_found(log: EventLog) -> None:
+    """However many follow it, and 0 where nothing is stored under exactly that subject."""
+    head = await begin_term(log)
+    await append(log, entries(7), head)
+
+    assert [await log.find_first(f"log.job.j{number}") for number in range(3)] == [2, 3, 4]
+    assert await log.find_first(TERM_SUBJECT) == 1
+    assert await log.find_first("log.job.j") == 0
+    assert await log.find_first("log.job") == 0

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
+from coordinator.history import PastJobs
 from coordinator.watch import watch_job, watch_nodes
 from coordinator.writer import Writer
 from hivefold import limits
@@ -42,7 +43,7 @@ async def watched(
     writer: Writer, log: MemoryEventLog, job_id: str, after: int = 0, *, count: int = 1 << 30
 ) -> list[feed_pb2.JobEvent]:
     events: list[feed_pb2.JobEvent] = []
-    async with aclosing(watch_job(writer, log, JobId(job_id), after)) as watching:
+    async with aclosing(watch_job(writer, log, PastJobs(log), JobId(job_id), after)) as watching:
         async for together in watching:
             events += together
             if len(events) >= count:
@@ -107,7 +108,7 @@ async def test_a_watcher_that_falls_behind_misses_nothing(
     monkeypatch.setattr(limits, "FOLLOWER_QUEUE", 2)
     job = await served.fleet.jobs.submit_probe(200)
     slow: list[feed_pb2.JobEvent] = []
-    async with aclosing(watch_job(served.writer, log, JobId(job.job_id), 0)) as watching:
+    async with aclosing(watch_job(served.writer, log, PastJobs(log), JobId(job.job_id), 0)) as watching:
         slow += await anext(watching)
         async with working(ScriptedNode(broker, "n1")):
             await until(lambda: served.writer.state.jobs[JobId(job.job_id)].state.final)
