@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from coordinator.core.model import Job, State, tasks_held
+from coordinator.core.model import Job, State
+from coordinator.core.retire import tasks_held
 from coordinator.derive import Folded, Scope, fold
 from coordinator.wire.records import decode_record, job_subject
 from hivefold import limits

@@ -21,21 +21,17 @@ from coordinator.core.model import (
     JobState,
     Node,
     NodeState,
-    Rate,
     Rows,
     SigningKey,
     State,
     Trouble,
-    rate_key,
-    tasks_held,
 )
-from coordinator.core.retire import forget_gone_nodes, forget_rates, overfull, retire_jobs
+from coordinator.core.rates import measured, rate_key
+from coordinator.core.retire import forget_gone_nodes, overfull, retire_jobs, tasks_held
 from hivefold.errors import Reason
 from hivefold.ids import JobId, NodeId
 from hivefold.limits import SIGNING_KEYS_KEPT
 
-_RATE_WEIGHT: Final = 0.3
-"""Weight of the newest attempts in the measured rates: follows a change within a few reports."""
 _NO_TROUBLE: Final = Trouble(0, (), 0, ())
 
 
@@ -246,26 +242,10 @@ def _tasks_succeeded(state: State, event: ev.TasksSucceeded) -> State:
         troubles=troubles,
         rows_done=job.rows_done + sum(event.row_counts),
     )
-    key = rate_key(job)
     return state._replace(
         jobs=state.jobs.set(job.job_id, job),
         nodes=_outstanding(state, node_id, -count, succeeded=count),
-        rates=forget_rates(state.rates.set(key, _rate(state.rates.get(key), event, state.sequence))),
-    )
-
-
-def _rate(known: Rate | None, event: ev.TasksSucceeded, sequence: int) -> Rate:
-    """Folds measured durations into the rate of this kind of work."""
-    duration_us, count = sum(event.durations_us), len(event.tasks)
-    task_us = duration_us / count
-    rows_per_s = sum(event.row_counts) * 1e6 / max(1, duration_us)
-    if known is None:
-        return Rate(task_us, rows_per_s, count, sequence)
-    return Rate(
-        known.task_us + _RATE_WEIGHT * (task_us - known.task_us),
-        known.rows_per_s + _RATE_WEIGHT * (rows_per_s - known.rows_per_s),
-        known.samples + count,
-        sequence,
+        rates=measured(state.rates, rate_key(job), event, state.sequence),
     )
 
 

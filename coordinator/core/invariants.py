@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from coordinator.core.model import Job, JobState, State, tasks_held
+from coordinator.core.model import Job, JobState, State
+from coordinator.core.retire import tasks_held
 from hivefold import limits
 
 

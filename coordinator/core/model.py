@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias, assert_never
+from typing import NamedTuple, TypeAlias
 
 from immutables import Map
 
@@ -386,19 +386,3 @@ class State(NamedTuple):
     past_order: Map[int, RequestId] = Map()
     """The same, numbered in the order in which their jobs went; the next number is `past_total`."""
     past_total: int = 0
-
-
-def tasks_held(job: Job) -> int:
-    """How many tasks of an ended job the state still describes."""
-    return max(len(job.done), len(job.rows))
-
-
-def rate_key(job: Job) -> str:
-    """Under which key the speed of a job's tasks is measured."""
-    match job.spec.kind:
-        case InferSpec():
-            return job.model.digest if job.model else ""
-        case ProbeSpec(task_duration_us=duration):
-            return f"probe:{duration}"
-        case other:
-            assert_never(other)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from coordinator.core.events import NodeRank, NodeRefusal, PlacementReason, RefusalReason
-from coordinator.core.model import Job, Needs, Node, NodeSpec, NodeState, Priority, Rate, State, rate_key
+from coordinator.core.model import Job, Needs, Node, NodeSpec, NodeState, Priority, Rate, State
+from coordinator.core.rates import rate_key
 from hivefold import limits
 from hivefold.ids import NodeId
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from coordinator.core.decompose import FleetView, plan_more
 from coordinator.core.draft import Draft
 from coordinator.core.events import TasksPlanned
-from coordinator.core.model import Job, NodeState, State, rate_key
+from coordinator.core.model import Job, NodeState, State
 from coordinator.core.place import memory_need, unmet_need
+from coordinator.core.rates import rate_key
 from hivefold.ids import JobId
 
 

@@ -9,9 +9,14 @@ from __future__ import annotations
 from immutables import Map
 
 from coordinator.core.digest import spec_fingerprint
-from coordinator.core.model import Job, Node, PastRequest, Rate, State, tasks_held
+from coordinator.core.model import Job, Node, PastRequest, State
 from hivefold import limits
 from hivefold.ids import NodeId, RequestId
+
+
+def tasks_held(job: Job) -> int:
+    """How many tasks of an ended job the state still describes."""
+    return max(len(job.done), len(job.rows))
 
 
 def overfull(state: State) -> bool:
@@ -78,10 +83,3 @@ def forget_gone_nodes(nodes: Map[NodeId, Node]) -> Map[NodeId, Node]:
         return nodes
     gone = [(node.sequence, node_id) for node_id, node in nodes.items() if node.state.gone and not node.outstanding]
     return nodes.delete(min(gone)[1]) if len(gone) > limits.GONE_NODES else nodes
-
-
-def forget_rates(rates: Map[str, Rate]) -> Map[str, Rate]:
-    """The rates without the one that was measured longest ago, where there are more than RATES_KEPT."""
-    if len(rates) <= limits.RATES_KEPT:
-        return rates
-    return rates.delete(min((rate.sequence, key) for key, rate in rates.items())[1])

@@ -60,13 +60,6 @@ class ReadableLog(Protocol):
         """
         ...
 
-    async def find_first(self, subject: str) -> int:
-        """Position of the first record stored under a subject (one, without wildcards); 0 where there is none.
-
-        Raises BrokerUnavailableError.
-        """
-        ...
-
     async def close(self) -> None:
         """Releases the connection; pending calls fail."""
         ...
@@ -86,5 +79,12 @@ class EventLog(ReadableLog, Protocol):
         LogFullError (nothing stored), BrokerUnavailableError (nothing stored, the same call may be
         repeated), FencedError (another leads) or AppendUnresolvedError (unknown). After the last two
         the first entries may be stored: stop, a replay tells.
+        """
+        ...
+
+    async def find_first(self, subject: str) -> int:
+        """Position of the first record stored under a subject (one, without wildcards); 0 where there is none.
+
+        Raises BrokerUnavailableError.
         """
         ...
