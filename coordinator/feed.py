@@ -53,7 +53,9 @@ class Feed:
 
     async def _follow(self) -> None:
         state = self._writer.state
-        position = min(await self._sender.last_sequence(), state.sequence) or await self._oldest_wanted()
+        last = min(await self._sender.last_sequence(), state.sequence)
+        # Of the last record the stream may hold a part: it is published again.
+        position = last - 1 if last else await self._oldest_wanted()
         start, scope = await _start(self._log, state, position)
         _log.info("feed starts", after=position, head=state.sequence)
         async with aclosing(follow(self._writer, self._log, start, scope, position)) as decided:
