@@ -116,7 +116,7 @@ class LogFileWriter:
             self.record(stored)
 
     def checkpoint(self, signed: SignedCheckpoint) -> None:
-        """Adds a checkpoint of records that were added before; where it stands in the file tells no more."""
+        """Adds a checkpoint. It MUST commit to the records up to the one that was added last."""
         self._end.checkpoint_count += 1
         self._entry(LogFileEntry(checkpoint=signed))
 

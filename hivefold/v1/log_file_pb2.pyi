@@ -44,7 +44,7 @@ class LogFileEntry(_message.Message):
 
     @_builtins.property
     def checkpoint(self) -> _checkpoint_pb2.SignedCheckpoint:
-        """A checkpoint of records up to the one before this entry, or fewer."""
+        """A checkpoint: commits to the records up to the one before this entry."""
 
     @_builtins.property
     def end(self) -> Global___LogFileEnd:
