@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test sim check bench protos format lock
+.PHONY: help setup demo up test sim soak check bench protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(READY) ## Run all tests
 
 sim: $(READY) ## Simulate whole fleets with faults: SEEDS=2000 many, SEED=7 one again with its trace
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --trace,--seeds $(or $(SEEDS),200)) $(if $(BUG),--bug $(BUG))
+
+soak: $(READY) ## Kill and pause the processes of a real fleet: KILLS=1000 for long
+	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),100) --seed $(or $(SEED),1)
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
 	@scripts/check.sh

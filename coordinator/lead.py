@@ -21,6 +21,7 @@ from hivefold import limits
 from hivefold.bus.port import EventSender, ResultReceiver, Signals, WorkSender
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
+from hivefold.failpoints import Failpoint, reach
 from hivefold.log.port import EventLog
 
 _log = structlog.get_logger(__name__)
@@ -102,6 +103,7 @@ async def take_lead(
     up_to = max(head.sequence, start.state.sequence)
     replayed = await replay(ends.log, up_to=up_to, start=start) if up_to else start
     writer = Writer(ends.log, clock, entropy, replayed, may_act)
+    reach(Failpoint.BEFORE_TERM)
     await writer.begin(settings.coordinator_id, settings.code_version)
     _log.info(
         "leading",
@@ -110,6 +112,7 @@ async def take_lead(
         replayed=up_to - start.state.sequence,
         replay_ms=clock.monotonic_ms() - started_ms,
     )
+    reach(Failpoint.AFTER_TERM)
     dispatcher = Dispatcher(writer, ends.work, ends.signals, ends.results, clock)
     return Leadership(
         writer=writer,

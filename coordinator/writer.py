@@ -29,6 +29,7 @@ from hivefold import limits, observe
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
 from hivefold.errors import FencedError, LimitExceededError, LogError, NotLeaderError, UnavailableError
+from hivefold.failpoints import Failpoint, reach
 from hivefold.log.port import Entry, EventLog, Head
 
 _log = structlog.get_logger(__name__)
@@ -241,9 +242,11 @@ class Writer:
         """Appends the batch; once it is durable, its state is the state; then, and only then, acts."""
         if not self._may_act():
             raise UnavailableError("the lease of this leader was not renewed in time: it records nothing for now")
+        reach(Failpoint.BEFORE_APPEND)
         await self._log.append(
             batch.entries, expected_sequence=self._state.sequence, term_sequence=self._state.term_sequence
         )
+        reach(Failpoint.AFTER_APPEND)
         self._state, self._head_hash = batch.state, batch.head_hash
         for act in self._acts:
             act(batch.records)

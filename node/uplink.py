@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hivefold.bus.port import ResultSender
+from hivefold.failpoints import Failpoint, reach
 from hivefold.observe import ActiveSpan, span, tracing
 from node.wire import Stored
 
@@ -45,8 +46,10 @@ class Uplink:
             if not taken:
                 self._wake.clear()
                 continue
+            reach(Failpoint.BEFORE_RESULT)
             with _span(taken):
                 await self._sender.send([outcome for piece in taken for outcome in piece.outcomes])
+            reach(Failpoint.AFTER_RESULT)
             for piece in taken:
                 piece.when_stored()
 

@@ -17,7 +17,7 @@ from hivefold.errors import ConfigError
 from hivefold.limits import COORDINATOR_STOP_S, DAEMON_LOG_BYTES, LAST_WORDS_LINES, LOCAL_POLL_S
 
 _TAIL_BYTES: Final = 64 * 1024
-_KEPT_PREFIXES: Final = ("HIVEFOLD_LOG_", "HIVEFOLD_DEBUG")
+_KEPT_PREFIXES: Final = ("HIVEFOLD_LOG_", "HIVEFOLD_DEBUG", "HIVEFOLD_FAILPOINTS")
 
 
 @dataclass(frozen=True, slots=True)

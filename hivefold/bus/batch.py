@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from hivefold import failpoints
 from hivefold.bus import api, frames
 from hivefold.bus.link import Link
 from hivefold.errors import LimitExceededError
@@ -42,6 +43,7 @@ async def store_batch(link: Link, messages: Sequence[Outgoing], timeout_s: float
             for number, message in enumerate(earlier, 1)
         ]
     )
+    await _die_in_between(link, before)
     headers = template % (len(messages), b"Nats-Batch-Commit: 1\r\n", last.header_lines)
     return await api.store(link, last.subject, last.data, headers=headers, before=before, timeout_s=timeout_s)
 
@@ -58,8 +60,18 @@ async def store_chain(link: Link, messages: Sequence[Outgoing], timeout_s: float
         for message in messages
     ]
     before = b"".join([frames.publish(subject, data, headers=block) for subject, data, block in blocks[:-1]])
+    if before:
+        await _die_in_between(link, before)
     last = messages[-1]
     return await api.store(link, last.subject, last.data, headers=blocks[-1][2], before=before, timeout_s=timeout_s)
+
+
+async def _die_in_between(link: Link, before: bytes) -> None:
+    """Where that is asked for: the server gets all but the last message, and then nothing more."""
+    if failpoints.strikes(failpoints.Failpoint.MID_BATCH):
+        link.write(before)
+        await link.flush()
+        failpoints.die()
 
 
 def split(messages: Sequence[Outgoing], most: int) -> Iterator[list[Outgoing]]:
