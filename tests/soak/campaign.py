@@ -44,7 +44,7 @@ class Settings:
     kills: int
     seconds: float
     seed: int
-    coordinators: int = 3
+    coordinators: int = 1
     nodes: int = 3
 
 
