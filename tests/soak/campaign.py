@@ -80,7 +80,10 @@ async def run(settings: Settings, tell: Callable[[str], None]) -> Outcome:
                 await process.stop(how=signal.SIGKILL)
                 process.start({})
             open_jobs = await load.settle(_SETTLE_S)
-            await auditor.compare()
+            try:
+                await auditor.compare()
+            except TimeoutError:
+                outcome.faults.append("the fleet did not answer after it was healed")
             outcome.faults += [f"job {job} did not end" for job in sorted(open_jobs)]
             outcome.faults += load.twice + auditor.verdict(load.acknowledged) + outcome.tally.broke
             outcome.jobs, outcome.tasks = len(load.acknowledged), sum(load.acknowledged.values())
