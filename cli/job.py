@@ -90,6 +90,24 @@ def tasks(job_id: str, *, limit: NonNegativeInt = 0, target: Target = Target()) 
 
 
 @app.command
+def why(task: str, *, target: Target = Target()) -> None:  # noqa: B008 - frozen
+    """Tell why a task waits: what is missing on each node; or why it does not wait.
+
+    Parameters
+    ----------
+    task
+        A job (its first task that waits), or a task as JOB/7.
+    """
+    from cli.views.jobs import why_view
+
+    job_id, slash, index = task.partition("/")
+    if slash and not index.isdecimal():
+        raise InvalidRequestError(f"{task!r} names no task: give a job, or a task as {job_id or 'JOB'}/7")
+    found = target.ask(lambda fleet: fleet.jobs.why(job_id, int(index) if slash else None))
+    show_one(target, found, lambda: why_view(job_id, found))
+
+
+@app.command
 def watch(job_id: str, *, after: NonNegativeInt = 0, target: Target = Target()) -> int:  # noqa: B008 - frozen
     """Follow a job until it ends: an event a line. The exit code tells how it ended.
 

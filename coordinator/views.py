@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
+from coordinator.core.events import PlacementReason
 from coordinator.core.model import InferSpec, Job, JobState, Node, ProbeSpec, TensorSpec
+from coordinator.core.why import Why
+from coordinator.wire.events import placement_to_proto
 from coordinator.wire.times import duration, timestamp
 from coordinator.wire.values import (
     failure_to_proto,
@@ -13,7 +16,7 @@ from coordinator.wire.values import (
     node_spec_to_proto,
     tensor_spec_to_proto,
 )
-from hivefold.v1 import fleet_pb2, job_pb2, telemetry_pb2
+from hivefold.v1 import fleet_pb2, job_pb2, job_service_pb2, telemetry_pb2
 
 JOB_STATES: Final = {state: job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in JobState}
 
@@ -71,6 +74,22 @@ def node_view(
         reading=reading,
         tasks_succeeded=node.tasks_succeeded,
         sequence=node.sequence,
+    )
+
+
+def why_view(why: Why, sequence: int) -> job_service_pb2.WhyTaskResponse:
+    """Why a task stands where it stands, at a position of the log."""
+    reason = placement_to_proto(PlacementReason(why.candidates, why.refusals))
+    return job_service_pb2.WhyTaskResponse(
+        task=why.task,
+        standing=job_service_pb2.TaskStanding.Value(f"TASK_STANDING_{why.standing}"),
+        message=why.message,
+        refusals=reason.refusals,
+        candidates=reason.ranking,
+        node_id=why.node_id or "",
+        attempt=why.attempt,
+        retry_time=timestamp(why.retry_time_us),
+        sequence=sequence,
     )
 
 

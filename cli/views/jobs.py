@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from rich.console import Group
 from rich.markup import escape
 
 from cli import words
 from cli.output import facts, table
 from cli.views import tensors, times
-from hivefold.v1 import error_pb2, feed_pb2, job_pb2
+from hivefold.v1 import error_pb2, event_pb2, feed_pb2, job_pb2, job_service_pb2
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -168,6 +169,27 @@ def tasks_table(tasks: Iterable[job_pb2.Task]) -> RenderableType:
         for task in tasks
     ]
     return table(("task", "state", "attempt", "node", "took", "rows"), rows, right=("task", "attempt", "took", "rows"))
+
+
+def why_view(job_id: str, why: job_service_pb2.WhyTaskResponse) -> RenderableType:
+    """Why a task stands where it stands: the answer, then node by node."""
+    standing = job_service_pb2.TaskStanding.Name(why.standing).removeprefix("TASK_STANDING_").lower().replace("_", " ")
+    told = facts(
+        [
+            ("task", f"[bold]{job_id}/{why.task}[/]"),
+            ("standing", standing),
+            ("why", escape(why.message)),
+            ("attempts so far", str(why.attempt or "")),
+            ("next attempt", times.exact(why.retry_time)),
+        ]
+    )
+    rows = [(rank.node_id, "[green]could take it[/]", f"{rank.free_slots} free slots", "") for rank in why.candidates]
+    for refusal in why.refusals:
+        reason = event_pb2.RefusalReason.Name(refusal.reason).removeprefix("REFUSAL_REASON_")
+        rows.append((refusal.node_id, "[yellow]does not take it[/]", escape(refusal.detail), f"[dim]{reason}[/]"))
+    if not rows:
+        return told
+    return Group(told, "", table(("node", "", "because", "reason"), rows))
 
 
 def event_line(event: feed_pb2.JobEvent) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from coordinator.core import events as ev
 from coordinator.core.draft import Draft
-from coordinator.core.model import Job, Priority, Rejected, State
+from coordinator.core.model import Job, Priority, Rejected, State, Trouble
 from coordinator.core.place import Candidate, Ranking, rank, spread
 from coordinator.core.planning import plan_tasks
 from hivefold import limits
@@ -93,7 +93,7 @@ def _place_fresh(draft: Draft, job_id: JobId, most: int) -> int:
 def _place_retries(draft: Draft, job_id: JobId, avoided: frozenset[NodeId], retries: list[tuple[int, int]]) -> int:
     """Places tasks that were tried before, on nodes where they did not fail as long as there are any."""
     job = draft.state.jobs[job_id]
-    ranking, wait = _avoiding(rank(draft.state, job), avoided)
+    ranking, wait = avoiding(rank(draft.state, job), avoided)
     return 0 if wait else _assign(draft, job_id, ranking, retries)
 
 
@@ -110,7 +110,7 @@ def _assign(draft: Draft, job_id: JobId, ranking: Ranking, numbered: list[tuple[
     return start
 
 
-def _avoiding(ranking: Ranking, avoided: frozenset[NodeId]) -> tuple[Ranking, bool]:
+def avoiding(ranking: Ranking, avoided: frozenset[NodeId]) -> tuple[Ranking, bool]:
     """Leaves out nodes where the task failed; says to wait when another node only lacks room now."""
     others = tuple(c for c in ranking.candidates if c.node.spec.node_id not in avoided)
     if others or not avoided:
@@ -121,6 +121,11 @@ def _avoiding(ranking: Ranking, avoided: frozenset[NodeId]) -> tuple[Ranking, bo
         for refusal in ranking.refusals
     )
     return ranking, busy
+
+
+def nodes_to_avoid(trouble: Trouble) -> frozenset[NodeId]:
+    """Where a task failed or was lost before."""
+    return frozenset(node_id for node_id, _ in trouble.failures).union(trouble.lost_nodes)
 
 
 def _failed_before(candidate: Candidate) -> ev.NodeRefusal:
@@ -134,6 +139,6 @@ def _due_retries(job: Job, now_us: int, most: int) -> dict[frozenset[NodeId], li
     groups: dict[frozenset[NodeId], list[tuple[int, int]]] = {}
     for task in sorted(task for task, time_us in job.waiting.items() if time_us <= now_us)[:most]:
         trouble = job.troubles[task]
-        avoided = frozenset(node_id for node_id, _ in trouble.failures).union(trouble.lost_nodes)
+        avoided = nodes_to_avoid(trouble)
         groups.setdefault(avoided, []).append((task, trouble.number + 1))
     return groups

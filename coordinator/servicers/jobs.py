@@ -11,15 +11,16 @@ from google.protobuf.duration_pb2 import Duration
 
 from coordinator.core.commands import CancelJob, SubmitJob
 from coordinator.core.model import Job, JobState, State
+from coordinator.core.why import first_waiting, why
 from coordinator.output import OutputFormat, stream_output
 from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
 from coordinator.servicers.paging import Pager
-from coordinator.views import JOB_STATES, job_view, task_view
+from coordinator.views import JOB_STATES, job_view, task_view, why_view
 from coordinator.watch import watch_job
 from coordinator.wire.values import job_spec_from_proto, pairs
 from hivefold import limits, observe
-from hivefold.errors import ConflictError, NotFoundError
+from hivefold.errors import ConflictError, NotFoundError, Reason
 from hivefold.ids import JobId, RequestId, sortable_id
 from hivefold.v1 import job_service_pb2 as pb
 from hivefold.v1.job_service_pb2_grpc import JobServiceServicer
@@ -72,6 +73,19 @@ class JobServicer(JobServiceServicer):
         page = pager.page((str(task), task) for task in range(first, job.planned))
         tasks = [task_view(job, task) for task in page.items]
         return pb.ListTasksResponse(tasks=tasks, next_page_token=page.next_token)
+
+    async def WhyTask(self, request: pb.WhyTaskRequest, context: Any) -> pb.WhyTaskResponse:
+        """Says why a task stands where it stands."""
+        job = await self._known(request.job_id)
+        state = self._backing.state
+        task = request.task if request.HasField("task") else first_waiting(job)
+        if task >= job.planned and job.plan_complete:
+            raise NotFoundError(
+                f"job {job.job_id} has tasks 0 to {job.planned - 1} and no task {task}",
+                reason=Reason.JOB_NOT_FOUND,
+                metadata={"job": job.job_id, "task": str(task)},
+            )
+        return why_view(why(state, job, task, self._backing.clock.now_us()), state.sequence)
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Any) -> AsyncIterator[pb.WatchJobResponse]:
         """Follows a job until it ends."""

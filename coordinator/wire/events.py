@@ -43,7 +43,7 @@ def event_to_proto(event: ev.Event) -> pb.Event:
                     boot_id=event.boot_id,
                     tasks=event.tasks,
                     attempts=event.attempts,
-                    reason=_reason_to_proto(event.reason),
+                    reason=placement_to_proto(event.reason),
                 )
             )
         case (
@@ -302,7 +302,8 @@ _READERS: Final[dict[str, Callable[[pb.Event], ev.Event]]] = {
 }
 
 
-def _reason_to_proto(reason: ev.PlacementReason) -> pb.PlacementReason:
+def placement_to_proto(reason: ev.PlacementReason) -> pb.PlacementReason:
+    """Why tasks go where they go."""
     return pb.PlacementReason(
         ranking=[
             pb.NodeRank(

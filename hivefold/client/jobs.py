@@ -202,6 +202,12 @@ class Jobs:
         async for task in pages(self._connection, JobServiceStub, "ListTasks", request, "tasks"):
             yield task
 
+    async def why(self, job_id: str, task: int | None = None) -> job_service_pb2.WhyTaskResponse:
+        """Why a task (the first that waits) stands where it stands. Raises NotFoundError."""
+        request = message(job_service_pb2.WhyTaskRequest, job_id=job_id, task=task)
+        why: job_service_pb2.WhyTaskResponse = await self._connection.call(JobServiceStub, "WhyTask", request)
+        return why
+
     async def watch(self, job_id: str, after_sequence: int = 0) -> AsyncIterator[feed_pb2.JobEvent]:
         """What happens to a job, from a position on until it ends; goes on by itself after a cut.
 

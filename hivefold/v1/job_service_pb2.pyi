@@ -7,8 +7,10 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from hivefold.v1 import event_pb2 as _event_pb2
 from hivefold.v1 import feed_pb2 as _feed_pb2
 from hivefold.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
@@ -21,6 +23,54 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TaskStanding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskStandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStanding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_STANDING_UNSPECIFIED: _TaskStanding.ValueType  # 0
+    """Not given."""
+    TASK_STANDING_WAITS_FOR_NODE: _TaskStanding.ValueType  # 1
+    """No node has what it needs, whatever runs there now."""
+    TASK_STANDING_WAITS_FOR_ROOM: _TaskStanding.ValueType  # 2
+    """Nodes that have what it needs are full or not ready."""
+    TASK_STANDING_WAITS_FOR_RETRY: _TaskStanding.ValueType  # 3
+    """An attempt failed or was lost; the next one is due later."""
+    TASK_STANDING_WAITS_FOR_TURN: _TaskStanding.ValueType  # 4
+    """There is room; others go first, or the next placement takes it."""
+    TASK_STANDING_NOT_PLANNED: _TaskStanding.ValueType  # 5
+    """The job's rows are cut into tasks as room appears; this one is not cut yet."""
+    TASK_STANDING_ASSIGNED: _TaskStanding.ValueType  # 6
+    """It does not wait: it is with a node."""
+    TASK_STANDING_SUCCEEDED: _TaskStanding.ValueType  # 7
+    """It does not wait: it succeeded."""
+    TASK_STANDING_JOB_ENDED: _TaskStanding.ValueType  # 8
+    """It does not wait: the job has ended without it."""
+
+class TaskStanding(_TaskStanding, metaclass=_TaskStandingEnumTypeWrapper):
+    """What a task waits for, or why it does not wait."""
+
+TASK_STANDING_UNSPECIFIED: TaskStanding.ValueType  # 0
+"""Not given."""
+TASK_STANDING_WAITS_FOR_NODE: TaskStanding.ValueType  # 1
+"""No node has what it needs, whatever runs there now."""
+TASK_STANDING_WAITS_FOR_ROOM: TaskStanding.ValueType  # 2
+"""Nodes that have what it needs are full or not ready."""
+TASK_STANDING_WAITS_FOR_RETRY: TaskStanding.ValueType  # 3
+"""An attempt failed or was lost; the next one is due later."""
+TASK_STANDING_WAITS_FOR_TURN: TaskStanding.ValueType  # 4
+"""There is room; others go first, or the next placement takes it."""
+TASK_STANDING_NOT_PLANNED: TaskStanding.ValueType  # 5
+"""The job's rows are cut into tasks as room appears; this one is not cut yet."""
+TASK_STANDING_ASSIGNED: TaskStanding.ValueType  # 6
+"""It does not wait: it is with a node."""
+TASK_STANDING_SUCCEEDED: TaskStanding.ValueType  # 7
+"""It does not wait: it succeeded."""
+TASK_STANDING_JOB_ENDED: TaskStanding.ValueType  # 8
+"""It does not wait: the job has ended without it."""
+Global___TaskStanding: _TypeAlias = TaskStanding  # noqa: Y015
 
 class _OutputFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -300,6 +350,94 @@ class ListTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
+
+@_typing.final
+class WhyTaskRequest(_message.Message):
+    """Request of WhyTask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job."""
+    task: _builtins.int
+    """Index of the task; unset: the first that waits."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        task: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_task", b"_task", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_task", b"_task", "job_id", b"job_id", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__task: _TypeAlias = _typing.Literal["task"]  # noqa: Y015
+    _WhichOneofArgType__task: _TypeAlias = _typing.Literal["_task", b"_task"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__task) -> _WhichOneofReturnType__task | None: ...
+
+Global___WhyTaskRequest: _TypeAlias = WhyTaskRequest  # noqa: Y015
+
+@_typing.final
+class WhyTaskResponse(_message.Message):
+    """Response of WhyTask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    task: _builtins.int
+    """Index of the task."""
+    standing: Global___TaskStanding.ValueType
+    """What it waits for."""
+    message: _builtins.str
+    """The same in words."""
+    node_id: _builtins.str
+    """The node that it is with, or that answered."""
+    attempt: _builtins.int
+    """Number of the last attempt; 0 before the first."""
+    sequence: _builtins.int
+    """Position of the log at which this is so."""
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.NodeRefusal]:
+        """Nodes that do not take it, and what is missing there."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.NodeRank]:
+        """Nodes that could take it, best first."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next attempt is due, where it waits for that."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.int = ...,
+        standing: Global___TaskStanding.ValueType = ...,
+        message: _builtins.str = ...,
+        refusals: _abc.Iterable[_event_pb2.NodeRefusal] | None = ...,
+        candidates: _abc.Iterable[_event_pb2.NodeRank] | None = ...,
+        node_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "candidates", b"candidates", "message", b"message", "node_id", b"node_id", "refusals", b"refusals", "retry_time", b"retry_time", "sequence", b"sequence", "standing", b"standing", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyTaskResponse: _TypeAlias = WhyTaskResponse  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):

@@ -55,6 +55,11 @@ class JobServiceStub:
                 request_serializer=hivefold_dot_v1_dot_job__service__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=hivefold_dot_v1_dot_job__service__pb2.ListTasksResponse.FromString,
                 _registered_method=True)
+        self.WhyTask = channel.unary_unary(
+                '/hivefold.v1.JobService/WhyTask',
+                request_serializer=hivefold_dot_v1_dot_job__service__pb2.WhyTaskRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_job__service__pb2.WhyTaskResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/hivefold.v1.JobService/WatchJob',
                 request_serializer=hivefold_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
@@ -105,6 +110,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WhyTask(self, request, context):
+        """Says why a task stands where it stands: what it waits for, node by node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Follows a job from a position on until it ends.
         """
@@ -148,6 +160,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListTasks,
                     request_deserializer=hivefold_dot_v1_dot_job__service__pb2.ListTasksRequest.FromString,
                     response_serializer=hivefold_dot_v1_dot_job__service__pb2.ListTasksResponse.SerializeToString,
+            ),
+            'WhyTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhyTask,
+                    request_deserializer=hivefold_dot_v1_dot_job__service__pb2.WhyTaskRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_job__service__pb2.WhyTaskResponse.SerializeToString,
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
@@ -274,6 +291,33 @@ class JobService:
             '/hivefold.v1.JobService/ListTasks',
             hivefold_dot_v1_dot_job__service__pb2.ListTasksRequest.SerializeToString,
             hivefold_dot_v1_dot_job__service__pb2.ListTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhyTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.JobService/WhyTask',
+            hivefold_dot_v1_dot_job__service__pb2.WhyTaskRequest.SerializeToString,
+            hivefold_dot_v1_dot_job__service__pb2.WhyTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

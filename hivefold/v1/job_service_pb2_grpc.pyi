@@ -43,6 +43,8 @@ class JobServiceStub:
     """Lists jobs, newest first."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListTasksRequest, _job_service_pb2.ListTasksResponse]
     """Lists the tasks of a job in order."""
+    WhyTask: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.WhyTaskRequest, _job_service_pb2.WhyTaskResponse]
+    """Says why a task stands where it stands: what it waits for, node by node."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
     """Follows a job from a position on until it ends."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
@@ -65,6 +67,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Lists jobs, newest first."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListTasksRequest, _job_service_pb2.ListTasksResponse]  # type: ignore[assignment]
     """Lists the tasks of a job in order."""
+    WhyTask: _aio.UnaryUnaryMultiCallable[_job_service_pb2.WhyTaskRequest, _job_service_pb2.WhyTaskResponse]  # type: ignore[assignment]
+    """Says why a task stands where it stands: what it waits for, node by node."""
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Follows a job from a position on until it ends."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
@@ -108,6 +112,14 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListTasksResponse, _abc.Awaitable[_job_service_pb2.ListTasksResponse]]:
         """Lists the tasks of a job in order."""
+
+    @_abc_1.abstractmethod
+    def WhyTask(
+        self,
+        request: _job_service_pb2.WhyTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.WhyTaskResponse, _abc.Awaitable[_job_service_pb2.WhyTaskResponse]]:
+        """Says why a task stands where it stands: what it waits for, node by node."""
 
     @_abc_1.abstractmethod
     def WatchJob(

@@ -79,3 +79,18 @@ def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
     assert {found["state"] for found in tasks} == {"TASK_STATE_SUCCEEDED"}
     changed = offline("log", "diff", "1", end["time"], path)
     assert changed["counts"]["tasks succeeded"] == "300"
+
+
+def test_a_waiting_job_tells_what_it_waits_for(fleet: RunningFleet) -> None:
+    """What is missing on each node while it waits; who answered once it has run."""
+    job = fleet.json("job", "submit", "probe", "--tasks", "2000", "--task-duration", "0.2")["jobId"]
+    waiting = fleet.json("job", "why", job)
+    assert waiting["standing"].startswith("TASK_STANDING_WAITS")
+    assert {refusal["nodeId"] for refusal in waiting["refusals"]} == {"node-1", "node-2", "node-3"}
+    assert "because" in fleet.run("job", "why", job).stdout
+
+    fleet.json("job", "cancel", job)
+    ended = fleet.json("job", "why", f"{job}/1999")
+    assert ended["standing"] == "TASK_STANDING_JOB_ENDED"
+    assert fleet.run("job", "why", f"{job}/2000").returncode == 3
+    assert fleet.run("job", "why", f"{job}/x").returncode == 2

@@ -74,6 +74,9 @@ class Scripted(JobServiceServicer):
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         return pb.ListTasksResponse()
 
+    async def WhyTask(self, request: pb.WhyTaskRequest, context: Any) -> pb.WhyTaskResponse:
+        return pb.WhyTaskResponse(task=request.task)
+
     async def CancelJob(self, request: pb.CancelJobRequest, context: Any) -> pb.CancelJobResponse:
         return pb.CancelJobResponse()
 

@@ -16,7 +16,7 @@ from hivefold.bus.memory import MemoryBroker
 from hivefold.client import JobOptions
 from hivefold.errors import ConflictError, DataRefusedError, NotFoundError, Reason
 from hivefold.log.memory import MemoryEventLog
-from hivefold.v1 import fleet_pb2, job_pb2, model_pb2, work_pb2
+from hivefold.v1 import fleet_pb2, job_pb2, job_service_pb2, model_pb2, work_pb2
 from tests.fixtures.onnx_models import doubling_model
 from tests.unit.coordinator.fleet import ScriptedNode, until, working
 from tests.unit.coordinator.serving import Served, serving
@@ -215,3 +215,19 @@ async def test_a_file_is_registered_where_it_lies(served: Served, tmp_path: Path
 
     assert blob.size_bytes == 1_500_000
     assert all(key.startswith("manifest.") for key in served.chunks.chunks)
+
+
+async def test_a_waiting_task_is_explained(served: Served, broker: MemoryBroker) -> None:
+    """Which node lacks what; a task that a job does not have is not found."""
+    node = ScriptedNode(broker, "n1", slots=1, script=lambda item: None)
+    async with working(node):
+        job = await served.fleet.jobs.submit_probe(100, task_duration_s=60)
+        await until(lambda: bool(node.seen))
+        waiting = await served.fleet.jobs.why(job.job_id)
+        running = await served.fleet.jobs.why(job.job_id, 0)
+        with pytest.raises(NotFoundError, match="tasks 0 to 99"):
+            await served.fleet.jobs.why(job.job_id, 100)
+
+    assert waiting.standing == job_service_pb2.TASK_STANDING_WAITS_FOR_ROOM
+    assert [refusal.node_id for refusal in waiting.refusals] == ["n1"]
+    assert (running.standing, running.node_id) == (job_service_pb2.TASK_STANDING_ASSIGNED, "n1")
