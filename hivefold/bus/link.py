@@ -91,6 +91,8 @@ class Link(Client):
 
     async def abandon(self) -> None:
         """Lets go of a connection that never came up; no callback is called."""
+        if self._flush_queue is None:
+            return  # refused before nats-py began
         self._error_cb = _ignore
         await self._close(Client.CLOSED, do_cbs=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from hivefold.broker import BrokerSettings, Secret
 from hivefold.config import values
@@ -75,14 +75,21 @@ def broker_items(broker: BrokerSettings) -> Iterator[tuple[str, object]]:
 def _servers(urls: tuple[str, ...]) -> tuple[tuple[str, ...], str, Secret]:
     """The addresses, and the user and password where one of them holds them: an address is shown, they are not."""
     user, password, plain = "", "", []
-    for url in urls:
+    for url in (part.strip() for listed in urls for part in listed.split(",") if part.strip()):
         parts = urlsplit(url if "://" in url else f"nats://{url}")
-        if not parts.hostname or parts.scheme not in {"nats", "tls"}:
+        if not parts.hostname or parts.scheme not in {"nats", "tls"} or not _port_fits(parts):
             raise ConfigError("a NATS server must be nats://host:port or tls://host:port; check servers or NATS_URL")
         if parts.username is not None:
             user, password = unquote(parts.username), unquote(parts.password or "")
         plain.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
     return tuple(plain), user, Secret(password)
+
+
+def _port_fits(parts: SplitResult) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def _secret(settings: Settings, table: str, key: str) -> Secret:

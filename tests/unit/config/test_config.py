@@ -218,3 +218,16 @@ def test_a_node_config_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_node_config(tmp_path / "n.toml", config)
 
     assert load_node_config({}, {}, tmp_path / "n.toml") == config
+
+
+def test_servers_may_be_listed_with_commas() -> None:
+    """As every NATS tool takes them, wherever they are named."""
+    config = load_node_config({"nats.servers": ["nats://a:1, b:2", "tls://c:3"]}, {})
+    assert config.broker.servers == ("nats://a:1", "nats://b:2", "tls://c:3")
+
+
+@pytest.mark.parametrize("url", ["nats://a:1:2", "nats://a:port", "nats://a:99999", "http://a:1", "nats://"])
+def test_a_server_that_is_no_address_is_refused(url: str) -> None:
+    """Before anything connects, with the form that is wanted."""
+    with pytest.raises(ConfigError, match="nats://host:port"):
+        load_node_config({"nats.servers": [url]}, {})
