@@ -13,10 +13,11 @@ from typing import Final
 import structlog
 import uvloop
 
-from coordinator.lead import Ends, LeadSettings, replay_all
+from coordinator.lead import Ends, LeadSettings
 from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
 from coordinator.servicers import Backing, services
+from coordinator.snapshots import Snapshotter, restore
 from coordinator.standby import Standby
 from hivefold import limits, observe
 from hivefold.blobs.jetstream import JetStreamChunks
@@ -36,6 +37,7 @@ from hivefold.lease.jetstream import open_lease
 from hivefold.lease.port import Holder
 from hivefold.log.jetstream import open_log
 from hivefold.log.port import EventLog
+from hivefold.log.snapshots import open_snapshots
 from hivefold.log.stream import LogSettings
 from hivefold.memory import keep_freed_memory
 from hivefold.rpc.server import RpcServer
@@ -101,7 +103,8 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         )
         campaign = Campaign(lease, clock, Holder(config.coordinator_id, address, entropy.draw(12).hex()))
         backing.leader = lambda: campaign.leader.address if campaign.leader is not None else ""
-        start = await replay_all(log)
+        snapshots = await open_snapshots(core, replicas=config.log_replicas)
+        start = await restore(snapshots, log)
         _spare_the_collector()
         presence = PresenceSettings(
             address, suspect_after_ms=config.suspect_after_ms, lost_after_ms=config.lost_after_ms
@@ -122,6 +125,9 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         _log.info("serving", address=address, durability=facts.durability, sequence=start.state.sequence)
         health = asyncio.create_task(_tell_health(rpc, member))
         stack.callback(health.cancel)
+        snapshotter = Snapshotter(snapshots, entropy, lambda: backing.source, lambda: member.tenure is not None)
+        writing = asyncio.create_task(snapshotter.run())
+        stack.callback(writing.cancel)
         await member.run(start, stop)
         _log.info("stopping", sequence=backing.state.sequence)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from coordinator.core.events import Event
 from coordinator.core.model import State
+from coordinator.replay import Replayed
 from hivefold import limits
 from hivefold.errors import UnavailableError
 
@@ -37,6 +38,16 @@ class Followed(Protocol):
     @property
     def head_hash(self) -> bytes:
         """Hash of the last record of that state."""
+        ...
+
+    @property
+    def folded(self) -> Replayed:
+        """That state with all that a replay could go on from."""
+        ...
+
+    @property
+    def folded_bytes(self) -> int:
+        """Bytes of the records that this one folded since it was made."""
         ...
 
     @property

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
-from coordinator.core.model import State
 from coordinator.dispatch import Dispatcher
 from coordinator.feed import Feed
 from coordinator.intake import Intake
 from coordinator.presence import Presence, PresenceSettings
-from coordinator.replay import Replayed, replay
-from coordinator.wire.records import GENESIS_HASH
+from coordinator.replay import NOTHING, Replayed, replay
 from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.bus.port import EventSender, ResultReceiver, Signals, WorkSender
@@ -25,8 +22,6 @@ from hivefold.failpoints import Failpoint, reach
 from hivefold.log.port import EventLog
 
 _log = structlog.get_logger(__name__)
-NOTHING: Final = Replayed(State(), GENESIS_HASH)
-"""The fold of an empty log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +70,6 @@ class Leadership:
         while True:
             await asyncio.sleep(limits.TICK_S)
             self.writer.tick()
-
-
-async def replay_all(log: EventLog) -> Replayed:
-    """The fold of the whole log as it is now. Raises LogCorruptError, BrokerUnavailableError."""
-    head = await log.head()
-    return await replay(log, up_to=head.sequence) if head.sequence else NOTHING
 
 
 async def take_lead(

@@ -89,7 +89,7 @@ class Member:
             if tenure is None:
                 return
             try:
-                start = await self._lead(self._standby.replayed, tenure, stop)
+                start = await self._lead(self._standby.folded, tenure, stop)
             finally:
                 self._term = None
                 await tenure.release()
@@ -137,8 +137,7 @@ class Member:
                 _log.warning("stepping down", error=str(known[0]), term=self._term and self._term[0].writer.state.term)
         if self._term is None:
             return start
-        writer = self._term[0].writer
-        return Replayed(writer.state, writer.head_hash)
+        return self._term[0].writer.folded
 
 
 class _StoppedError(Exception):

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from coordinator.core.digest import state_digest
 from coordinator.core.evolve import evolve_all
@@ -30,6 +31,10 @@ class Replayed:
     def digest(self) -> Digest:
         """The digest of the state."""
         return state_digest(self.state)
+
+
+NOTHING: Final = Replayed(State(), GENESIS_HASH)
+"""The fold of an empty log."""
 
 
 class Replayer:
@@ -80,6 +85,10 @@ class Replayer:
             raise LogCorruptError(
                 f"the state at record {self._state.sequence} is impossible: {broken[0]}", position=self._state.sequence
             )
+        return self.folded()
+
+    def folded(self) -> Replayed:
+        """The fold so far, taken at its word."""
         return Replayed(self._state, self._hash, self._tree.range())
 
 

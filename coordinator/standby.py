@@ -23,28 +23,34 @@ class Standby:
     def __init__(self, log: EventLog, clock: Clock, start: Replayed) -> None:
         self._log = log
         self._clock = clock
-        self._replayed = start
+        self._state, self._head_hash = start.state, start.head_hash
         self._replayer = Replayer(start)
         self._followers = Followers()
         self._wake = asyncio.Event()
         self._end = start.state.sequence
         self._current_ms = clock.monotonic_ms()
         self._ended = False
+        self._folded_bytes = 0
 
     @property
     def state(self) -> State:
         """The state as far as it was followed."""
-        return self._replayed.state
+        return self._state
 
     @property
     def head_hash(self) -> bytes:
         """Hash of the last record that was followed."""
-        return self._replayed.head_hash
+        return self._head_hash
 
     @property
-    def replayed(self) -> Replayed:
-        """What a take-over starts from."""
-        return self._replayed
+    def folded(self) -> Replayed:
+        """What a take-over or a snapshot starts from."""
+        return self._replayer.folded()
+
+    @property
+    def folded_bytes(self) -> int:
+        """Bytes of the records that were followed."""
+        return self._folded_bytes
 
     @property
     def ended(self) -> bool:
@@ -123,7 +129,8 @@ class Standby:
 
     def _fold(self, stored: Stored) -> None:
         record, state = self._replayer.step(stored)
-        self._replayed = Replayed(state, record.hash)
+        self._state, self._head_hash = state, record.hash
+        self._folded_bytes += len(stored.data)
         self._followers.offer(
             [Committed(record.sequence, record.term, record.time_us, record.events, record.traceparent, state)]
         )

@@ -31,6 +31,7 @@ from hivefold.entropy import Entropy
 from hivefold.errors import FencedError, LimitExceededError, LogError, NotLeaderError, UnavailableError
 from hivefold.failpoints import Failpoint, reach
 from hivefold.log.port import Entry, EventLog, Head
+from hivefold.proof.merkle import RangeBuilder
 
 _log = structlog.get_logger(__name__)
 
@@ -78,6 +79,8 @@ class Writer:
         self._entropy = entropy
         self._state = start.state
         self._head_hash = start.head_hash
+        self._tree = RangeBuilder(start.tree)
+        self._folded_bytes = 0
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._followers = Followers()
@@ -108,6 +111,16 @@ class Writer:
     def ended(self) -> bool:
         """Whether this writer has stopped for good."""
         return self._stopped is not None
+
+    @property
+    def folded(self) -> Replayed:
+        """The durable state with all that a replay could go on from."""
+        return Replayed(self._state, self._head_hash, self._tree.range())
+
+    @property
+    def folded_bytes(self) -> int:
+        """Bytes of the records of this term."""
+        return self._folded_bytes
 
     def follow(self) -> Follower:
         """Follows what is committed from now on."""
@@ -248,6 +261,9 @@ class Writer:
         )
         reach(Failpoint.AFTER_APPEND)
         self._state, self._head_hash = batch.state, batch.head_hash
+        self._folded_bytes += batch.size
+        for leaf in batch.hashes:
+            self._tree.add(leaf)
         for act in self._acts:
             act(batch.records)
         self._endings.offer(batch.records)
@@ -281,13 +297,14 @@ class _Batch:
         self.head_hash = head_hash
         self.records: list[Committed] = []
         self.entries: list[Entry] = []
-        self._bytes = 0
+        self.hashes: list[bytes] = []
+        self.size = 0
         self._entropy = entropy
 
     @property
     def full(self) -> bool:
         """Whether no more fits into one atomic append."""
-        return len(self.records) >= limits.APPEND_BATCH_RECORDS - 2 or self._bytes >= limits.APPEND_BATCH_BYTES
+        return len(self.records) >= limits.APPEND_BATCH_RECORDS - 2 or self.size >= limits.APPEND_BATCH_BYTES
 
     def add(self, body: CommandBody, traceparent: str) -> Accepted | Rejected | LimitExceededError:
         """Decides one command upon the tentative state."""
@@ -316,7 +333,8 @@ class _Batch:
             )
         self.state = decision.state
         self.head_hash = record_hash(sequence, entry.subject, entry.data)
-        self._bytes += len(entry.data)
+        self.hashes.append(self.head_hash)
+        self.size += len(entry.data)
         self.entries.append(entry)
         self.records.append(
             Committed(sequence, decision.state.term, self.time_us, decision.events, traceparent, decision.state)

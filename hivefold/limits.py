@@ -94,6 +94,22 @@ CHECKPOINT_NOTE_CHARACTERS: Final = 2048
 SIGNING_KEYS_KEPT: Final = 8
 """Signing keys that a checkpoint names: a node that missed more rotations has to be told to trust anew."""
 KEY_FILE_BYTES: Final = 4096
+SNAPSHOT_RECORDS: Final = 10_000
+"""Records after which the next snapshot is due: a quarter of a second of replay."""
+SNAPSHOT_LOG_BYTES: Final = 8 * 1024 * 1024
+"""The same in bytes of records, for records that hold hundreds of tasks."""
+SNAPSHOT_PART_BYTES: Final = 512 * 1024
+"""What one message holds before it is compressed."""
+SNAPSHOT_BYTES: Final = 1024 * 1024 * 1024
+"""Largest snapshot before it is compressed; a larger state is replayed."""
+SNAPSHOT_FRAME_ENTRIES: Final = 200
+"""Entries encoded at once: the coordinator answers in between."""
+SNAPSHOTS_KEPT: Final = 3
+SNAPSHOT_STREAM_BYTES: Final = 1024 * 1024 * 1024
+SNAPSHOT_LOOK_S: Final = 1.0
+"""How often is looked whether a snapshot is due."""
+SNAPSHOT_LEADER_PATIENCE: Final = 2
+"""How many times as long a leader waits: where there are standbys they write the snapshots."""
 HISTORY_READS: Final = 2
 """Ended jobs that are read from the log at once: each keeps the coordinator busy."""
 HISTORY_WAITING: Final = 64

@@ -19,8 +19,9 @@ from coordinator.core.evolve import begin_record, evolve_all
 from coordinator.core.invariants import violations
 from coordinator.core.model import Failure, Job, Needs, Priority, ProbeSpec, Rejected, State
 from coordinator.core.plan import follow_up, plan
-from coordinator.replay import Replayer
+from coordinator.replay import Replayed, Replayer
 from coordinator.wire.records import GENESIS_HASH, NewRecord, record_hash
+from coordinator.wire.snapshot import StateDecoder, encode_state
 from hivefold import limits
 from hivefold.errors import Reason
 from hivefold.ids import BootId, Digest, JobId, NodeId
@@ -279,7 +280,7 @@ class Fleet(RuleBasedStateMachine):
         self.replay_gives_the_same_state()
 
     def replay_gives_the_same_state(self) -> None:
-        """Replayed at once or in two parts cut anywhere, the stored bytes give the live state; all is decided again."""
+        """Replayed at once or from a snapshot anywhere, the stored bytes give the live state; all is decided again."""
         replayer, before = Replayer(), State()
         for stored in self.log:
             record, after = replayer.step(stored)
@@ -291,7 +292,7 @@ class Fleet(RuleBasedStateMachine):
         for at in {len(self.log) // 3, len(self.log) // 2, len(self.log) - 1}:
             part = Replayer()
             part.feed(self.log[:at])
-            resumed = Replayer(part.result())
+            resumed = Replayer(through_snapshot(part.result()))
             resumed.feed(self.log[at:])
             assert resumed.result() == replayed
         assert replayed.state == self.state
@@ -341,6 +342,14 @@ class Fleet(RuleBasedStateMachine):
     def hopeless(self, job_id: JobId) -> bool:
         """Whether a job carries needs that not even the healers meet: made of nonsense."""
         return self.state.jobs[job_id].spec.needs not in {Needs(), Needs((("zone", "a"),)), Needs(gpu_count=1)}
+
+
+def through_snapshot(folded: Replayed) -> Replayed:
+    """What a start reads back of a snapshot, cut into pieces anywhere."""
+    data, decoder = b"".join(encode_state(folded.state)), StateDecoder()
+    for at in range(0, len(data), 1000):
+        decoder.feed(data[at : at + 1000])
+    return replace(folded, state=decoder.state())
 
 
 class ForgetfulFleet(Fleet):
