@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test sim soak check bench protos format lock
+.PHONY: help setup demo up test sim truth soak check bench protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ sim: $(READY) ## Simulate whole fleets with faults: SEEDS=2000 many, SEED=7 one 
 
 soak: $(READY) ## Kill and pause the processes of a real fleet: KILLS=1000 for long
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),100) --seed $(or $(SEED),1)
+
+truth: $(READY) ## Compare the fakes with a real nats-server: OPERATIONS=20000 at random, SEED=7 one script again
+	@$(BIN)/python -m tests.truth $(if $(SEED),--seed $(SEED),--operations $(or $(OPERATIONS),20000))
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
 	@scripts/check.sh

@@ -11,7 +11,7 @@ class MemoryChunks:
 
     def __init__(self, capacity_bytes: int = 1 << 40) -> None:
         self.chunks: dict[str, bytes] = {}
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
 
     async def put(self, key: str, data: bytes) -> None:
         """Stores `data` under `key`; a stored key is left as it is. Raises LimitExceededError."""
@@ -19,7 +19,7 @@ class MemoryChunks:
             raise LimitExceededError(f"{key} has {len(data)} bytes; store at most {CHUNK_BYTES} under one key")
         if key in self.chunks:
             return
-        if sum(map(len, self.chunks.values())) + len(data) > self._capacity_bytes:
+        if sum(map(len, self.chunks.values())) + len(data) > self.capacity_bytes:
             raise LimitExceededError("the chunk store is full; remove content or raise its capacity")
         self.chunks[key] = bytes(data)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from hivefold import failpoints
 from hivefold.bus import api, frames
 from hivefold.bus.link import Link
-from hivefold.errors import LimitExceededError
-from hivefold.limits import BATCH_BYTES, BROKER_ANSWER_S, BROKER_MESSAGE_BYTES
-
-_HEADER_ROOM: Final = 8 * 1024
+from hivefold.limits import BATCH_BYTES, BROKER_ANSWER_S
 
 
 class Outgoing(NamedTuple):
@@ -83,10 +80,7 @@ def split(messages: Sequence[Outgoing], most: int) -> Iterator[list[Outgoing]]:
     size = 0
     for message in messages:
         length = len(message.data)
-        if length > BROKER_MESSAGE_BYTES - _HEADER_ROOM:
-            raise LimitExceededError(
-                f"the message for {message.subject} has {length} bytes; store the content as a blob and send its digest"
-            )
+        frames.check_length(message.subject, length)
         if batch and (len(batch) == most or size + length > BATCH_BYTES):
             yield batch
             batch, size = [], 0

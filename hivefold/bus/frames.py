@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from hivefold.errors import InvalidRequestError
+from hivefold.errors import InvalidRequestError, LimitExceededError
+from hivefold.limits import BROKER_MESSAGE_BYTES
 
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
+_HEADER_ROOM: Final = 8 * 1024
 _VERSION: Final = b"NATS/1.0\r\n"
 
 
@@ -17,6 +19,14 @@ def subject_bytes(subject: str) -> bytes:
     if not subject or _UNSAFE.search(subject):
         raise InvalidRequestError(f"{subject!r} is not a NATS subject; it may hold no blanks or control characters")
     return subject.encode()
+
+
+def check_length(subject: str, length: int) -> None:
+    """Raises LimitExceededError for a message to store that no server takes."""
+    if length > BROKER_MESSAGE_BYTES - _HEADER_ROOM:
+        raise LimitExceededError(
+            f"the message for {subject} has {length} bytes; store the content as a blob and send its digest"
+        )
 
 
 def publish(subject: bytes, data: bytes, *, reply: bytes = b"", headers: bytes = b"") -> bytes:

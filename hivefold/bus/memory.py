@@ -171,8 +171,13 @@ class MemoryBroker:
         self.changes.announce()
 
     def purge_results(self, job_id: str) -> None:
-        """Drops the outcomes of a job."""
-        gone = [found for found in self.results.values() if subject_matches(f"results.*.{job_id}.>", found.subject)]
+        """Drops the acknowledged outcomes of a job."""
+        pattern = f"results.*.{job_id}.>"
+        gone = [
+            found
+            for found in self.results.values()
+            if found.sequence <= self.acknowledged and subject_matches(pattern, found.subject)
+        ]
         for found in gone:
             del self.results[found.sequence]
             self._outcome_subjects.discard(found.subject)

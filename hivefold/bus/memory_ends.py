@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from hivefold.bus import frames
 from hivefold.bus.port import Message, ResultMessage
 from hivefold.errors import NotFoundError
 
@@ -58,7 +59,8 @@ class MemorySignals:
         self._connection.call_on_reconnect(callback)
 
     async def publish(self, message: Message) -> None:
-        """Delivers to all subscribers before it returns."""
+        """Delivers to all subscribers before it returns. Raises InvalidRequestError for a malformed subject."""
+        frames.subject_bytes(message.subject)
         if self._connection.connected:
             broker = self._connection.broker
             sent = Message(message.subject, message.data, _lowered(message.headers))
@@ -171,7 +173,12 @@ class MemoryResultSender:
         self._connection = connection
 
     async def send(self, outcomes: Sequence[tuple[str, bytes]]) -> None:
-        """Stores the outcomes; waits while the connection is down or a fault delays them."""
+        """Stores the outcomes; waits while the connection is down or a fault delays them.
+
+        Raises LimitExceededError for an outcome that is too large; nothing is stored then.
+        """
+        for subject, data in outcomes:
+            frames.check_length(subject, len(data))
         await self._connection.until_up()
         unanswered = {subject for subject, _ in outcomes}
         for subject, data in outcomes:
@@ -224,7 +231,7 @@ class MemoryResultReceiver:
         return found
 
     async def purge_job(self, job_id: str) -> None:
-        """Drops the stored outcomes of a job. Raises BrokerUnavailableError."""
+        """Drops the stored outcomes of a job, as far as they are acknowledged. Raises BrokerUnavailableError."""
         self._connection.require_up()
         self._connection.broker.purge_results(job_id)
 

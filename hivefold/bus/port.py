@@ -146,7 +146,7 @@ class ResultReceiver(Protocol):
         ...
 
     async def purge_job(self, job_id: str) -> None:
-        """Drops the stored outcomes of a job."""
+        """Drops the stored outcomes of a job, as far as they are acknowledged: others would take more with them."""
         ...
 
 

@@ -59,6 +59,8 @@ class Puller:
         self._rebind = rebind
         self._inbox = b""
         self._listening = 0
+        self._retired = 0
+        """The inbox before: without `rebind`, what the server still sends there counts."""
         self._asked = 0
         self._open: dict[bytes, int] = {}
         """Requests that the server holds, oldest first: number to messages left."""
@@ -98,11 +100,16 @@ class Puller:
         self._closed = True
         self._unhook()
         self._wake()
+        await self._link.unlisten(self._retired)
         await self._link.unlisten(self._listening)
 
     async def _bind(self) -> None:
-        """Takes a new inbox, so that nothing meant for the old one is mixed in."""
-        await self._link.unlisten(self._listening)
+        """Takes a new inbox, so that where the consumer is made anew nothing meant for the old one is mixed in.
+
+        Elsewhere the old one is heard on: a request that outlived its connection may still be served.
+        """
+        await self._link.unlisten(self._retired if self._rebind is None else self._listening)
+        self._retired = self._listening
         self._open.clear()
         if self._wait_ms:
             await asyncio.sleep(self._wait_ms / 1000)

@@ -26,6 +26,7 @@ from hivefold.limits import (
 
 _log = structlog.get_logger(__name__)
 _NANOSECONDS: Final = 1_000_000_000
+_CONSUMER: Final = f"{streams.RESULTS}.{streams.COORDINATOR}"
 _FIRST_ONLY: Final = f"{api.EXPECT_NEW}: 0\r\n".encode()
 
 
@@ -112,8 +113,15 @@ class NatsResultReceiver:
         return ResultMessage(message.sequence, message.subject, message.data)
 
     async def purge_job(self, job_id: str) -> None:
-        """Drops the stored outcomes of a job. Raises BrokerUnavailableError."""
-        await api.call(self._link, f"STREAM.PURGE.{streams.RESULTS}", {"filter": f"results.*.{job_id}.>"})
+        """Drops the stored outcomes of a job, as far as they are acknowledged. Raises BrokerUnavailableError.
+
+        JetStream takes what is purged for acknowledged, and with it, under this consumer's policy, all before it:
+        outcomes of other jobs that are not recorded would not come again after a crash.
+        """
+        if self._acknowledged < 0:
+            self._acknowledged = await self._recorded_position(_CONSUMER)
+        body = {"filter": f"results.*.{job_id}.>", "seq": self._acknowledged + 1}
+        await api.call(self._link, f"STREAM.PURGE.{streams.RESULTS}", body)
 
     async def close(self) -> None:
         """Ends batches()."""
@@ -144,7 +152,7 @@ class NatsResultReceiver:
         then out of order. A crash between the two calls makes all stored results come again, which
         is harmless: the core knows their attempts.
         """
-        name = f"{streams.RESULTS}.{streams.COORDINATOR}"
+        name = _CONSUMER
         if self._acknowledged < 0:
             self._acknowledged = await self._recorded_position(name)
         state = (await api.call(self._link, f"STREAM.INFO.{streams.RESULTS}"))["state"]

@@ -45,6 +45,8 @@ class MemoryEventLog:
 
     def __init__(self, store: list[Stored] | None = None) -> None:
         self.store: list[Stored] = [] if store is None else store
+        self.capacity_records: int | None = None
+        """How many records there is room for; None for any number."""
         self._faults: deque[Fault] = deque()
         self._open = asyncio.Event()
         self._open.set()
@@ -141,6 +143,8 @@ class MemoryEventLog:
         if stored == len(entries):
             return
         self._check_fence(expected_sequence + stored, term_sequence)
+        if self.capacity_records is not None and len(self.store) + len(entries) - stored > self.capacity_records:
+            raise LogFullError("the log is full")
         self._extend(entries[stored:])
         if fault is Fault.LOST_ACK:
             raise AppendUnresolvedError("the append was not answered and could not be looked up")

@@ -107,10 +107,24 @@ async def test_purging_a_job_leaves_the_others(bus: Bus) -> None:
     coordinator, node = await bus.coordinator(), await bus.node()
     await node.result_sender.send([*_outcomes(2, "job-a"), *_outcomes(1, "job-ab")])
     receiver = coordinator.new_result_receiver()
+    await _take(receiver.batches(), 3)
+    await receiver.acknowledge(2)
     await receiver.purge_job("job-a")
     assert (await receiver.get(3)).data == b"job-ab 0"
     with pytest.raises(NotFoundError):
         await receiver.get(1)
+
+
+async def test_purging_takes_nothing_that_is_not_acknowledged(bus: Bus) -> None:
+    """JetStream counts purged messages, and all before them, as acknowledged: unrecorded outcomes would be lost."""
+    coordinator, node = await bus.coordinator(), await bus.node()
+    await node.result_sender.send([*_outcomes(2, "job-a"), *_outcomes(2, "job-b")])
+    receiver = coordinator.new_result_receiver()
+    await _take(receiver.batches(), 4)
+    await receiver.purge_job("job-b")
+    await receiver.close()
+    again = await _take((await bus.coordinator()).new_result_receiver().batches(), 4)
+    assert [message.sequence for message in again] == [1, 2, 3, 4]
 
 
 async def test_close_ends_the_batches(bus: Bus) -> None:
@@ -144,6 +158,8 @@ async def test_a_full_stream_makes_senders_wait(nats_bus: NatsBus) -> None:
     await streams.prepare_streams(link, streams.StreamSettings(results_max_bytes=20_000))
     receiver, sender = NatsResultReceiver(link), NatsResultSender(await nats_bus.node_link())
     await sender.send([(f"results.{NODE}.job-a.0.1", b"x" * 15_000)])
+    await _take(receiver.batches(), 1)
+    await receiver.acknowledge(1)
     sending = asyncio.ensure_future(sender.send([(f"results.{NODE}.job-b.0.1", b"y" * 15_000)]))
     await asyncio.wait([sending], timeout=0.2)
     assert not sending.done()

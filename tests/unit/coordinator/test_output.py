@@ -174,7 +174,9 @@ async def test_output_that_is_gone_is_not_found(blob: bool) -> None:
     """Stored outcomes are kept for a while only."""
     made, _, _ = await outputs([2, 2], blob=blob)
     made.chunks.chunks.clear()
-    await MemoryResultReceiver(made.connection).purge_job("j1")
+    receiver = MemoryResultReceiver(made.connection)
+    await receiver.acknowledge(2)
+    await receiver.purge_job("j1")
     with pytest.raises(NotFoundError, match="j1"):
         await made.file(OutputFormat.NPZ)
 
