@@ -1,17 +1,16 @@
-"""Operations on the bus: work, outcomes, signals, events, chunks; a cut connection and a killed server."""
+"""Operations on the bus: work, outcomes, signals, events, chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from random import Random
 
 from hivefold.bus.port import Message
 from hivefold.errors import HivefoldError
-from hivefold.limits import BROKER_MESSAGE_BYTES, CHUNK_BYTES
+from hivefold.limits import BROKER_MESSAGE_BYTES
 from tests.truth.cast import Cast
 from tests.truth.operations import Operation
-from tests.truth.sides import NODES, FakeSide
+from tests.truth.sides import FakeSide
 
 
 async def take_all_work(cast: Cast, node: str, due: int) -> object:
@@ -291,123 +290,8 @@ class FillChunks(Operation):
         return said
 
 
-class _WithAll(Operation):
-    """Takes everything first: what is on its way over a connection goes with it."""
-
-    def foresee(self, cast: Cast, fake: FakeSide) -> int:
-        due = len(fake.broker.results_after(cast.handed_over))
-        for node in NODES:
-            due = due * 1000 + fake.waiting_work(node)
-        return due
-
-    async def take_all(self, cast: Cast, due: int) -> object:
-        taken: list[object] = []
-        for node in reversed(NODES):
-            due, count = divmod(due, 1000)
-            taken.append(await take_all_work(cast, node, count))
-        taken.append(await cast.take_outcomes(due))
-        await cast.side.settle_results(cast.acknowledged)
-        return taken
-
-
-@dataclass(frozen=True)
-class Cut(_WithAll):
-    """Every connection breaks and comes back."""
-
-    async def on(self, cast: Cast, due: int) -> object:
-        taken = await self.take_all(cast, due)
-        # What is given back over a new connection may wait for the end of the old one's pull; in the fake never.
-        for hand in cast.hands.values():
-            hand.clear()
-        await cast.side.cut()
-        return taken
-
-
-@dataclass(frozen=True)
-class RestartServer(_WithAll):
-    """kill -9 of the server: what was in memory is gone, all else is there."""
-
-    async def on(self, cast: Cast, due: int) -> object:
-        taken = await self.take_all(cast, due)
-        await cast.side.restart()
-        # The server may have forgotten what was acknowledged last: the receiver tells it when it starts over.
-        await cast.side.results[NODES[0]].send([(f"results.{NODES[0]}.marker-{cast.unique()}.1.1", b"after a restart")])
-        return taken, await cast.take_outcomes(1)
-
-
 async def _unsubscribe(cast: Cast, number: int) -> None:
     subscription = cast.subscriptions.pop(number, None)
     cast.heard.pop(number, None)
     if subscription is not None:
         await subscription.stop()
-
-
-_TOKENS = ("heartbeat", "telemetry", "node-1", "node-2", "x")
-_HEADERS: tuple[Mapping[str, str], ...] = ({}, {}, {"Traceparent": "00-1"}, {"A": "1", "b-C": "two words"})
-
-
-def draw_on_work(chance: Random) -> Operation:
-    """One operation on work."""
-    node = chance.choice(NODES)
-    match chance.choices(range(5), (30, 3, 20, 30, 1))[0]:
-        case 0:
-            return SendWork(node, chance.choice((0, 20, 3000)), chance.choice(_HEADERS))
-        case 1:
-            return PrepareNode(node)
-        case 2:
-            return TakeWork(node)
-        case 3:
-            verdict = chance.choice(("acknowledge", "acknowledge", "acknowledge", "give back", "in progress"))
-            return AnswerWork(node, chance.randrange(8), verdict)
-        case _:
-            return ForgetNode(node)
-
-
-def draw_on_outcomes(chance: Random) -> Operation:
-    """One operation on outcomes."""
-    match chance.choices(range(6), (30, 20, 15, 15, 2, 2))[0]:
-        case 0:
-            return SendOutcomes(
-                chance.choice(NODES),
-                job=chance.randrange(4),
-                first=chance.randrange(40),
-                count=chance.choice((1, 1, 2, 4, 7, 12)),
-                large=chance.random() < 0.02,
-            )
-        case 1:
-            return TakeOutcomes()
-        case 2:
-            return AcknowledgeOutcomes(chance.randrange(20))
-        case 3:
-            return GetOutcome(chance.randrange(-2, 20))
-        case 4:
-            return PurgeJob(chance.randrange(4))
-        case _:
-            return RestartReceiver()
-
-
-def draw_on_the_rest(chance: Random) -> Operation:
-    """One operation on signals, events or chunks."""
-    match chance.choices(range(7), (10, 4, 40, 8, 15, 20, 1))[0]:
-        case 0:
-            # A pattern of wildcards alone would hear what adapters and server say to each other.
-            tokens = [chance.choice(_TOKENS), *(chance.choice((*_TOKENS, "*")) for _ in range(chance.randrange(3)))]
-            return Subscribe(chance.randrange(6), ".".join((*tokens, ">") if chance.random() < 0.3 else tokens))
-        case 1:
-            return Unsubscribe(chance.randrange(6))
-        case 2:
-            subject = ".".join(chance.choice(_TOKENS) for _ in range(chance.randrange(1, 4)))
-            return Publish(chance.choice((subject,) * 20 + ("a b", "", "a..b", ".a", "a.")), chance.choice(_HEADERS))
-        case 3:
-            return SendEvents(chance.randrange(1, 5))
-        case 4:
-            return PutChunk(chance.randrange(30), chance.choice((0, 100, 100, 5000, CHUNK_BYTES)))
-        case 5:
-            return GetChunk(chance.randrange(30))
-        case _:
-            return FillChunks()
-
-
-def draw_fault(chance: Random) -> Operation:
-    """A broken connection; now and then a killed server."""
-    return RestartServer() if chance.random() < 0.2 else Cut()

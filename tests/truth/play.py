@@ -9,7 +9,8 @@ from random import Random
 from typing import Final
 
 from tests.truth.cast import Cast
-from tests.truth.on_bus import draw_fault, draw_on_outcomes, draw_on_the_rest, draw_on_work
+from tests.truth.draws import draw_on_outcomes, draw_on_the_rest, draw_on_work
+from tests.truth.faults import draw_fault
 from tests.truth.on_log import draw_on_log
 from tests.truth.operations import Operation
 from tests.truth.sides import FakeSide, RealServer
