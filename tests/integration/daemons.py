@@ -38,11 +38,11 @@ def until_open(port: int, process: subprocess.Popen[str], said: Path) -> None:
 
 
 @contextlib.contextmanager
-def nats(directory: Path, sync_interval: str | None) -> Iterator[tuple[str, str]]:
+def nats(directory: Path, sync_interval: str | None, host: str = "127.0.0.1") -> Iterator[tuple[str, str]]:
     """A plain server without accounts, as a team may have it: its URL and its monitoring URL."""
     directory.mkdir()
     port, monitor = free_port(), free_port()
-    settings: dict[str, object] = {"host": "127.0.0.1", "port": port, "http": f"127.0.0.1:{monitor}"}
+    settings: dict[str, object] = {"host": host, "port": port, "http": f"127.0.0.1:{monitor}"}
     if sync_interval is not None:
         settings["jetstream"] = {"store_dir": str(directory / "store"), "sync_interval": sync_interval}
     (directory / "nats.conf").write_text(json.dumps(settings))
