@@ -125,7 +125,9 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         _log.info("serving", address=address, durability=facts.durability, sequence=start.state.sequence)
         health = asyncio.create_task(_tell_health(rpc, member))
         stack.callback(health.cancel)
-        snapshotter = Snapshotter(snapshots, entropy, lambda: backing.source, lambda: member.tenure is not None)
+        snapshotter = Snapshotter(
+            snapshots, entropy, lambda: backing.source, lambda: member.tenure is not None, config.snapshot_records
+        )
         writing = asyncio.create_task(snapshotter.run())
         stack.callback(writing.cancel)
         await member.run(start, stop)

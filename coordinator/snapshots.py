@@ -30,6 +30,7 @@ from coordinator.wire.snapshot import SnapshotInvalidError, StateDecoder, encode
 from hivefold import limits
 from hivefold.entropy import Entropy
 from hivefold.errors import HivefoldError, LogCorruptError, NotFoundError, UnavailableError
+from hivefold.failpoints import Failpoint, reach
 from hivefold.log.port import ReadableLog
 from hivefold.log.snapshots import SnapshotStore
 from hivefold.proof.merkle import CompactRange
@@ -111,6 +112,7 @@ async def write_snapshot(store: SnapshotStore, folded: Replayed, name: str) -> b
         parts=parts.count,
         digest=parts.digest.hexdigest(),
     )
+    reach(Failpoint.MID_SNAPSHOT)
     await store.put_manifest(manifest.to_json())
     for data in forgotten:
         with contextlib.suppress(SnapshotInvalidError):
@@ -229,6 +231,7 @@ class Snapshotter:
     entropy: Entropy
     source: Callable[[], Followed]
     leads: Callable[[], bool]
+    every_records: int = limits.SNAPSHOT_RECORDS
     _sequence: int = 0
     _bytes: int = 0
 
@@ -262,7 +265,7 @@ class Snapshotter:
         # A source counts bytes from its own beginning.
         self._bytes = min(self._bytes, source.folded_bytes)
         return (
-            source.state.sequence - self._sequence >= patience * limits.SNAPSHOT_RECORDS
+            source.state.sequence - self._sequence >= patience * self.every_records
             or source.folded_bytes - self._bytes >= patience * limits.SNAPSHOT_LOG_BYTES
         )
 

@@ -31,6 +31,8 @@ class Failpoint(StrEnum):
     """A candidate replayed to the head and has not started its term."""
     AFTER_TERM = "after_term"
     """A term has started; nothing that is owed was sent."""
+    MID_SNAPSHOT = "mid_snapshot"
+    """The parts of a snapshot are stored, its manifest is not."""
     BEFORE_RESULT = "before_result"
     """The node computed an outcome and has not stored it."""
     AFTER_RESULT = "after_result"

@@ -55,6 +55,8 @@ class CoordinatorConfig:
     suspect_after_ms: int = limits.SUSPECT_AFTER_MS
     lost_after_ms: int = limits.LOST_AFTER_MS
     lease_ttl_s: int = limits.LEASE_TTL_S
+    snapshot_records: int = limits.SNAPSHOT_RECORDS
+    """A snapshot of the state is written after so many records."""
     """How long the leader may be silent before another leads, in whole seconds."""
 
 
@@ -89,6 +91,7 @@ _COORDINATOR: Final[dict[str, Parse]] = {
     "suspect_after_ms": values.integer(100, 3_600_000),
     "lost_after_ms": values.integer(100, 3_600_000),
     "lease_ttl_s": values.integer(1, 600),
+    "snapshot_records": values.integer(1, 10_000_000),
 }
 _COORDINATOR_TABLES: Final = ("core", "nodes", "system")
 _NODE: Final[dict[str, Parse]] = {
@@ -125,7 +128,16 @@ def load_coordinator_config(
         **_plain_values(
             settings,
             plain,
-            ("monitor_url", "host", "port", "durability", "log_replicas", "log_max_bytes", "lease_ttl_s"),
+            (
+                "monitor_url",
+                "host",
+                "port",
+                "durability",
+                "log_replicas",
+                "log_max_bytes",
+                "lease_ttl_s",
+                "snapshot_records",
+            ),
         ),
     )
 

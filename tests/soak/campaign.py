@@ -27,6 +27,7 @@ COORDINATOR_POINTS: Final[Mapping[str, float]] = {
     Failpoint.AFTER_APPEND: 0.004,
     Failpoint.BEFORE_TERM: 0.05,
     Failpoint.AFTER_TERM: 0.05,
+    Failpoint.MID_SNAPSHOT: 0.3,
 }
 NODE_POINTS: Final[Mapping[str, float]] = {Failpoint.BEFORE_RESULT: 0.003, Failpoint.AFTER_RESULT: 0.003}
 _SERVER_KILL_S: Final = (2.0, 6.0)
@@ -34,6 +35,8 @@ _PAUSE_EACH_S: Final = (3.0, 9.0)
 _PAUSE_S: Final = (0.2, 7.0)
 _COMPARE_EACH_S: Final = 1.0
 _SETTLE_S: Final = 180
+_SNAPSHOT_RECORDS: Final = 100
+"""So that starts read snapshots, and die while one is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ async def _processes(settings: Settings, tally: Tally) -> tuple[Process, list[Pr
     stored = {"store_dir": str(directory / "store"), "sync_interval": "always"}
     content = {"host": "127.0.0.1", "port": port, "http": f"127.0.0.1:{monitor}", "jetstream": stored}
     (directory / "nats.conf").write_text(json.dumps(content))
+    (directory / "coordinator.toml").write_text(f"snapshot_records = {_SNAPSHOT_RECORDS}\n")
     binary = await find_server()
     command: list[str | Path] = [binary.path, "--config", directory / "nats.conf"]
     server = Process("nats-server", "nats", command, directory / "nats.log", tally)
@@ -112,11 +116,11 @@ async def _processes(settings: Settings, tally: Tally) -> tuple[Process, list[Pr
     for number in range(1, settings.coordinators + 1):
         listens = free_port()
         addresses.append(f"127.0.0.1:{listens}")
-        arguments = (*reached, *found, "--port", str(listens))
+        arguments = (*reached, *found, "--port", str(listens), "--config", directory / "coordinator.toml")
         daemons.append(daemon("coordinator", f"c{number}", arguments, directory, tally))
     for number in range(1, settings.nodes + 1):
-        arguments = (*reached, "--port", str(free_port()), "--slots", "2")
-        daemons.append(daemon("node", f"n{number}", arguments, directory, tally))
+        options = (*reached, "--port", str(free_port()), "--slots", "2")
+        daemons.append(daemon("node", f"n{number}", options, directory, tally))
     return server, daemons, addresses
 
 

@@ -163,7 +163,7 @@ class Source:
 
 
 def snapshotter(store: MemorySnapshots, source: Any, *, leads: bool = False) -> Snapshotter:
-    return Snapshotter(store, SeededEntropy(id(source)), lambda: source, lambda: leads)
+    return Snapshotter(store, SeededEntropy(id(source)), lambda: source, lambda: leads, limits.SNAPSHOT_RECORDS)
 
 
 async def test_a_snapshot_is_written_when_replay_would_take_long(
