@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from cyclopts import Parameter
 
 from cli.output import OutputFormat, Shown
-from hivefold.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from hivefold.client import Fleet
@@ -32,7 +31,7 @@ class Target(Shown):
     output: OutputFormat = "text"
     """What is printed: text for people, json (one document) or jsonl (one line each) for programs."""
     address: str | None = None
-    """The coordinator, host:port. Else HIVEFOLD_ADDRESS, else the fleet that `hivefold up` runs in --dir."""
+    """The coordinator, host:port; several with commas between. Else HIVEFOLD_ADDRESS, else the fleet in --dir."""
     dir: Path | None = None
     """Directory of a local fleet. Else HIVEFOLD_DIR, else ./.hivefold."""
 
@@ -41,21 +40,17 @@ class Target(Shown):
         """Where the local fleet would be."""
         return self.dir or Path(os.environ.get("HIVEFOLD_DIR") or DEFAULT_DIRECTORY)
 
-    def coordinator(self) -> str:
-        """The coordinator's address. Raises InvalidRequestError, or UnavailableError when there is no fleet."""
-        from hivefold.client.connection import locator
+    def coordinators(self) -> tuple[str, ...]:
+        """The coordinators' addresses. Raises InvalidRequestError, or UnavailableError when there is no fleet."""
+        from hivefold.client.locating import locator
 
-        address = locator(self.address, self.dir)()
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise InvalidRequestError(f"{address!r} is no address: give host:port, e.g. 127.0.0.1:7400")
-        return address
+        return locator(self.address, self.dir)()
 
     def connect(self) -> Fleet:
         """A client of the fleet, for `async with`. Raises as `coordinator`."""
         from hivefold.client import connect
 
-        self.coordinator()
+        self.coordinators()
         return connect(self.address, directory=self.dir)
 
     def ask(self, question: Callable[[Fleet], Awaitable[_Answer]]) -> _Answer:

@@ -22,10 +22,13 @@ from cli.local.ports import FIRST_PORT
 from cli.output import show_many
 from cli.words import count, size, span
 from hivefold.errors import ConfigError, HivefoldError
+from hivefold.limits import STANDBY_STALE_MS
 from hivefold.server.ports import is_free
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from hivefold.v1 import log_service_pb2
 
 _PACKAGES: Final = ("grpcio", "protobuf", "nats-py", "pykka", "numpy", "onnxruntime", "structlog", "opentelemetry-sdk")
 _PYTHON: Final = (3, 11)
@@ -79,8 +82,9 @@ async def _checks(target: Target) -> AsyncIterator[Finding]:
     yield await _server()
     yield await _jetstream()
     fleet = await _fleet(target)
-    yield fleet
-    if fleet.verdict is not Verdict.OK:
+    for coordinator in fleet:
+        yield coordinator
+    if not any(coordinator.verdict is Verdict.OK for coordinator in fleet):
         yield ports("127.0.0.1", range(FIRST_PORT, FIRST_PORT + 4))
     yield await disk(_existing(target.directory))
     yield machine()
@@ -139,17 +143,38 @@ async def _jetstream() -> Finding:
     return Finding("jetstream", Verdict.OK, f"an embedded server serves after {span(ready)}")
 
 
-async def _fleet(target: Target) -> Finding:
+async def _fleet(target: Target) -> list[Finding]:
+    """One finding for each coordinator; one that says so where there is no fleet."""
     try:
-        address = target.coordinator()
+        addresses = target.coordinators()
     except HivefoldError:
-        return Finding("fleet", Verdict.NOTE, "none runs here", "start one with: hivefold up")
+        return [Finding("fleet", Verdict.NOTE, "none runs here", "start one with: hivefold up")]
+    return await asyncio.gather(*(_coordinator(address) for address in addresses))
+
+
+async def _coordinator(address: str) -> Finding:
+    from hivefold.client import connect
+
     try:
-        async with target.connect() as fleet:
+        async with connect(address) as fleet:
             head = await fleet.log.head()
     except HivefoldError as error:
         return Finding("fleet", Verdict.BAD, f"{address} does not answer", error.message)
-    return Finding("fleet", Verdict.OK, f"{address}, {count(head.sequence)} records, {head.durability}")
+    return judged(address, head)
+
+
+def judged(address: str, head: log_service_pb2.GetHeadResponse) -> Finding:
+    """What a coordinator says of itself: whether it leads, else how closely it follows."""
+    found = f"{address}, {count(head.sequence)} records, {head.durability}"
+    if head.leading:
+        return Finding("fleet", Verdict.OK, f"{found}, leads in term {head.term}")
+    lag, stale_s = head.end_sequence - head.sequence, head.staleness.ToTimedelta().total_seconds()
+    found += f", standby, {count(lag)} records behind {span(stale_s)} ago"
+    if stale_s * 1000 > STANDBY_STALE_MS:
+        return Finding("fleet", Verdict.NOTE, found, "it has lost touch with the log: look at its log and at NATS")
+    if not head.leader_address:
+        return Finding("fleet", Verdict.NOTE, found, "nobody leads: wait some seconds, then look at the logs")
+    return Finding("fleet", Verdict.OK, found)
 
 
 def ports(host: str, wanted: Sequence[int]) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +12,8 @@ FILE_NAME: Final = "endpoints.json"
 
 
 @dataclass(frozen=True, slots=True)
-class NodeEndpoint:
-    """A node: its id, its gRPC address "host:port", its process (0 while it has none)."""
+class DaemonEndpoint:
+    """A coordinator or a node: its id, its gRPC address "host:port", its process (0 while it has none)."""
 
     id: str
     grpc: str
@@ -22,11 +22,12 @@ class NodeEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """A local fleet: NATS URL, coordinator "host:port", nodes, and the process of each daemon by name."""
+    """A local fleet: NATS URL, the leader's "host:port", all coordinators and nodes, each daemon's process by name."""
 
     nats: str
     coordinator: str
-    nodes: tuple[NodeEndpoint, ...]
+    coordinators: tuple[DaemonEndpoint, ...]
+    nodes: tuple[DaemonEndpoint, ...]
     pids: Mapping[str, int]
 
     def as_plain(self) -> dict[str, Any]:
@@ -34,7 +35,8 @@ class Endpoints:
         return {
             "nats": self.nats,
             "coordinator": self.coordinator,
-            "nodes": [{"id": node.id, "grpc": node.grpc, "pid": node.pid} for node in self.nodes],
+            "coordinators": [asdict(coordinator) for coordinator in self.coordinators],
+            "nodes": [asdict(node) for node in self.nodes],
             "pids": dict(self.pids),
         }
 

@@ -19,7 +19,7 @@ from cli.exits import Exit
 from cli.output import Shown, facts, note, print_text, write_json
 from cli.words import span
 from hivefold.errors import HivefoldError, UnavailableError
-from hivefold.limits import LOCAL_NODES, NODE_STOP_S
+from hivefold.limits import LOCAL_COORDINATORS, LOCAL_NODES, NODE_STOP_S
 from hivefold.version import VERSION
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def up(
     *,
     dir: Annotated[Path, Parameter(env_var="HIVEFOLD_DIR")] = DEFAULT_DIRECTORY,  # noqa: A002 - the option's name
     nodes: Annotated[int, Parameter(validator=Number(gte=1, lte=LOCAL_NODES))] = 3,
+    coordinators: Annotated[int, Parameter(validator=Number(gte=1, lte=LOCAL_COORDINATORS))] = 1,
     slots: NonNegativeInt = 0,
     threads: NonNegativeInt = 0,
     port: Port | None = None,
@@ -40,7 +41,7 @@ def up(
     restart: bool = True,
     shown: Shown = Shown(),  # noqa: B008 - frozen
 ) -> int:
-    """Run a whole fleet on this machine: NATS, a coordinator and nodes.
+    """Run a whole fleet on this machine: NATS, coordinators and nodes.
 
     Leaves it running until Ctrl-C. Everything is kept in the directory: the next start goes on with it.
     Ports that are not given are those of the last start, or the next free ones.
@@ -51,12 +52,14 @@ def up(
         Where the fleet keeps everything.
     nodes
         How many nodes to start.
+    coordinators
+        How many coordinators to start: one leads, the others take over when it dies.
     slots
         Attempts that each node runs at once; 0: its share of the cores.
     threads
         Threads that each node's models share; 0: its share of the cores.
     port
-        The coordinator's gRPC port; 0: any free one.
+        The first coordinator's gRPC port, others follow; 0: any free ones.
     node_port
         The first node's gRPC port, the others follow; 0: any free ones.
     nats_port
@@ -77,6 +80,7 @@ def up(
         port=port,
         node_port=node_port,
         restart=restart,
+        coordinator_count=coordinators,
     )
     Layout(dir).make()
     with owned(dir):
@@ -169,7 +173,8 @@ def _ready(fleet: LocalFleet, seconds: float) -> RenderableType:
     from rich.text import Text
 
     endpoints = fleet.endpoints()
-    rows = [("nats", endpoints.nats), ("coordinator", endpoints.coordinator)]
+    rows = [("nats", endpoints.nats)]
+    rows += [(coordinator.id, coordinator.grpc) for coordinator in endpoints.coordinators]
     rows += [(node.id, node.grpc) for node in endpoints.nodes]
     rows.append(("directory", escape(str(fleet.directory))))
     return Group(

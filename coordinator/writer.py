@@ -104,8 +104,8 @@ class Writer:
 
     @property
     def leading(self) -> bool:
-        """Whether this writer may still append."""
-        return self._stopped is None and self._state.term > 0
+        """Whether this writer may append now."""
+        return self._stopped is None and self._state.term > 0 and self._may_act()
 
     @property
     def ended(self) -> bool:

@@ -357,6 +357,17 @@ TRANSFER_DEADLINE_S: Final = 6 * 3600.0
 """Longest upload or download."""
 DIGEST_DEADLINE_S: Final = 300.0
 """Longest wait for the digest of a large state."""
+CALL_AGAIN_MS: Final = 3000
+"""How long a call is sent again while its coordinator is away."""
+CALL_ELECTION_MS: Final = 15_000
+"""How long a call is sent again while a group has no leader: elections take seconds."""
+CALL_RETRY_MS: Final = 100
+"""First wait before a call is sent again; doubles up to CALL_RETRY_MAX_MS."""
+CALL_RETRY_MAX_MS: Final = 1000
+CALL_DOUBT_S: Final = 2.0
+"""How long a group's coordinator may be silent before the others are asked who leads."""
+CALL_FIND_S: Final = 2.0
+"""How long the others are waited for."""
 WATCH_RESUME_S: Final = 60.0
 """How long a cut watch tries to go on before it gives up."""
 PROGRESS_AFTER_S: Final = 0.2
@@ -370,6 +381,10 @@ TELEMETRY_FLUSH_MS: Final = 3000
 # -- a local fleet (hivefold up) --------------------------------------------------
 LOCAL_NODES: Final = 64
 """Most nodes that `up` starts on one machine."""
+LOCAL_COORDINATORS: Final = 9
+"""Most coordinators that `up` starts on one machine."""
+LOCAL_LEADER_S: Final = 1.0
+"""How often `up` looks which of several coordinators leads."""
 LOCAL_READY_S: Final = 60.0
 """How long the daemons may take to serve; a long log has to be replayed first."""
 LOCAL_POLL_S: Final = 0.02

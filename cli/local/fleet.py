@@ -1,4 +1,4 @@
-"""A whole fleet on this machine: nats-server, one coordinator, nodes; each a process of its own."""
+"""A whole fleet on this machine: nats-server, coordinators, nodes; each a process of its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.endpoints import Endpoints, NodeEndpoint, remove_endpoints, write_endpoints
+from cli.endpoints import DaemonEndpoint, Endpoints, remove_endpoints, write_endpoints
 from cli.local.daemon import Daemon, Program
 from cli.local.layout import Layout
+from cli.local.leading import follow_leader
 from cli.local.ports import FIRST_PORT, Ports
 from cli.local.server import NatsServer
 from cli.local.supervisor import Part, Supervisor
@@ -33,13 +34,23 @@ class Wishes:
     port: int | None = None
     node_port: int | None = None
     restart: bool = True
+    coordinator_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class _NodePlace:
+class _Place:
     id: str
     port: int
     daemon: Daemon
+
+    @property
+    def address(self) -> str:
+        """Where its gRPC server listens."""
+        return f"{HOST}:{self.port}"
+
+    def endpoint(self) -> DaemonEndpoint:
+        """Where it is now."""
+        return DaemonEndpoint(self.id, self.address, self.daemon.pid)
 
 
 class LocalFleet:
@@ -51,16 +62,20 @@ class LocalFleet:
         self._layout = Layout(wishes.directory)
         self._ids = [f"node-{number}" for number in range(1, wishes.node_count + 1)]
         self._server = NatsServer(self._layout.nats, port=wishes.nats_port, nodes=self._ids)
-        self._coordinator = Daemon(self._program("coordinator", "coordinator", COORDINATOR_STOP_S), essential=True)
-        self._coordinator_port = 0
-        self._nodes: list[_NodePlace] = []
+        self._coordinators: list[_Place] = []
+        self._leader = ""
+        self._nodes: list[_Place] = []
         self.ready = False
         """Whether it has served; a fleet that has not, has nothing to finish."""
 
     @property
     def parts(self) -> Sequence[Part]:
         """All processes, in the order in which they are started."""
-        return [self._server, self._coordinator, *(node.daemon for node in self._nodes)]
+        return [self._server, *self._daemons]
+
+    @property
+    def _daemons(self) -> list[Daemon]:
+        return [place.daemon for place in (*self._coordinators, *self._nodes)]
 
     @property
     def directory(self) -> Path:
@@ -73,7 +88,7 @@ class LocalFleet:
         self._choose_ports()
         await self._server.start()
         await self._write_configs()
-        await asyncio.gather(self._coordinator.start(), *(node.daemon.start() for node in self._nodes))
+        await asyncio.gather(*(daemon.start() for daemon in self._daemons))
 
     async def wait_until_ready(self) -> None:
         """Waits until the coordinator serves and all nodes are online; then DIR/endpoints.json says where.
@@ -84,8 +99,8 @@ class LocalFleet:
         from cli.local.ready import wait_until_ready
 
         nodes = {node.id: node.daemon for node in self._nodes}
-        daemons = [self._coordinator, *nodes.values()]
-        await wait_until_ready(self.endpoints().coordinator, nodes, daemons, self._announce)
+        addresses = [place.address for place in self._coordinators]
+        await wait_until_ready(addresses, nodes, self._daemons, self._announce)
         self.write_endpoints()
         self.ready = True
 
@@ -99,14 +114,19 @@ class LocalFleet:
             restart=self._wishes.restart,
         )
         async with asyncio.TaskGroup() as group:
-            logs = group.create_task(self._turn_logs())
+            others = [group.create_task(self._turn_logs())]
+            if len(self._coordinators) > 1:
+                addresses = [place.address for place in self._coordinators]
+                others.append(group.create_task(follow_leader(addresses, self._led_by)))
             await supervisor.run()
-            logs.cancel()
+            for task in others:
+                task.cancel()
 
     async def stop(self) -> None:
-        """Ends all processes in order: nodes finish what runs, then the coordinator, then the server. Idempotent."""
+        """Ends all processes in order: nodes finish what runs, then standbys, leader and server. Idempotent."""
         await asyncio.gather(*(node.daemon.stop() for node in self._nodes))
-        await self._coordinator.stop()
+        await asyncio.gather(*(place.daemon.stop() for place in self._coordinators if place.address != self._leader))
+        await asyncio.gather(*(place.daemon.stop() for place in self._coordinators))
         await self._server.stop()
         remove_endpoints(self._wishes.directory)
 
@@ -119,8 +139,9 @@ class LocalFleet:
         """Where everything is."""
         return Endpoints(
             nats=self._server.running.url,
-            coordinator=f"{HOST}:{self._coordinator_port}",
-            nodes=tuple(NodeEndpoint(node.id, f"{HOST}:{node.port}", node.daemon.pid) for node in self._nodes),
+            coordinator=self._leader or self._coordinators[0].address,
+            coordinators=tuple(place.endpoint() for place in self._coordinators),
+            nodes=tuple(node.endpoint() for node in self._nodes),
             pids={part.name: part.pid for part in self.parts if part.pid},
         )
 
@@ -128,12 +149,27 @@ class LocalFleet:
         """Writes DIR/endpoints.json."""
         write_endpoints(self._wishes.directory, self.endpoints())
 
+    def _led_by(self, address: str) -> None:
+        self._leader = address
+        names = [place.id for place in self._coordinators if place.address == address]
+        self._announce(f"{names[0] if names else address} leads")
+        self.write_endpoints()
+
     def _choose_ports(self) -> None:
         ports = Ports(self._wishes.directory, host=HOST)
-        self._coordinator_port = ports.choose("coordinator", given=self._wishes.port)
+        wishes, several = self._wishes, self._wishes.coordinator_count > 1
+        names = [f"coordinator-{number}" for number in range(1, wishes.coordinator_count + 1)]
+        self._coordinators = [
+            _Place(
+                name,
+                ports.choose(name, given=wishes.port + index if wishes.port else wishes.port),
+                Daemon(self._program(name, "coordinator", COORDINATOR_STOP_S), essential=not several),
+            )
+            for index, name in enumerate(names if several else ["coordinator"])
+        ]
         first = self._wishes.node_port
         self._nodes = [
-            _NodePlace(
+            _Place(
                 node_id,
                 ports.choose(node_id, given=first + index if first else first, first=FIRST_PORT + 1),
                 Daemon(self._program(node_id, "node", NODE_STOP_S)),
@@ -144,18 +180,19 @@ class LocalFleet:
 
     async def _write_configs(self) -> None:
         server = self._server.running
-        write_coordinator_config(
-            self._config("coordinator"),
-            CoordinatorConfig(
-                core=server.core,
-                nodes=server.nodes,
-                system=server.system,
-                coordinator_id="coordinator",
-                host=HOST,
-                port=self._coordinator_port,
-                data_dir=self._layout.state("coordinator").absolute(),
-            ),
-        )
+        for place in self._coordinators:
+            write_coordinator_config(
+                self._config(place.id),
+                CoordinatorConfig(
+                    core=server.core,
+                    nodes=server.nodes,
+                    system=server.system,
+                    coordinator_id=place.id,
+                    host=HOST,
+                    port=place.port,
+                    data_dir=self._layout.state(place.id).absolute(),
+                ),
+            )
         for node in self._nodes:
             write_node_config(
                 self._config(node.id),
@@ -186,7 +223,7 @@ class LocalFleet:
     async def _turn_logs(self) -> None:
         while True:
             await asyncio.sleep(DAEMON_LOG_CHECK_S)
-            for daemon in (self._coordinator, *(node.daemon for node in self._nodes)):
+            for daemon in self._daemons:
                 await asyncio.to_thread(daemon.turn_log)
 
 

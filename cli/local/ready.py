@@ -14,15 +14,15 @@ from hivefold.v1 import fleet_pb2
 
 
 async def wait_until_ready(
-    address: str, nodes: Mapping[str, Daemon], daemons: Sequence[Daemon], announce: Callable[[str], None]
+    addresses: Sequence[str], nodes: Mapping[str, Daemon], daemons: Sequence[Daemon], announce: Callable[[str], None]
 ) -> None:
-    """Waits until the coordinator at `address` lists all of `nodes` as online.
+    """Waits until every coordinator answers and the one that leads lists all of `nodes` as online.
 
     Raises ConfigError when one of `daemons` ends meanwhile, UnavailableError when it takes too long; `announce` gets
     their last words.
     """
     ends = [asyncio.create_task(_ended(daemon, announce)) for daemon in daemons]
-    joined = asyncio.create_task(_all_joined(address, nodes))
+    joined = asyncio.create_task(_all_joined(addresses, nodes))
     try:
         async with asyncio.timeout(LOCAL_READY_S):
             done, _ = await asyncio.wait({joined, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -43,11 +43,12 @@ async def _ended(daemon: Daemon, announce: Callable[[str], None]) -> None:
     raise ConfigError(f"{daemon.name} did not start ({how_it_ended(code)}); its last words are above")
 
 
-async def _all_joined(address: str, nodes: Mapping[str, Daemon]) -> None:
+async def _all_joined(addresses: Sequence[str], nodes: Mapping[str, Daemon]) -> None:
     # A gRPC channel that finds nobody waits longer and longer; a plain connection tells at once.
-    while not await _listens(address):
-        await asyncio.sleep(LOCAL_POLL_S)
-    async with connect(address) as fleet:
+    for address in addresses:
+        while not await _listens(address):
+            await asyncio.sleep(LOCAL_POLL_S)
+    async with connect(",".join(addresses)) as fleet:
         while True:
             try:
                 online = {

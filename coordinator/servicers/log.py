@@ -57,7 +57,7 @@ class LogServicer(LogServiceServicer):
             record_time=timestamp(state.time_us),
             coordinator_id=state.coordinator_id,
             durability=backing.durability,
-            leading=standby is None,
+            leading=standby is None and backing.writer.leading,
             leader_address=backing.leader(),
             answering_id=backing.coordinator_id,
             end_sequence=standby.end_sequence if standby else state.sequence,

@@ -40,10 +40,16 @@ def channel_options() -> Options:
     ]
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A channel for asyncio. Connects when it is first used."""
+def open_channel(target: str, *, repeating: bool = True) -> grpc.aio.Channel:
+    """A channel for asyncio. Connects when it is first used.
+
+    Without `repeating` a failed call is told at once: for callers that repeat it themselves, elsewhere if need be.
+    """
+    options = _options(target)
+    if not repeating:
+        options.append(("grpc.enable_retries", 0))
     return grpc.aio.insecure_channel(
-        target, options=_options(target), interceptors=aio_interceptors() if observe.tracing() else None
+        target, options=options, interceptors=aio_interceptors() if observe.tracing() else None
     )
 
 

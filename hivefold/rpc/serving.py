@@ -197,4 +197,8 @@ def _finish(span: observe.ActiveSpan, code: grpc.StatusCode, refusal: HivefoldEr
 
 async def _abort(context: Any, refusal: HivefoldError) -> None:
     status = status_of(refusal)
-    await context.abort(code_of(refusal), status.message, ((STATUS_KEY, status.SerializeToString()),))
+    trailing: list[tuple[str, str | bytes]] = [(STATUS_KEY, status.SerializeToString())]
+    if "leader" in refusal.metadata:
+        # To ask here again is in vain; the address of who leads is in the status.
+        trailing.append(("grpc-retry-pushback-ms", "-1"))
+    await context.abort(code_of(refusal), status.message, tuple(trailing))
