@@ -114,16 +114,17 @@ class Connection:
         return self._stub_at(self._target, kind)
 
     async def call(self, kind: type[Any], method: str, request: Any, timeout_s: float = limits.GRPC_DEADLINE_S) -> Any:
-        """One answer to one request, or to a stream of requests. Raises hivefold.errors by reason.
+        """One answer to one request, or to a stream of requests, within `timeout_s`. Raises hivefold.errors by reason.
 
         A stream of requests is not sent again, for it is used up.
         """
         search: _Search | None = None
+        began_ms, left_s = self._clock.monotonic_ms(), timeout_s
         while True:
             rpc: _Call = getattr(self.stub(kind), method)
             target = self._target
             try:
-                return await self._answer(rpc(request, timeout=timeout_s), target)
+                return await self._answer(rpc(request, timeout=left_s), target)
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure, target)
             except _LeftBehindError:
@@ -133,7 +134,9 @@ class Connection:
             once = hasattr(request, "__aiter__")
             search = search or _Search(self._clock.monotonic_ms(), wait_ms=0 if once else limits.CALL_RETRY_MS)
             await self._turn(error, target, search)
-            if once or search.over(self._clock.monotonic_ms()):
+            now_ms = self._clock.monotonic_ms()
+            left_s = timeout_s - (now_ms - began_ms) / 1000
+            if once or left_s <= 0 or search.over(now_ms):
                 raise error from None
 
     async def stream(
