@@ -70,6 +70,11 @@ class Member:
             return lead.writer.leading and ends.signals.connected
         return self._standby is not None and self._standby.stale_ms < limits.STANDBY_STALE_MS
 
+    @property
+    def tenure(self) -> Tenure | None:
+        """The lease while this coordinator leads."""
+        return self._term[2] if self._term is not None else None
+
     async def run(self, start: Replayed, stop: asyncio.Event) -> None:
         """Follows and leads until `stop` is set; a leader then hands over.
 

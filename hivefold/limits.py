@@ -154,19 +154,13 @@ TICK_S: Final = 0.1
 LEASE_TTL_S: Final = 3
 """How long a claim of the lease holds; the server looks for lapsed ones about once a second."""
 LEASE_ANSWER_S: Final = 1.0
-"""How long an answer about the lease is waited for."""
 LEASE_POLL_MS: Final = 250
-"""How often a standby looks at the lease; a planned release wakes it at once."""
 LEASE_GONE_MS: Final = 1000
 """How long the broker must have no connection of the leader before a standby takes over: reconnects take less."""
 LEAD_AGAIN_S: Final = 0.5
-"""Wait before a coordinator that stopped leading campaigns again."""
 HAND_OVER_S: Final = 2.0
-"""How long a leader that stops tries to record the end of its term."""
 STANDBY_POLL_S: Final = 1.0
-"""How often a standby asks for the log's end where no hint comes."""
 STANDBY_PAUSE_S: Final = 0.02
-"""Least time between two reads of a standby: what comes meanwhile is read together."""
 STANDBY_REACH_S: Final = 2.0
 """How long a read waits for a standby to reach the record that it asks for."""
 STANDBY_STALE_MS: Final = 5000
@@ -358,16 +352,12 @@ TRANSFER_DEADLINE_S: Final = 6 * 3600.0
 DIGEST_DEADLINE_S: Final = 300.0
 """Longest wait for the digest of a large state."""
 CALL_AGAIN_MS: Final = 3000
-"""How long a call is sent again while its coordinator is away."""
 CALL_ELECTION_MS: Final = 15_000
-"""How long a call is sent again while a group has no leader: elections take seconds."""
+"""How long a call is sent again while its coordinator is away, and while a group elects: that takes seconds."""
 CALL_RETRY_MS: Final = 100
-"""First wait before a call is sent again; doubles up to CALL_RETRY_MAX_MS."""
 CALL_RETRY_MAX_MS: Final = 1000
 CALL_DOUBT_S: Final = 2.0
-"""How long a group's coordinator may be silent before the others are asked who leads."""
 CALL_FIND_S: Final = 2.0
-"""How long the others are waited for."""
 WATCH_RESUME_S: Final = 60.0
 """How long a cut watch tries to go on before it gives up."""
 PROGRESS_AFTER_S: Final = 0.2
@@ -382,9 +372,7 @@ TELEMETRY_FLUSH_MS: Final = 3000
 LOCAL_NODES: Final = 64
 """Most nodes that `up` starts on one machine."""
 LOCAL_COORDINATORS: Final = 9
-"""Most coordinators that `up` starts on one machine."""
 LOCAL_LEADER_S: Final = 1.0
-"""How often `up` looks which of several coordinators leads."""
 LOCAL_READY_S: Final = 60.0
 """How long the daemons may take to serve; a long log has to be replayed first."""
 LOCAL_POLL_S: Final = 0.02

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from coordinator.lead import Ends, Leadership, LeadSettings, replay_all
+from coordinator.lead import Ends, Leadership, LeadSettings
 from coordinator.member import Member
 from coordinator.presence import PresenceSettings
+from coordinator.replay import NOTHING, Replayed, replay
 from coordinator.standby import Standby
 from hivefold.bus.memory import MemoryBroker, MemoryConnection
 from hivefold.clock import SystemClock
@@ -18,6 +19,12 @@ from hivefold.lease.memory import LeaseStore, MemoryLease
 from hivefold.lease.port import Holder
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.port import Stored
+
+
+async def folded(log: MemoryEventLog) -> Replayed:
+    """The fold of the whole log."""
+    head = await log.head()
+    return await replay(log, up_to=head.sequence) if head.sequence else NOTHING
 
 
 class Coordinator:
@@ -73,7 +80,7 @@ class Coordinator:
             self._connection.disconnect()
 
     async def _run(self) -> None:
-        await self.member.run(await replay_all(self.log), self.told_to_stop)
+        await self.member.run(await folded(self.log), self.told_to_stop)
 
     @asynccontextmanager
     async def _ends(self) -> AsyncIterator[Ends]:

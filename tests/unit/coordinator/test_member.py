@@ -9,7 +9,6 @@ import pytest
 from coordinator.core.commands import SubmitJob
 from coordinator.core.events import TermEnded, TermStarted
 from coordinator.core.model import JobSpec, ProbeSpec
-from coordinator.lead import replay_all
 from coordinator.standby import Standby
 from coordinator.wire.records import decode_record
 from coordinator.writer import Accepted
@@ -17,7 +16,7 @@ from hivefold import limits
 from hivefold.errors import LogCorruptError, UnavailableError
 from hivefold.ids import JobId, RequestId
 from tests.unit.coordinator.fleet import until
-from tests.unit.coordinator.group import Coordinator, group
+from tests.unit.coordinator.group import Coordinator, folded, group
 
 
 @pytest.fixture(autouse=True)
@@ -156,10 +155,10 @@ async def test_every_take_over_is_replayed_to_the_same_state() -> None:
         for number in range(len(left)):
             leader = await leader_of(left)
             await submit(leader, f"r{number}")
-            assert (await replay_all(leader.log)).state == leader.leadership.writer.state
+            assert (await folded(leader.log)).state == leader.leadership.writer.state
             leader.kill()
             left.remove(leader)
-        state = (await replay_all(coordinators[0].log)).state
+        state = (await folded(coordinators[0].log)).state
 
         assert len(state.jobs) == len(coordinators)
         assert state.term == len(coordinators)

@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.core.commands import SubmitJob
 from coordinator.core.model import JobSpec, ProbeSpec
-from coordinator.lead import NOTHING
+from coordinator.replay import NOTHING
 from coordinator.standby import Standby
 from coordinator.writer import Writer
 from hivefold import limits
