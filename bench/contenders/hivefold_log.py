@@ -27,7 +27,7 @@ async def _fill(
     url: str, user: str, password: str, *, transitions: int, job_tasks: int, at_once: int
 ) -> dict[str, Any]:
     """Appends the decisions of a busy fleet until they hold so many task transitions."""
-    log = await _open(url, user, password)
+    log = await open_bench_log(url, user, password)
     records = decided = batch_bytes = 0
     batch: list[Entry] = []
 
@@ -57,7 +57,7 @@ async def _fill(
 async def _replay(url: str, user: str, password: str) -> dict[str, Any]:
     """From opening the connection to the digest of the state."""
     began = time.perf_counter()
-    log = await _open(url, user, password)
+    log = await open_bench_log(url, user, password)
     head = await log.head()
     opened = time.perf_counter()
     replayed = await replay(log, up_to=head.sequence)
@@ -77,7 +77,7 @@ async def _replay(url: str, user: str, password: str) -> dict[str, Any]:
 
 async def _append(url: str, user: str, password: str, *, batches: int, size: int) -> dict[str, Any]:
     """Appends opaque records of 200 bytes, `size` at once."""
-    log = await _open(url, user, password)
+    log = await open_bench_log(url, user, password)
     head = await log.head()
     entropy, sequence, term = SystemEntropy(), head.sequence, head.term_sequence
     prepared = [
@@ -93,7 +93,8 @@ async def _append(url: str, user: str, password: str, *, batches: int, size: int
     return {"seconds": sum(times), "ms": [1000 * each for each in times]}
 
 
-async def _open(url: str, user: str, password: str) -> JetStreamEventLog:
+async def open_bench_log(url: str, user: str, password: str) -> JetStreamEventLog:
+    """The log on a broker that the bench started."""
     return await open_log(await connect(BrokerSettings((url,), user=user, password=Secret(password))))
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hivefold.log.file import LogFileReader
-from tests.integration.fleets import RunningFleet, hivefold, running_fleet
+from tests.integration.fleets import RunningFleet, environment, hivefold, running_fleet
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
@@ -94,3 +98,18 @@ def test_a_waiting_job_tells_what_it_waits_for(fleet: RunningFleet) -> None:
     assert ended["standing"] == "TASK_STANDING_JOB_ENDED"
     assert fleet.run("job", "why", f"{job}/2000").returncode == 3
     assert fleet.run("job", "why", f"{job}/x").returncode == 2
+
+
+def test_the_commands_of_the_page_work(fleet: RunningFleet, tmp_path: Path) -> None:
+    """Each block of docs/audit.md runs as it stands."""
+    job = fleet.json("job", "submit", "probe", "--tasks", "3", "--wait")["jobId"]
+    programs = sysconfig.get_path("scripts")
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    found = environment(PATH=path, HIVEFOLD_DIR=str(fleet.directory), JOB=job)
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+
+    for block in re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        command = ("bash", "-euo", "pipefail", "-c", block)
+        done = subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+        assert done.stdout, block
