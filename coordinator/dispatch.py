@@ -44,6 +44,7 @@ class Dispatcher:
         self._clock = clock
         self._queue: deque[SendWork | SendCancel] = deque()
         self._ended: deque[JobId] = deque(maxlen=limits.DISPATCH_QUEUE)
+        self._worked = False
         self._resync = True
         self._wake = asyncio.Event()
         self._wake.set()
@@ -81,10 +82,14 @@ class Dispatcher:
                 self.resync()
 
     async def _keep_clearing(self) -> None:
-        """Drops the outcomes of ended jobs when nothing runs, or too many wait: work must not wait for that."""
+        """Drops the outcomes of ended jobs when nothing runs or has just run, or too many wait.
+
+        Work must not wait for that: each drop is a write with fsync on the server.
+        """
         while True:
+            self._worked = False
             await asyncio.sleep(limits.CLEAR_INTERVAL_MS / 1000)
-            while self._ended and (not self._writer.state.open_jobs or len(self._ended) > limits.CLEAR_BACKLOG):
+            while self._ended and (self._resting or len(self._ended) > limits.CLEAR_BACKLOG):
                 job_id = self._ended.popleft()
                 try:
                     await self._results.purge_job(job_id)
@@ -93,11 +98,17 @@ class Dispatcher:
                     self._ended.append(job_id)
                     break
 
+    @property
+    def _resting(self) -> bool:
+        """Whether no job is open and none was sent to nodes for CLEAR_INTERVAL_MS."""
+        return not self._worked and not self._writer.state.open_jobs
+
     def _on_commit(self, commits: Sequence[Committed]) -> None:
         for committed in commits:
             work, cancels = follow_up(committed.events, committed.state)
             self._queue.extend(work)
             self._queue.extend(cancels)
+            self._worked = self._worked or bool(work)
             for event in committed.events:
                 match event:
                     case JobSucceeded(job_id) | JobFailed(job_id) | JobCancelled(job_id):

@@ -48,6 +48,8 @@ PULL_HEARTBEAT_S: Final = 5
 """Sign of life of an idle pull; a receiver that misses two asks anew."""
 RESULTS_ACK_WAIT_S: Final = 3600
 """Long, for the receiver itself finds what is missing and begins there."""
+ACK_DELAY_MS: Final = 50
+"""How long an acknowledgement to the broker waits for others: far below any wait after which it sends again."""
 RESULTS_UNACKNOWLEDGED: Final = 50_000
 """Results handed to the coordinator and not yet recorded; then the broker waits."""
 BATCH_BYTES: Final = 4 * 1024 * 1024

@@ -57,15 +57,15 @@ def _share(draft: Draft, job_ids: Sequence[JobId], most: int) -> int:
         others = len(heap)
         placed = _turn(draft, job_id, others)
         total += placed
-        if placed:
+        if placed and is_ready(draft.state.jobs[job_id], draft.state.time_us):
             heapq.heappush(heap, (len(draft.state.jobs[job_id].running), order[job_id], job_id))
     return total
 
 
 def _turn(draft: Draft, job_id: JobId, others: int) -> int:
     """Places some of a job's tasks; all that there is room for when no other job waits."""
-    job = draft.state.jobs[job_id]
-    ranking = rank(draft.state, job)
+    ranked = draft.state
+    ranking = rank(ranked, ranked.jobs[job_id])
     room = sum(candidate.room for candidate in ranking.candidates)
     if room == 0:
         return 0
@@ -77,17 +77,18 @@ def _turn(draft: Draft, job_id: JobId, others: int) -> int:
     for avoided, retries in _due_retries(job, draft.state.time_us, quantum).items():
         placed += _place_retries(draft, job_id, avoided, retries)
     if placed < quantum:
-        placed += _place_fresh(draft, job_id, quantum - placed)
+        placed += _place_fresh(draft, job_id, quantum - placed, ranking if draft.state is ranked else None)
     return placed
 
 
-def _place_fresh(draft: Draft, job_id: JobId, most: int) -> int:
+def _place_fresh(draft: Draft, job_id: JobId, most: int, ranking: Ranking | None) -> int:
+    """Places tasks that were never tried; `ranking` is the nodes' where they are still as it saw them."""
     job = draft.state.jobs[job_id]
     count = min(most, job.planned - job.fresh)
     if count <= 0:
         return 0
     fresh = [(task, 1) for task in range(job.fresh, job.fresh + count)]
-    return _assign(draft, job_id, rank(draft.state, job), fresh)
+    return _assign(draft, job_id, ranking or rank(draft.state, job), fresh)
 
 
 def _place_retries(draft: Draft, job_id: JobId, avoided: frozenset[NodeId], retries: list[tuple[int, int]]) -> int:

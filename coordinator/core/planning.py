@@ -14,6 +14,8 @@ from hivefold.ids import JobId
 def plan_tasks(draft: Draft, job_id: JobId) -> None:
     """Emits TasksPlanned when the job needs more tasks now."""
     job = draft.state.jobs[job_id]
+    if job.plan_complete:
+        return
     step = plan_more(job, fleet_view(draft.state, job))
     if step is not None:
         draft.emit(TasksPlanned(job_id, job.planned, step.task_count, step.row_counts, step.last))

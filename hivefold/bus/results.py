@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Final
@@ -14,6 +15,7 @@ from hivefold.bus.batch import Outgoing, split, store_batch
 from hivefold.bus.link import Link
 from hivefold.bus.port import ResultMessage
 from hivefold.bus.pull import Pulled, Puller
+from hivefold.bus.soon import Soon
 from hivefold.errors import BrokerUnavailableError
 from hivefold.limits import (
     BROKER_ANSWER_S,
@@ -91,6 +93,9 @@ class NatsResultReceiver:
         self._acknowledged = -1
         """Position up to which all is recorded; -1 until the broker has told."""
         self._unacknowledged: deque[tuple[int, bytes]] = deque()
+        self._owed = b""
+        """Where the newest acknowledgement goes that is not sent yet."""
+        self._soon = Soon(self._write_owed)
 
     async def batches(self) -> AsyncIterator[Sequence[ResultMessage]]:
         """Yields what has come since, in order, until close()."""
@@ -105,7 +110,9 @@ class NatsResultReceiver:
         while self._unacknowledged and self._unacknowledged[0][0] <= up_to_sequence:
             reply = self._unacknowledged.popleft()[1]
         if reply:
-            self._write_ack(reply)
+            # It stands for all before it too: the last of a moment is enough.
+            self._owed = reply
+            self._soon.ask()
 
     async def get(self, sequence: int) -> ResultMessage:
         """The outcome stored at a position. Raises NotFoundError, BrokerUnavailableError."""
@@ -125,6 +132,7 @@ class NatsResultReceiver:
 
     async def close(self) -> None:
         """Ends batches()."""
+        self._soon.now()
         await self._puller.close()
 
     def _in_order(self, arrived: Sequence[Pulled]) -> list[ResultMessage]:
@@ -176,6 +184,7 @@ class NatsResultReceiver:
         await api.call(self._link, f"CONSUMER.DURABLE.CREATE.{name}", body)
         self._expected = 1
         self._unacknowledged.clear()
+        self._owed = b""
 
     async def _recorded_position(self, name: str) -> int:
         try:
@@ -186,12 +195,12 @@ class NatsResultReceiver:
             return 0
         return int(info["ack_floor"]["stream_seq"])
 
-    def _write_ack(self, reply: bytes) -> None:
-        try:
-            self._link.write(frames.publish(reply, b"+ACK"))
-        except BrokerUnavailableError:
-            # The reconnect starts a consumer after what is acknowledged.
-            return
+    def _write_owed(self) -> None:
+        owed, self._owed = self._owed, b""
+        if owed:
+            # Disconnected it need not go out: the reconnect starts a consumer after what is acknowledged.
+            with contextlib.suppress(BrokerUnavailableError):
+                self._link.write(frames.publish(owed, b"+ACK"))
 
 
 async def _all(calls: Iterable[Awaitable[object]]) -> None:

@@ -8,12 +8,14 @@ repeated delivery is harmless, for a node refuses attempts that it has seen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 from hivefold.bus import api, frames, streams
 from hivefold.bus.link import Link, NoRespondersError
 from hivefold.bus.pull import Pulled, Puller
+from hivefold.bus.soon import Soon
 from hivefold.errors import BrokerUnavailableError
 from hivefold.limits import BROKER_ANSWER_S, WORK_ACK_WAIT_S
 
@@ -119,11 +121,12 @@ class NatsWorkSender:
 class NatsDelivery:
     """hivefold.bus.port.Delivery."""
 
-    __slots__ = ("_link", "_message")
+    __slots__ = ("_link", "_message", "_settle")
 
-    def __init__(self, link: Link, message: Pulled) -> None:
+    def __init__(self, link: Link, message: Pulled, settle: Callable[[bytes], None]) -> None:
         self._link = link
         self._message = message
+        self._settle = settle
 
     @property
     def data(self) -> bytes:
@@ -136,8 +139,8 @@ class NatsDelivery:
         return frames.parse_headers(self._message.headers)
 
     async def acknowledge(self) -> None:
-        """Done: it will not come again, unless this is lost with the connection."""
-        self._answer(_ACK)
+        """Done: it will not come again, unless this is lost with the connection. Told within ACK_DELAY_MS."""
+        self._settle(frames.publish(self._message.reply, _ACK))
 
     async def in_progress(self) -> None:
         """Still at it: starts the wait anew."""
@@ -161,13 +164,26 @@ class NatsWorkReceiver:
     def __init__(self, link: Link, node_id: str) -> None:
         self._link = link
         self._puller = Puller(link, streams.WORK, node_id)
+        self._settled: list[bytes] = []
+        self._soon = Soon(self._write_settled)
 
     async def deliveries(self) -> AsyncIterator[NatsDelivery]:
         """Yields deliveries until close()."""
         while batch := await self._puller.take():
             for message in batch:
-                yield NatsDelivery(self._link, message)
+                yield NatsDelivery(self._link, message, self._settle)
 
     async def close(self) -> None:
         """Ends the iteration. What was delivered and not answered comes again."""
+        self._soon.now()
         await self._puller.close()
+
+    def _settle(self, command: bytes) -> None:
+        self._settled.append(command)
+        self._soon.ask()
+
+    def _write_settled(self) -> None:
+        commands, self._settled = self._settled, []
+        # Disconnected they are lost: what comes again is refused as a repeat.
+        with contextlib.suppress(BrokerUnavailableError):
+            self._link.write(b"".join(commands))

@@ -143,7 +143,7 @@ class JetStreamEventLog:
         With replicas never: the server refuses a fence while the one before it is being decided.
         """
         self._room_bytes -= sum(len(entry.data) + APPEND_OVERHEAD_BYTES for entry in entries)
-        few = len(entries) <= APPEND_CHAIN_RECORDS
+        few = 1 < len(entries) <= APPEND_CHAIN_RECORDS
         return few and self._replicas == 1 and self._room_bytes > APPEND_BATCH_BYTES
 
     async def _try(self, entries: Sequence[Entry], head: Head, chained: bool) -> _Outcome:
