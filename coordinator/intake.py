@@ -47,7 +47,11 @@ class Intake:
         """Returns only when all of the batch is recorded: they are gone from the stream's memory after that."""
         pending = list(commands(batch))
         while pending:
-            answers = await asyncio.gather(*(self._execute(body, trace) for body, trace in pending))
+            if len(pending) == 1:
+                # Without a task of its own it is recorded sooner.
+                answers = [await self._execute(*pending[0])]
+            else:
+                answers = await asyncio.gather(*(self._execute(body, trace) for body, trace in pending))
             pending = [command for command, done in zip(pending, answers, strict=True) if not done]
             if pending:
                 await asyncio.sleep(limits.RESEND_DELAY_S)

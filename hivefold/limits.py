@@ -362,8 +362,6 @@ CALL_DOUBT_S: Final = 2.0
 CALL_FIND_S: Final = 2.0
 WATCH_RESUME_S: Final = 60.0
 """How long a cut watch tries to go on before it gives up."""
-PROGRESS_AFTER_S: Final = 0.2
-"""How long a client that shows progress waits for a job's end before it follows what happens."""
 WATCH_RETRY_MS: Final = 100
 """First wait before a cut watch goes on; doubles up to WATCH_RETRY_MAX_MS."""
 WATCH_RETRY_MAX_MS: Final = 2000

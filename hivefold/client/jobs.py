@@ -32,6 +32,8 @@ _FORMATS: Final = {
 }
 
 
+_PROGRESS_AFTER_S: Final = 0.2
+"""How long a caller that wants progress waits for the job's end before it follows what happens."""
 _FINAL: Final = frozenset({job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED})
 
 
@@ -101,7 +103,7 @@ class Jobs:
         with each change, if the job lasts. Raises as submit and watch do.
         """
         request_id = request_id or new_request_id()
-        wait_s = limits.PROGRESS_AFTER_S if on_progress is not None else limits.SUBMIT_WAIT_S
+        wait_s = _PROGRESS_AFTER_S if on_progress is not None else limits.SUBMIT_WAIT_S
         job = await resumed(lambda: self.submit(spec, request_id, wait_s=wait_s))
         return await self.wait(job, on_progress)
 

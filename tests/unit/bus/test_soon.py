@@ -15,7 +15,12 @@ async def test_all_who_ask_in_a_moment_are_served_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(soon, "ACK_DELAY_MS", 0)
     done: list[int] = []
     served = asyncio.Event()
-    work = Soon(lambda: (done.append(1), served.set())[1])
+
+    def act() -> None:
+        done.append(1)
+        served.set()
+
+    work = Soon(act)
     for _ in range(2):
         served.clear()
         for _ in range(3):

@@ -148,7 +148,7 @@ async def test_a_run_is_one_request_whatever_is_cut(fleet: Fleet, script: Script
     job = await fleet.jobs.run(job_pb2.JobSpec(), on_progress=lambda job: told.append(len(told)))
 
     assert len({request.request_id for request in script.submitted}) == 1
-    assert {request.wait.ToTimedelta().total_seconds() for request in script.submitted} == {limits.PROGRESS_AFTER_S}
+    assert {request.wait.ToTimedelta().total_seconds() for request in script.submitted} == {0.2}
     assert told == [0, 1, 2, 3]
     assert job == job_pb2.Job()
 
