@@ -44,7 +44,8 @@ def nats(directory: Path, sync_interval: str | None, host: str = "127.0.0.1") ->
     port, monitor = free_port(), free_port()
     settings: dict[str, object] = {"host": host, "port": port, "http": f"127.0.0.1:{monitor}"}
     if sync_interval is not None:
-        settings["jetstream"] = {"store_dir": str(directory / "store"), "sync_interval": sync_interval}
+        store = {"store_dir": str(directory / "store"), "sync_interval": sync_interval, "max_file_store": 1 << 44}
+        settings["jetstream"] = store
     (directory / "nats.conf").write_text(json.dumps(settings))
     binary = asyncio.run(find_server())
     with (directory / "nats.log").open("w") as log:

@@ -34,7 +34,8 @@ _SERVER_KILL_S: Final = (2.0, 6.0)
 _PAUSE_EACH_S: Final = (3.0, 9.0)
 _PAUSE_S: Final = (0.2, 7.0)
 _COMPARE_EACH_S: Final = 1.0
-_SETTLE_S: Final = 180
+SETTLE_S: Final = 180
+"""How long all jobs may take to end once everything is well again."""
 _SNAPSHOT_RECORDS: Final = 100
 """So that starts read snapshots, and die while one is written."""
 
@@ -70,7 +71,7 @@ async def run(settings: Settings, tell: Callable[[str], None]) -> Outcome:
     """Runs one campaign; `tell` gets a line of progress now and then."""
     outcome = Outcome(settings, Tally())
     began = time.monotonic()
-    server, daemons, addresses = await _processes(settings, outcome.tally)
+    server, daemons, addresses = await processes(settings, outcome.tally)
     server.start({})
     for process in daemons:
         process.start(COORDINATOR_POINTS if process.kind == "coordinator" else NODE_POINTS)
@@ -82,7 +83,7 @@ async def run(settings: Settings, tell: Callable[[str], None]) -> Outcome:
             for process in daemons:
                 await process.stop(how=signal.SIGKILL)
                 process.start({})
-            open_jobs = await load.settle(_SETTLE_S)
+            open_jobs = await load.settle(SETTLE_S)
             try:
                 await auditor.compare()
             except TimeoutError:
@@ -99,11 +100,11 @@ async def run(settings: Settings, tell: Callable[[str], None]) -> Outcome:
     return outcome
 
 
-async def _processes(settings: Settings, tally: Tally) -> tuple[Process, list[Process], list[str]]:
+async def processes(settings: Settings, tally: Tally) -> tuple[Process, list[Process], list[str]]:
     """The server, the daemons, and where the coordinators listen."""
     directory = settings.directory
     port, monitor = free_port(), free_port()
-    stored = {"store_dir": str(directory / "store"), "sync_interval": "always"}
+    stored = {"store_dir": str(directory / "store"), "sync_interval": "always", "max_file_store": 1 << 44}
     content = {"host": "127.0.0.1", "port": port, "http": f"127.0.0.1:{monitor}", "jetstream": stored}
     (directory / "nats.conf").write_text(json.dumps(content))
     (directory / "coordinator.toml").write_text(f"snapshot_records = {_SNAPSHOT_RECORDS}\n")
