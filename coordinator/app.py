@@ -21,6 +21,7 @@ from coordinator.snapshots import Snapshotter, restore
 from coordinator.standby import Standby
 from hivefold import limits, observe
 from hivefold.blobs.jetstream import JetStreamChunks
+from hivefold.bus.checkpoints import NatsCheckpoints
 from hivefold.bus.connection import connect
 from hivefold.bus.events import NatsEventSender
 from hivefold.bus.link import Link
@@ -30,6 +31,7 @@ from hivefold.bus.streams import StreamSettings, prepare_streams
 from hivefold.bus.work import NatsWorkSender
 from hivefold.clock import SystemClock
 from hivefold.config import CoordinatorConfig
+from hivefold.config.daemons import KEY_FILE
 from hivefold.entropy import SystemEntropy
 from hivefold.errors import HivefoldError, LogError, NotLeaderError
 from hivefold.lease.campaign import Campaign
@@ -40,6 +42,7 @@ from hivefold.log.port import EventLog
 from hivefold.log.snapshots import open_snapshots
 from hivefold.log.stream import LogSettings
 from hivefold.memory import keep_freed_memory
+from hivefold.proof.key_file import KeyFile
 from hivefold.rpc.server import RpcServer
 from hivefold.server.durability import check_server
 from hivefold.version import VERSION
@@ -139,7 +142,14 @@ async def _open_ends(config: CoordinatorConfig, log: EventLog) -> AsyncIterator[
     """The bus of one term: with its connection go all its subscriptions, so that none outlives the term."""
     link = await connect(config.nodes, wait_s=limits.BROKER_START_S)
     try:
-        yield Ends(log, NatsSignals(link), NatsWorkSender(link), NatsResultReceiver(link), NatsEventSender(link))
+        yield Ends(
+            log,
+            NatsSignals(link),
+            NatsWorkSender(link),
+            NatsResultReceiver(link),
+            NatsEventSender(link),
+            Signing(NatsCheckpoints(link), KeyFile(config.key_file or config.data_dir / KEY_FILE), SystemEntropy()),
+        )
     finally:
         await link.close()
 

@@ -25,6 +25,7 @@ class Committed:
     events: tuple[Event, ...]
     traceparent: str
     state: State
+    hash: bytes
 
 
 class Followed(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from coordinator.checkpoints import Checkpointer, Signing, signed_past
 from coordinator.dispatch import Dispatcher
 from coordinator.feed import Feed
 from coordinator.intake import Intake
@@ -34,6 +35,8 @@ class Ends:
     results: ResultReceiver
     events: EventSender | None = None
     """Without one there is no public event stream."""
+    signing: Signing | None = None
+    """Without it the log is not signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Leadership:
     dispatcher: Dispatcher
     intake: Intake
     feed: Feed | None = None
+    checkpoints: Checkpointer | None = None
 
     def parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What to run side by side; the end of any of them is the end of the term."""
@@ -64,6 +68,7 @@ class Leadership:
             self.presence.run(),
             self._tick(),
             *([self.feed.run()] if self.feed is not None else []),
+            *((self.checkpoints.run(),) if self.checkpoints else ()),
         )
 
     async def _tick(self) -> None:
@@ -83,7 +88,8 @@ async def take_lead(
 ) -> Leadership:
     """Replays what comes after `start` to the head and starts a term there; `may_act` is as for the Writer.
 
-    Raises FencedError when another coordinator was faster, LogCorruptError, UnavailableError.
+    Raises FencedError when another coordinator was faster, LogCorruptError, ProofError, UnavailableError,
+    ConfigError when this coordinator does not hold the log's signing key.
     """
     started_ms = clock.monotonic_ms()
     start = start or NOTHING
@@ -91,9 +97,13 @@ async def take_lead(
     # A standby may have followed a record or two that came after this head was asked for.
     up_to = max(head.sequence, start.state.sequence)
     replayed = await replay(ends.log, up_to=up_to, start=start) if up_to else start
+    past = await signed_past(ends.signing, ends.log, replayed.state) if ends.signing else None
     writer = Writer(ends.log, clock, entropy, replayed, may_act)
+    checkpoints = Checkpointer(ends.signing, writer, past) if ends.signing and past else None
     reach(Failpoint.BEFORE_TERM)
     await writer.begin(settings.coordinator_id, settings.code_version)
+    if checkpoints:
+        await checkpoints.begin()
     _log.info(
         "leading",
         term=writer.state.term,
@@ -105,8 +115,9 @@ async def take_lead(
     dispatcher = Dispatcher(writer, ends.work, ends.signals, ends.results, clock)
     return Leadership(
         writer=writer,
-        presence=Presence(writer, ends.signals, ends.work, dispatcher, clock, settings.presence),
+        presence=Presence(writer, ends.signals, ends.work, dispatcher, clock, settings.presence, checkpoints),
         dispatcher=dispatcher,
         intake=Intake(writer, ends.results),
         feed=Feed(writer, ends.log, ends.events, ends.signals) if ends.events is not None else None,
+        checkpoints=checkpoints,
     )

@@ -150,6 +150,8 @@ async def _hand_over(lead: Leadership, tenure: Tenure, stop: asyncio.Event) -> N
     try:
         async with asyncio.timeout(limits.HAND_OVER_S):
             await lead.writer.end_term("the coordinator was told to stop")
+            if lead.checkpoints is not None:
+                await lead.checkpoints.seal()
     except (HivefoldError, TimeoutError) as error:
         _log.warning("the term was not ended", error=str(error))
     await tenure.release()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 from google.protobuf.message import DecodeError
 
+from coordinator.checkpoints import Checkpointer
 from coordinator.core.commands import JoinNode, LeaveNode, ObserveNode, ReportSilence
 from coordinator.core.decide_nodes import is_material
 from coordinator.core.model import Node, NodeState, Rejected
@@ -56,6 +57,7 @@ class Presence:
     dispatcher: Dispatcher
     clock: Clock
     settings: PresenceSettings
+    checkpoints: Checkpointer | None = None
     _heard: dict[NodeId, _Heard] = field(default_factory=dict)
     _dirty: set[NodeId] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -233,6 +235,7 @@ class Presence:
             coordinator_id=state.coordinator_id,
             grpc_address=self.settings.grpc_address,
             sequence=state.sequence,
+            checkpoint=self.checkpoints.latest if self.checkpoints else None,
         )
         await self.signals.publish(Message("fleet.pulse", pulse.SerializeToString()))
 

@@ -132,7 +132,11 @@ class Standby:
         self._state, self._head_hash = state, record.hash
         self._folded_bytes += len(stored.data)
         self._followers.offer(
-            [Committed(record.sequence, record.term, record.time_us, record.events, record.traceparent, state)]
+            [
+                Committed(
+                    record.sequence, record.term, record.time_us, record.events, record.traceparent, state, record.hash
+                )
+            ]
         )
 
     async def _until_nudged(self) -> None:

@@ -144,9 +144,14 @@ class Writer:
 
     async def begin(self, coordinator_id: str, code_version: str) -> None:
         """Starts a term at the head that was replayed. Raises FencedError when another was faster."""
+        await self.record(StartTerm(coordinator_id, code_version))
+
+    async def record(self, body: CommandBody) -> None:
+        """Records one command at once, while `run` is not running yet; nothing where nothing is to be recorded."""
         batch = _Batch(self._state, self._head_hash, self._now_us(), self._entropy)
-        batch.add(StartTerm(coordinator_id, code_version), "")
-        await self._append(batch)
+        batch.add(body, "")
+        if batch.records:
+            await self._append(batch)
 
     async def end_term(self, note: str) -> None:
         """Hands over: what waits is recorded, then the end of the term; this writer stops. Raises HivefoldError."""
@@ -337,7 +342,15 @@ class _Batch:
         self.size += len(entry.data)
         self.entries.append(entry)
         self.records.append(
-            Committed(sequence, decision.state.term, self.time_us, decision.events, traceparent, decision.state)
+            Committed(
+                sequence,
+                decision.state.term,
+                self.time_us,
+                decision.events,
+                traceparent,
+                decision.state,
+                self.head_hash,
+            )
         )
         return Accepted(sequence, decision.events, decision.state)
 

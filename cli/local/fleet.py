@@ -191,6 +191,7 @@ class LocalFleet:
                     host=HOST,
                     port=place.port,
                     data_dir=self._layout.state(place.id).absolute(),
+                    key_file=self._layout.key_file.absolute(),
                 ),
             )
         for node in self._nodes:

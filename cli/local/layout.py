@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hivefold.config.daemons import KEY_FILE
 from hivefold.errors import ConfigError
 from hivefold.server.private import make_directory
 
@@ -22,6 +23,7 @@ class Layout:
     DIR/config/          configuration of each daemon (0600)
     DIR/state/           what the daemons keep
     DIR/logs/            what the daemons say
+    DIR/signing.key      the key that signs the log (0600)
     DIR/run/             locks held by the running daemons
     """
 
@@ -51,6 +53,11 @@ class Layout:
     def run(self) -> Path:
         """The daemons' locks."""
         return self.root / "run"
+
+    @property
+    def key_file(self) -> Path:
+        """The key that signs the log."""
+        return self.root / KEY_FILE
 
     def state(self, name: str) -> Path:
         """What the daemon `name` keeps."""

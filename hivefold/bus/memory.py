@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from hivefold.bus.memory_ends import (
+    MemoryCheckpoints,
     MemoryEventSender,
     MemoryResultReceiver,
     MemoryResultSender,
@@ -23,7 +24,7 @@ from hivefold.bus.memory_ends import (
     MemoryWorkSender,
     subject_matches,
 )
-from hivefold.bus.port import Message, ResultMessage
+from hivefold.bus.port import Kept, Message, ResultMessage
 from hivefold.errors import BrokerUnavailableError
 
 
@@ -73,6 +74,7 @@ class MemoryBroker:
     def __init__(self, fault: Callable[[str], Fault] = lambda _subject: Fault.PASS) -> None:
         self.fault = fault
         self.events: list[tuple[str, bytes, int]] = []
+        self.checkpoints: list[Kept] = []
         """All that was sent to the event stream: subject, bytes, record sequence."""
         self.results: dict[int, ResultMessage] = {}
         """Stored outcomes by position."""
@@ -226,6 +228,10 @@ class MemoryConnection:
     def result_receiver(self) -> MemoryResultReceiver:
         """The coordinator's end of the results stream."""
         return MemoryResultReceiver(self)
+
+    def checkpoints(self) -> MemoryCheckpoints:
+        """A new end for checkpoints."""
+        return MemoryCheckpoints(self)
 
     def event_sender(self) -> MemoryEventSender:
         """The coordinator's end of the event stream."""

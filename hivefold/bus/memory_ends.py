@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hivefold.bus import frames
-from hivefold.bus.port import Message, ResultMessage
-from hivefold.errors import NotFoundError
+from hivefold.bus.port import Kept, Message, ResultMessage
+from hivefold.errors import FencedError, NotFoundError
 
 if TYPE_CHECKING:
     from hivefold.bus.memory import MemoryConnection, WorkQueue
@@ -260,6 +260,37 @@ class MemoryEventSender:
         self._connection.require_up()
         events = self._connection.broker.events
         return events[-1][2] if events else 0
+
+
+class MemoryCheckpoints:
+    """hivefold.bus.port.CheckpointStream."""
+
+    def __init__(self, connection: MemoryConnection) -> None:
+        self._connection = connection
+
+    async def last(self) -> Kept | None:
+        """The last checkpoint; None when there is none. Raises BrokerUnavailableError."""
+        kept = self._kept()
+        return kept[-1] if kept else None
+
+    async def next(self, index: int) -> Kept | None:
+        """The first one at `index` or after; None when there is none. Raises BrokerUnavailableError."""
+        return next((found for found in self._kept() if found.index >= index), None)
+
+    async def store(self, data: bytes, *, after: int) -> int:
+        """Stores a checkpoint right after the one at `after`; see CheckpointStream.store."""
+        kept = self._kept()
+        end = kept[-1].index if kept else 0
+        if after != end:
+            if kept and kept[-1].data == data:
+                return end
+            raise FencedError("another coordinator signed a checkpoint; this one stops leading")
+        kept.append(Kept(end + 1, data))
+        return end + 1
+
+    def _kept(self) -> list[Kept]:
+        self._connection.require_up()
+        return self._connection.broker.checkpoints
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, str]:

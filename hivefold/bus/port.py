@@ -8,6 +8,7 @@ Subjects (account NODES):
     fleet.pulse                               Pulse         core NATS
     telemetry.<node>                          Reading       core NATS
     events.job.<job>, events.node.<node>      JobEvent, NodeEvent   stream HF_EVENTS (file, limited age)
+    checkpoint.log                            SignedCheckpoint   stream HF_CHECKPOINTS (file, the oldest make room)
 """
 
 from __future__ import annotations
@@ -159,4 +160,35 @@ class EventSender(Protocol):
 
     async def last_sequence(self) -> int:
         """Record sequence of the last stored event; 0 when there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A message of the checkpoint stream: its place there, which only grows, and its bytes."""
+
+    index: int
+    data: bytes
+
+
+class CheckpointReader(Protocol):
+    """A reader of the checkpoint stream."""
+
+    async def last(self) -> Kept | None:
+        """The last checkpoint; None when there is none. Raises BrokerUnavailableError."""
+        ...
+
+    async def next(self, index: int) -> Kept | None:
+        """The first one at `index` or after; None when there is none. Raises BrokerUnavailableError."""
+        ...
+
+
+class CheckpointStream(CheckpointReader, Protocol):
+    """The coordinator's end of the checkpoint stream."""
+
+    async def store(self, data: bytes, *, after: int) -> int:
+        """Stores a checkpoint right after the one at `after` (0: as the first); its index.
+
+        Raises FencedError when another was stored meanwhile, BrokerUnavailableError when that is not known.
+        """
         ...

@@ -16,6 +16,7 @@ WORK: Final = "HF_WORK"
 RESULTS: Final = "HF_RESULTS"
 EVENTS: Final = "HF_EVENTS"
 BLOBS: Final = "HF_BLOBS"
+CHECKPOINTS: Final = "HF_CHECKPOINTS"
 COORDINATOR: Final = "coordinator"
 """The durable consumer of RESULTS."""
 
@@ -36,6 +37,7 @@ class StreamSettings:
     events_max_age_s: int = 24 * 3600
     events_max_bytes: int = 512 * 1024 * 1024
     blobs_max_bytes: int = 0
+    checkpoints_max_bytes: int = 256 * 1024 * 1024
 
 
 async def prepare_streams(link: Link, settings: StreamSettings | None = None) -> None:
@@ -99,6 +101,13 @@ def stream_configs(settings: StreamSettings) -> tuple[dict[str, Any], ...]:
             # Derived from the log and repeated after a loss: a disk that the log waits for is not
             # kept busy with them. Only a single server can do so.
             **({"persist_mode": "async"} if settings.replicas == 1 else {}),
+        },
+        common
+        | {
+            "name": CHECKPOINTS,
+            "subjects": ["checkpoint.>"],
+            "discard": "old",
+            "max_bytes": settings.checkpoints_max_bytes or -1,
         },
         common | {"name": BLOBS, "subjects": ["blob.>"], "max_bytes": settings.blobs_max_bytes or -1},
     )

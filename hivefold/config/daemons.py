@@ -23,6 +23,7 @@ from hivefold.errors import ConfigError
 from hivefold.server.private import write_private
 
 _LARGEST: Final = 1 << 62
+KEY_FILE: Final = "signing.key"
 _ISOLATED: Final = "nats_environment"
 
 
@@ -48,6 +49,8 @@ class CoordinatorConfig:
     host: str = "127.0.0.1"
     port: int | None = None
     data_dir: Path = Path()
+    key_file: Path | None = None
+    """The key that signs the log, one for all coordinators of a fleet; None is KEY_FILE in `data_dir`."""
     durability: Durability = Durability.FSYNC_ALWAYS
     """The weakest that is accepted."""
     log_replicas: int = 1
@@ -85,6 +88,7 @@ _COORDINATOR: Final[dict[str, Parse]] = {
     **_COMMON,
     "id": values.name,
     "monitor_url": values.text,
+    "key_file": values.path,
     "durability": values.choice(Durability),
     "log_replicas": values.integer(1, 5),
     "log_max_bytes": values.integer(1, _LARGEST),
@@ -123,6 +127,7 @@ def load_coordinator_config(
         system=broker_settings(settings, "system", "hivefold-coordinator") if mentions(settings, "system") else None,
         coordinator_id=settings.get("id", default="") or _host_name(),
         data_dir=_data_dir(settings, "coordinator"),
+        key_file=_path(settings, "key_file"),
         suspect_after_ms=suspect,
         lost_after_ms=lost,
         **_plain_values(
@@ -186,10 +191,12 @@ def _plain_values(settings: Settings, plain: object, keys: Sequence[str]) -> dic
 
 
 def _data_dir(settings: Settings, daemon: str) -> Path:
-    found = settings.find("data_dir")
-    if found is None:
-        return platformdirs.user_state_path("hivefold") / daemon
-    return (found.source.directory / str(found.value)).absolute()
+    return _path(settings, "data_dir") or platformdirs.user_state_path("hivefold") / daemon
+
+
+def _path(settings: Settings, key: str) -> Path | None:
+    found = settings.find(key)
+    return None if found is None else (found.source.directory / str(found.value)).absolute()
 
 
 def _host_name() -> str:

@@ -50,6 +50,7 @@ def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
                 f"$JS.API.CONSUMER.MSG.NEXT.HF_WORK.{node_id}",
                 f"$JS.ACK.HF_WORK.{node_id}.>",
                 "$JS.API.DIRECT.GET.HF_BLOBS.>",
+                "$JS.API.DIRECT.GET.HF_CHECKPOINTS",
                 "$JS.API.INFO",
             ]
         },

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from hivefold.v1 import blob_pb2 as _blob_pb2
+from hivefold.v1 import checkpoint_pb2 as _checkpoint_pb2
 from hivefold.v1 import error_pb2 as _error_pb2
 from hivefold.v1 import fleet_pb2 as _fleet_pb2
 from hivefold.v1 import job_pb2 as _job_pb2
@@ -440,6 +441,7 @@ class Pulse(_message.Message):
     COORDINATOR_ID_FIELD_NUMBER: _builtins.int
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The term."""
     coordinator_id: _builtins.str
@@ -448,6 +450,10 @@ class Pulse(_message.Message):
     """Address of its gRPC server, "host:port"."""
     sequence: _builtins.int
     """Position of its last record."""
+    @_builtins.property
+    def checkpoint(self) -> _checkpoint_pb2.SignedCheckpoint:
+        """The last checkpoint that it signed: the proof that its log only grew."""
+
     def __init__(
         self,
         *,
@@ -455,10 +461,11 @@ class Pulse(_message.Message):
         coordinator_id: _builtins.str = ...,
         grpc_address: _builtins.str = ...,
         sequence: _builtins.int = ...,
+        checkpoint: _checkpoint_pb2.SignedCheckpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "grpc_address", b"grpc_address", "sequence", b"sequence", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "coordinator_id", b"coordinator_id", "grpc_address", b"grpc_address", "sequence", b"sequence", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
