@@ -43,6 +43,7 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.ATTEMPTS_EXHAUSTED: "read the failures with: hivefold job show JOB",
     Reason.FILE_UNREADABLE: "give the path of a file that can be read; without --by-reference it is uploaded",
     Reason.LOG_CORRUPT: "stop, keep a copy of the data directory, look at the disk",
+    Reason.PROOF_FAILED: "find out why before anything else: was the log restored or altered?",
     Reason.LOG_FILE_INVALID: "export the log again, or use another copy of the file",
     Reason.INTERNAL: "a defect: please report it; HIVEFOLD_DEBUG=1 shows where",
     Reason.SERVER_UNAVAILABLE: "start a fleet with: hivefold up; or name its coordinator with --address",

@@ -72,6 +72,11 @@ class Presence:
         heard = self._heard.get(node_id)
         return heard.reading if heard else None
 
+    def refusal(self, node_id: NodeId) -> str:
+        """Why the node refuses this coordinator; empty when it does not."""
+        heard = self._heard.get(node_id)
+        return heard.beat.refusal if heard and heard.beat else ""
+
     async def run(self) -> None:
         """Listens and watches until it is cancelled. Raises NotLeaderError."""
         await self.signals.subscribe("heartbeat.*", self._on_heartbeat)
@@ -91,6 +96,8 @@ class Presence:
         if beat.spec.node_id != node_id or not self._may_hear(node_id):
             return
         heard = self._heard.setdefault(node_id, _Heard(0, 0))
+        if beat.refusal and beat.refusal != self.refusal(node_id):
+            _log.error("node refuses this coordinator", node=node_id, reason="PROOF_FAILED", why=beat.refusal)
         heard.heard_ms, heard.time_us, heard.beat = self.clock.monotonic_ms(), self.clock.now_us(), beat
         self._dirty.add(node_id)
         self._wake.set()

@@ -60,7 +60,7 @@ def task_view(job: Job, task: int) -> job_pb2.Task:
 
 
 def node_view(
-    node: Node, *, heartbeat_time_us: int = 0, reading: telemetry_pb2.Reading | None = None
+    node: Node, *, heartbeat_time_us: int = 0, reading: telemetry_pb2.Reading | None = None, refusal: str = ""
 ) -> fleet_pb2.Node:
     """A node, with what was last heard of it."""
     return fleet_pb2.Node(
@@ -74,6 +74,7 @@ def node_view(
         reading=reading,
         tasks_succeeded=node.tasks_succeeded,
         sequence=node.sequence,
+        refusal=refusal,
     )
 
 

@@ -258,6 +258,10 @@ NODES_HEARD: Final = 2 * FLEET_NODES
 HEARTBEAT_MS: Final = 1000
 SUSPECT_AFTER_MS: Final = 3000
 LOST_AFTER_MS: Final = 6000
+WITNESS_PATIENCE_MS: Final = 4000
+"""How long a node waits for a coordinator that can prove itself before it refuses one that does not."""
+UNPROVEN_WORK_S: Final = 10.0
+"""How long a node holds work of a term that nobody has proven; then it is dropped, and sent again if it was owed."""
 FENCE_AFTER_MS: Final = 15_000
 """A node that hears no pulse for this long drops what it has not started."""
 DRAIN_S: Final = 20.0

@@ -16,7 +16,15 @@ from actors.runtime import ActorRef
 from hivefold.bus.port import Delivery, Message, Signals, WorkReceiver
 from hivefold.clock import Clock
 from hivefold.errors import HivefoldError, InvalidRequestError, Reason, UnavailableError
-from hivefold.limits import DRAIN_S, FENCE_AFTER_MS, HEARTBEAT_MS, NODE_QUEUE_TASKS, PROBES_ASK_MS, WORK_ACK_WAIT_S
+from hivefold.limits import (
+    DRAIN_S,
+    FENCE_AFTER_MS,
+    HEARTBEAT_MS,
+    NODE_QUEUE_TASKS,
+    PROBES_ASK_MS,
+    UNPROVEN_WORK_S,
+    WORK_ACK_WAIT_S,
+)
 from hivefold.observe import bound, span
 from hivefold.v1 import fleet_pb2, telemetry_pb2, work_pb2
 from hivefold.v1.node_service_pb2 import DescribeNodeResponse
@@ -24,6 +32,7 @@ from node.core import Abort, Acknowledge, Answer, Attempt, Effect, GiveBack, Nod
 from node.infer import InferRunner, Timing
 from node.uplink import Uplink
 from node.wire import OutcomeWriter, Stored, batch_of, read_cancel, read_pulse, read_work
+from node.witness import Witness
 
 _log = structlog.get_logger(__name__)
 
@@ -66,6 +75,7 @@ class Agent:
     uplink: Uplink
     infer: InferRunner
     prober: ActorRef[RunProbes, ProbesDone]
+    witness: Witness
     clock: Clock
     drain_s: float = DRAIN_S
     reading: telemetry_pb2.Reading | None = None
@@ -86,7 +96,9 @@ class Agent:
             await self.signals.subscribe("fleet.pulse", self._on_pulse),
             await self.signals.subscribe(f"control.{self.spec.node_id}", self._on_control),
         ]
-        loops = [asyncio.create_task(loop) for loop in (self._take_work(), self.uplink.run(), self._keep_beating())]
+        self.witness.on_change = self._changed.set
+        parts = (self._take_work(), self.uplink.run(), self._keep_beating(), self.witness.run())
+        loops = [asyncio.create_task(part) for part in parts]
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -104,7 +116,8 @@ class Agent:
     @property
     def serving(self) -> bool:
         """Whether the node takes work."""
-        return self.signals.connected and not self.core.fenced and not self.core.leaving
+        able = self.signals.connected and not self.core.fenced and not self.core.leaving
+        return able and not self.witness.refusal
 
     def describe(self) -> DescribeNodeResponse:
         """How the node is, for its gRPC service."""
@@ -116,6 +129,8 @@ class Agent:
             attempts_outstanding=self.core.outstanding,
             loaded_models=self.infer.shelf.loaded,
             reading=self.reading,
+            refusal=self.witness.refusal,
+            proven_size=self.witness.proven.checkpoint.size if self.witness.proven else 0,
         )
 
     def take_reading(self, reading: telemetry_pb2.Reading) -> None:
@@ -126,22 +141,34 @@ class Agent:
 
     async def _take_work(self) -> None:
         async for delivery in self.receiver.deliveries():
-            while self.core.fenced or self.core.outstanding >= 2 * NODE_QUEUE_TASKS:
-                self._changed.clear()
-                await self._changed.wait()
-            self._accept(delivery)
+            try:
+                message = read_work(delivery.data)
+                if not self.witness.proves(message.term):
+                    await self._prove(message.term)
+                while self.core.fenced or self.core.outstanding >= 2 * NODE_QUEUE_TASKS:
+                    self._changed.clear()
+                    await self._changed.wait()
+                self._accept(delivery, message)
+            except InvalidRequestError as error:
+                _log.error("work.refused", error=error.message)
+                self._spawn(_answered(delivery.acknowledge))
 
-    def _accept(self, delivery: Delivery) -> None:
-        self._delivery += 1
+    async def _prove(self, term: int) -> None:
+        """Waits until this term is in the log that was proven. Raises InvalidRequestError when that takes too long."""
         try:
-            message = read_work(delivery.data)
-            if message.node_id != self.spec.node_id:
-                raise InvalidRequestError(f"work for node {message.node_id} came here; it is dropped")
-            batch = batch_of(message, self._delivery)
-        except InvalidRequestError as error:
-            _log.error("work.refused", error=error.message)
-            self._spawn(_answered(delivery.acknowledge))
-            return
+            async with asyncio.timeout(UNPROVEN_WORK_S):
+                while not self.witness.proves(term):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            why = self.witness.refusal or "none was heard"
+            raise InvalidRequestError(f"no coordinator has proven term {term}: its work is dropped; {why}") from None
+
+    def _accept(self, delivery: Delivery, message: work_pb2.WorkBatch) -> None:
+        if message.node_id != self.spec.node_id:
+            raise InvalidRequestError(f"work for node {message.node_id} came here; it is dropped")
+        self._delivery += 1
+        batch = batch_of(message, self._delivery)
         writer = OutcomeWriter(self.spec.node_id, self.spec.boot_id, message.job_id, message.term, message.traceparent)
         self._works[self._delivery] = _Work(message, delivery, writer, self.clock.monotonic_ms())
         self._do(self.core.accept(batch, self.clock.now_us()))
@@ -239,7 +266,7 @@ class Agent:
 
     def _on_pulse(self, message: Message) -> None:
         pulse = read_pulse(message.data)
-        if pulse is None or pulse.term < self.core.term:
+        if pulse is None or not self.witness.believes(pulse) or pulse.term < self.core.term:
             return
         if pulse.term > self.core.term:
             self._spawn(self._beat())  # a new leader need not wait for the next beat to know this node
@@ -282,6 +309,7 @@ class Agent:
             loaded_models=self.infer.shelf.loaded,
             leaving=self.core.leaving,
             term=self.core.term,
+            refusal=self.witness.refusal,
         )
         if self.reading is not None:
             beat.memory_available_bytes = self.reading.memory_available_bytes

@@ -26,6 +26,7 @@ from actors.runtime import ActorRef, Failed, spawn
 from actors.telemetry import Measure, TelemetryBehavior
 from hivefold import limits, observe
 from hivefold.blobs.jetstream import JetStreamChunks
+from hivefold.bus.checkpoints import NatsCheckpoints
 from hivefold.bus.connection import connect
 from hivefold.bus.link import Link
 from hivefold.bus.results import NatsResultSender
@@ -49,6 +50,7 @@ from node.models import ModelShelf
 from node.servicers import node_service
 from node.telemetry import TelemetryLoop, export_metrics
 from node.uplink import Uplink
+from node.witness import WITNESS_FILE, Witness
 
 _log = structlog.get_logger(__name__)
 _USUAL_PORT: Final = 7410
@@ -175,6 +177,7 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
         uplink=Uplink(NatsResultSender(boot.link), batch_outcomes=limits.NODE_QUEUE_TASKS),
         infer=InferRunner(content, shelf, boot.actors.reader, boot.clock, slots),
         prober=boot.actors.prober,
+        witness=Witness(config.data_dir / WITNESS_FILE, NatsCheckpoints(boot.link), boot.clock),
         clock=boot.clock,
         drain_s=config.drain_s,
     )

@@ -27,12 +27,13 @@ _STATE_STYLES: Final = {
 def state(node: fleet_pb2.Node) -> str:
     """Where the node stands, in words."""
     name = fleet_pb2.NodeState.Name(node.state).removeprefix("NODE_STATE_").lower()
-    return f"{name}, draining" if node.draining else name
+    name = f"{name}, draining" if node.draining else name
+    return f"{name}, refuses" if node.refusal else name
 
 
 def styled_state(node: fleet_pb2.Node) -> str:
     """The same as markup."""
-    style = "yellow" if node.draining else _STATE_STYLES.get(node.state)
+    style = "bold red" if node.refusal else "yellow" if node.draining else _STATE_STYLES.get(node.state)
     return f"[{style}]{state(node)}[/]" if style else state(node)
 
 
@@ -76,6 +77,7 @@ def node_facts(node: fleet_pb2.Node) -> RenderableType:
         [
             ("node", f"[bold]{spec.node_id}[/]"),
             ("state", styled_state(node)),
+            *([("refuses", escape(node.refusal))] if node.refusal else ()),
             ("host", escape(f"{spec.host_name} (process {spec.pid})")),
             ("grpc", spec.grpc_address),
             ("machine", f"{spec.cpu_count} cores, {words.size(spec.memory_bytes)} memory"),

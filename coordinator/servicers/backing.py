@@ -35,6 +35,10 @@ class Hearing(Protocol):
         """The node's latest reading, if one came."""
         ...
 
+    def refusal(self, node_id: NodeId) -> str:
+        """Why the node refuses this coordinator; empty when it does not."""
+        ...
+
 
 class Lead(Protocol):
     """A term, as far as services need it."""

@@ -65,7 +65,12 @@ class FleetServicer(FleetServiceServicer):
 
     def _view(self, node: Node) -> fleet_pb2.Node:
         hearing, node_id = self._backing.hearing, node.spec.node_id
-        return node_view(node, heartbeat_time_us=hearing.heard_time_us(node_id), reading=hearing.reading(node_id))
+        return node_view(
+            node,
+            heartbeat_time_us=hearing.heard_time_us(node_id),
+            reading=hearing.reading(node_id),
+            refusal=hearing.refusal(node_id),
+        )
 
 
 def _known(state: State, node_id: str) -> Node:

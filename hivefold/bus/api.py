@@ -22,7 +22,7 @@ STORAGE_SHORT: Final = frozenset({10023, 10028, 10047, 10077})
 WRONG_LAST: Final = 10071
 """The subject already holds a message."""
 EXPECT_NEW: Final = "Nats-Expected-Last-Subject-Sequence"
-"""With value 0: only where the subject holds nothing."""
+"""Only where the last message of the subject is this one; with value 0: only where the subject holds nothing."""
 
 
 class ApiError(HivefoldError):

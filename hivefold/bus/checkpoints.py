@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hivefold.bus import api, streams
+from hivefold.bus import api, frames, streams
 from hivefold.bus.link import Link
 from hivefold.bus.port import Kept
 from hivefold.errors import BrokerUnavailableError, FencedError, NotFoundError
@@ -29,7 +29,7 @@ class NatsCheckpoints:
 
     async def store(self, data: bytes, *, after: int) -> int:
         """Stores a checkpoint right after the one at `after`; see CheckpointStream.store."""
-        headers = b"Nats-Expected-Last-Sequence: %d\r\n" % after
+        headers = frames.header_block({api.EXPECT_NEW: str(after)})
         try:
             return await api.store(self._link, SUBJECT, data, headers=headers, timeout_s=BROKER_ANSWER_S)
         except api.ApiError as error:

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from hivefold.v1 import telemetry_pb2 as hivefold_dot_v1_dot_telemetry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hivefold/v1/fleet.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhivefold/v1/telemetry.proto\",\n\x03Gpu\x12\x0f\n\x07product\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\"\xb7\x02\n\x08NodeSpec\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x12\n\nslot_count\x18\x03 \x01(\r\x12\x31\n\x06labels\x18\x04 \x03(\x0b\x32!.hivefold.v1.NodeSpec.LabelsEntry\x12\x11\n\tcpu_count\x18\x05 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x1e\n\x04gpus\x18\x07 \x03(\x0b\x32\x10.hivefold.v1.Gpu\x12\x14\n\x0cgrpc_address\x18\x08 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\t \x01(\t\x12\x11\n\thost_name\x18\n \x01(\t\x12\x0b\n\x03pid\x18\x0b \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xce\x02\n\x04Node\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.hivefold.v1.NodeState\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x1c\n\x14\x61ttempts_outstanding\x18\x04 \x01(\r\x12\x15\n\rloaded_models\x18\x05 \x03(\t\x12-\n\tjoin_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07reading\x18\x08 \x01(\x0b\x32\x14.hivefold.v1.Reading\x12\x17\n\x0ftasks_succeeded\x18\t \x01(\x04\x12\x10\n\x08sequence\x18\n \x01(\x04*\x9a\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11NODE_STATE_ONLINE\x10\x01\x12\x18\n\x14NODE_STATE_SUSPECTED\x10\x02\x12\x13\n\x0fNODE_STATE_LOST\x10\x03\x12\x13\n\x0fNODE_STATE_LEFT\x10\x04\x12\x16\n\x12NODE_STATE_LEAVING\x10\x05\x42h\n\x0eio.hivefold.v1B\nFleetProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hivefold/v1/fleet.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhivefold/v1/telemetry.proto\",\n\x03Gpu\x12\x0f\n\x07product\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\"\xb7\x02\n\x08NodeSpec\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x12\n\nslot_count\x18\x03 \x01(\r\x12\x31\n\x06labels\x18\x04 \x03(\x0b\x32!.hivefold.v1.NodeSpec.LabelsEntry\x12\x11\n\tcpu_count\x18\x05 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x1e\n\x04gpus\x18\x07 \x03(\x0b\x32\x10.hivefold.v1.Gpu\x12\x14\n\x0cgrpc_address\x18\x08 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\t \x01(\t\x12\x11\n\thost_name\x18\n \x01(\t\x12\x0b\n\x03pid\x18\x0b \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdf\x02\n\x04Node\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.hivefold.v1.NodeState\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x1c\n\x14\x61ttempts_outstanding\x18\x04 \x01(\r\x12\x15\n\rloaded_models\x18\x05 \x03(\t\x12-\n\tjoin_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07reading\x18\x08 \x01(\x0b\x32\x14.hivefold.v1.Reading\x12\x17\n\x0ftasks_succeeded\x18\t \x01(\x04\x12\x10\n\x08sequence\x18\n \x01(\x04\x12\x0f\n\x07refusal\x18\x0b \x01(\t*\x9a\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11NODE_STATE_ONLINE\x10\x01\x12\x18\n\x14NODE_STATE_SUSPECTED\x10\x02\x12\x13\n\x0fNODE_STATE_LOST\x10\x03\x12\x13\n\x0fNODE_STATE_LEFT\x10\x04\x12\x16\n\x12NODE_STATE_LEAVING\x10\x05\x42h\n\x0eio.hivefold.v1B\nFleetProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\nFleetProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
   _globals['_NODESPEC_LABELSENTRY']._loaded_options = None
   _globals['_NODESPEC_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=800
-  _globals['_NODESTATE']._serialized_end=954
+  _globals['_NODESTATE']._serialized_start=817
+  _globals['_NODESTATE']._serialized_end=971
   _globals['_GPU']._serialized_start=102
   _globals['_GPU']._serialized_end=146
   _globals['_NODESPEC']._serialized_start=149
@@ -45,5 +45,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODESPEC_LABELSENTRY']._serialized_start=415
   _globals['_NODESPEC_LABELSENTRY']._serialized_end=460
   _globals['_NODE']._serialized_start=463
-  _globals['_NODE']._serialized_end=797
+  _globals['_NODE']._serialized_end=814
 # @@protoc_insertion_point(module_scope)

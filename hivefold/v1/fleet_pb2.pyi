@@ -185,6 +185,7 @@ class Node(_message.Message):
     READING_FIELD_NUMBER: _builtins.int
     TASKS_SUCCEEDED_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     """Where it stands."""
     draining: _builtins.bool
@@ -195,6 +196,8 @@ class Node(_message.Message):
     """Tasks that it completed."""
     sequence: _builtins.int
     """Position of the last record that changed it."""
+    refusal: _builtins.str
+    """Why it refuses this coordinator (REASON_PROOF_FAILED); empty when it does not."""
     @_builtins.property
     def spec(self) -> Global___NodeSpec:
         """What it said of itself."""
@@ -228,10 +231,11 @@ class Node(_message.Message):
         reading: _telemetry_pb2.Reading | None = ...,
         tasks_succeeded: _builtins.int = ...,
         sequence: _builtins.int = ...,
+        refusal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_time", b"heartbeat_time", "join_time", b"join_time", "reading", b"reading", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_outstanding", b"attempts_outstanding", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "join_time", b"join_time", "loaded_models", b"loaded_models", "reading", b"reading", "sequence", b"sequence", "spec", b"spec", "state", b"state", "tasks_succeeded", b"tasks_succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_outstanding", b"attempts_outstanding", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "join_time", b"join_time", "loaded_models", b"loaded_models", "reading", b"reading", "refusal", b"refusal", "sequence", b"sequence", "spec", b"spec", "state", b"state", "tasks_succeeded", b"tasks_succeeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

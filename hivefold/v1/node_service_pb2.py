@@ -26,7 +26,7 @@ from hivefold.v1 import fleet_pb2 as hivefold_dot_v1_dot_fleet__pb2
 from hivefold.v1 import telemetry_pb2 as hivefold_dot_v1_dot_telemetry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehivefold/v1/node_service.proto\x12\x0bhivefold.v1\x1a\x17hivefold/v1/fleet.proto\x1a\x1bhivefold/v1/telemetry.proto\"\x15\n\x13\x44\x65scribeNodeRequest\"\xd2\x01\n\x14\x44\x65scribeNodeResponse\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\x12\x18\n\x10\x62roker_connected\x18\x02 \x01(\x08\x12\x0e\n\x06\x66\x65nced\x18\x03 \x01(\x08\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\x12\x1c\n\x14\x61ttempts_outstanding\x18\x05 \x01(\r\x12\x15\n\rloaded_models\x18\x06 \x03(\t\x12%\n\x07reading\x18\x07 \x01(\x0b\x32\x14.hivefold.v1.Reading2b\n\x0bNodeService\x12S\n\x0c\x44\x65scribeNode\x12 .hivefold.v1.DescribeNodeRequest\x1a!.hivefold.v1.DescribeNodeResponseBn\n\x0eio.hivefold.v1B\x10NodeServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehivefold/v1/node_service.proto\x12\x0bhivefold.v1\x1a\x17hivefold/v1/fleet.proto\x1a\x1bhivefold/v1/telemetry.proto\"\x15\n\x13\x44\x65scribeNodeRequest\"\xf8\x01\n\x14\x44\x65scribeNodeResponse\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\x12\x18\n\x10\x62roker_connected\x18\x02 \x01(\x08\x12\x0e\n\x06\x66\x65nced\x18\x03 \x01(\x08\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\x12\x1c\n\x14\x61ttempts_outstanding\x18\x05 \x01(\r\x12\x15\n\rloaded_models\x18\x06 \x03(\t\x12%\n\x07reading\x18\x07 \x01(\x0b\x32\x14.hivefold.v1.Reading\x12\x0f\n\x07refusal\x18\x08 \x01(\t\x12\x13\n\x0bproven_size\x18\t \x01(\x04\x32\x62\n\x0bNodeService\x12S\n\x0c\x44\x65scribeNode\x12 .hivefold.v1.DescribeNodeRequest\x1a!.hivefold.v1.DescribeNodeResponseBn\n\x0eio.hivefold.v1B\x10NodeServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBENODEREQUEST']._serialized_start=101
   _globals['_DESCRIBENODEREQUEST']._serialized_end=122
   _globals['_DESCRIBENODERESPONSE']._serialized_start=125
-  _globals['_DESCRIBENODERESPONSE']._serialized_end=335
-  _globals['_NODESERVICE']._serialized_start=337
-  _globals['_NODESERVICE']._serialized_end=435
+  _globals['_DESCRIBENODERESPONSE']._serialized_end=373
+  _globals['_NODESERVICE']._serialized_start=375
+  _globals['_NODESERVICE']._serialized_end=473
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,8 @@ class DescribeNodeResponse(_message.Message):
     ATTEMPTS_OUTSTANDING_FIELD_NUMBER: _builtins.int
     LOADED_MODELS_FIELD_NUMBER: _builtins.int
     READING_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    PROVEN_SIZE_FIELD_NUMBER: _builtins.int
     broker_connected: _builtins.bool
     """Whether its broker connection is up."""
     fenced: _builtins.bool
@@ -58,6 +60,10 @@ class DescribeNodeResponse(_message.Message):
     """Whether it is leaving."""
     attempts_outstanding: _builtins.int
     """Attempts accepted and not yet answered."""
+    refusal: _builtins.str
+    """Why it refuses the coordinator that it hears (REASON_PROOF_FAILED); empty when it does not."""
+    proven_size: _builtins.int
+    """Records of the log in the last checkpoint that it believed; 0 before the first."""
     @_builtins.property
     def spec(self) -> _fleet_pb2.NodeSpec:
         """What it says of itself."""
@@ -80,10 +86,12 @@ class DescribeNodeResponse(_message.Message):
         attempts_outstanding: _builtins.int = ...,
         loaded_models: _abc.Iterable[_builtins.str] | None = ...,
         reading: _telemetry_pb2.Reading | None = ...,
+        refusal: _builtins.str = ...,
+        proven_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reading", b"reading", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_outstanding", b"attempts_outstanding", "broker_connected", b"broker_connected", "fenced", b"fenced", "leaving", b"leaving", "loaded_models", b"loaded_models", "reading", b"reading", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_outstanding", b"attempts_outstanding", "broker_connected", b"broker_connected", "fenced", b"fenced", "leaving", b"leaving", "loaded_models", b"loaded_models", "proven_size", b"proven_size", "reading", b"reading", "refusal", b"refusal", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -111,8 +111,8 @@ def work_acknowledged_before_its_outcome_is_stored() -> Iterator[None]:
     """A node lets go of work when it begins with it."""
     accept = Agent._accept
 
-    def hasty(self: Agent, delivery: Any) -> None:
-        accept(self, delivery)
+    def hasty(self: Agent, delivery: Any, message: Any) -> None:
+        accept(self, delivery, message)
         self._spawn(delivery.acknowledge())
 
     with patch.object(Agent, "_accept", hasty):

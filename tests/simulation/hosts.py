@@ -29,6 +29,7 @@ from node.core import Batch, Effect, NodeCore, Start
 from node.infer import InferRunner
 from node.models import ModelShelf
 from node.uplink import Uplink
+from node.witness import WITNESS_FILE, Witness
 from tests.simulation.checker import Checker
 from tests.simulation.parts import LogStore, SimBroker, SimClock, SimConnection, SimLog
 
@@ -290,5 +291,6 @@ class NodeHost:
                 content, shelf, cast(ActorRef[ReadRange, memoryview], None), cast(Any, self.clock), self.slots
             ),
             prober=prober,
+            witness=Witness(Path("nowhere") / WITNESS_FILE, connection.checkpoints(), self.clock),
             clock=self.clock,
         )

@@ -144,7 +144,8 @@ async def test_work_that_is_cancelled_before_it_took_a_step_is_answered(tmp_path
     """Work and its cancellation come in one turn of the loop."""
     async with running(tmp_path) as rig:
         cancel = Message("control.node-a", work_pb2.CancelWork(term=1, job_id="job-1").SerializeToString())
-        rig.agent._accept(Given(probes(2, sleep_ms=60_000).SerializeToString()))
+        work = probes(2, sleep_ms=60_000)
+        rig.agent._accept(Given(work.SerializeToString()), work)
         rig.agent._on_control(cancel)
         outcomes = await rig.outcome_count(2)
         assert {outcome.failure.reason for outcome in outcomes} == {error_pb2.REASON_CANCELLED}
