@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 import uvloop
 
+from coordinator.checkpoints import Signing
 from coordinator.lead import Ends, LeadSettings
 from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings

@@ -65,6 +65,10 @@ class Nobody:
         """None."""
         return None
 
+    def refusal(self, node_id: NodeId) -> str:
+        """Nothing is known."""
+        return ""
+
 
 @dataclass(slots=True)
 class Backing:
