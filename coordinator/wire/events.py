@@ -127,17 +127,7 @@ def _fleet_event_to_proto(
             body = pb.TermStarted(term=term, coordinator_id=coordinator_id, code_version=version)
             return pb.Event(term_started=body)
         case ev.SigningKeyChanged():
-            # 0.1.0, which signs nothing, may pass it over: a fleet can be taken back.
-            return pb.Event(
-                ignorable=True,
-                signing_key_changed=pb.SigningKeyChanged(
-                    key_id=event.key_id,
-                    public_key=event.public_key,
-                    previous_key_id=event.previous_key_id,
-                    endorsement=event.endorsement,
-                    request_id=event.request_id,
-                ),
-            )
+            return _key_to_proto(event)
         case ev.TermEnded(term, note):
             # A release that does not know it reads on: the next term says all that it needs.
             return pb.Event(ignorable=True, term_ended=pb.TermEnded(term=term, note=note))
@@ -169,6 +159,20 @@ def _fleet_event_to_proto(
             return pb.Event(node_drain_ended=pb.NodeDrainEnded(node_id=node_id))
         case _:
             assert_never(event)
+
+
+def _key_to_proto(event: ev.SigningKeyChanged) -> pb.Event:
+    # 0.1.0, which signs nothing, may pass it over: a fleet can be taken back.
+    return pb.Event(
+        ignorable=True,
+        signing_key_changed=pb.SigningKeyChanged(
+            key_id=event.key_id,
+            public_key=event.public_key,
+            previous_key_id=event.previous_key_id,
+            endorsement=event.endorsement,
+            request_id=event.request_id,
+        ),
+    )
 
 
 def event_from_proto(message: pb.Event, position: int) -> ev.Event | None:

@@ -66,6 +66,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.FILE_UNREADABLE: Row(_Code.FAILED_PRECONDITION, e.DataRefusedError),
     Reason.LOG_CORRUPT: Row(_Code.DATA_LOSS, e.LogError),
     Reason.EVENT_UNKNOWN: Row(_Code.FAILED_PRECONDITION, e.LogError),
+    Reason.PROOF_FAILED: Row(_Code.FAILED_PRECONDITION, e.ProofError),
     Reason.INTERNAL: Row(_Code.INTERNAL, HivefoldError),
     Reason.DURABILITY_WEAK: Row(_Code.FAILED_PRECONDITION, e.DurabilityWeakError),
     Reason.SERVER_UNAVAILABLE: Row(_Code.UNAVAILABLE, e.UnavailableError, retry_ms=1000),
