@@ -92,10 +92,8 @@ LOG_FILE_MARKS: Final = 4096
 LOG_FILE_MARK_RECORDS: Final = 1024
 """Records between two marks, until there would be too many marks."""
 CHECKPOINT_INTERVAL_S: Final = 1.0
-CHECKPOINT_NOTE_CHARACTERS: Final = 2048
 SIGNING_KEYS_KEPT: Final = 8
 """Signing keys that a checkpoint names: a node that missed more rotations has to be told to trust anew."""
-KEY_FILE_BYTES: Final = 4096
 SNAPSHOT_RECORDS: Final = 10_000
 """Records after which the next snapshot is due: a quarter of a second of replay."""
 SNAPSHOT_LOG_BYTES: Final = 8 * 1024 * 1024
@@ -261,7 +259,6 @@ LOST_AFTER_MS: Final = 6000
 WITNESS_PATIENCE_MS: Final = 4000
 """How long a node waits for a coordinator that can prove itself before it refuses one that does not."""
 UNPROVEN_WORK_S: Final = 10.0
-"""How long a node holds work of a term that nobody has proven; then it is dropped, and sent again if it was owed."""
 FENCE_AFTER_MS: Final = 15_000
 """A node that hears no pulse for this long drops what it has not started."""
 DRAIN_S: Final = 20.0

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from hivefold.errors import ProofError
-from hivefold.limits import CHECKPOINT_NOTE_CHARACTERS
 from hivefold.proof.keys import PublicKey, Signer
 
+_NOTE_CHARACTERS: Final = 1024
 _ORIGIN: Final = "hivefold/log/"
 _ED25519: Final = b"\x01"
 _KEY_HASH_BYTES: Final = 4
@@ -96,7 +96,7 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> str:
 
 def read_note(note: str) -> Note:
     """Parses a signed note strictly: there is one way to write each. Raises ProofError."""
-    found = _NOTE.fullmatch(note) if len(note) <= CHECKPOINT_NOTE_CHARACTERS else None
+    found = _NOTE.fullmatch(note) if len(note) <= _NOTE_CHARACTERS else None
     if found is None or found["name"] != _ORIGIN + found["chain"]:
         raise ProofError("a checkpoint is not a note as docs/log-format.md describes it: it was altered or is foreign")
     signature, root = _base64(found["signature"]), _base64(found["root"])

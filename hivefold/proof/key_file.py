@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hivefold.entropy import Entropy
 from hivefold.errors import ConfigError
-from hivefold.limits import KEY_FILE_BYTES
+from hivefold.limits import SECRET_BYTES
 from hivefold.proof.keys import SEED_BYTES, Signer
 from hivefold.server.private import make_directory, write_private
 
@@ -78,7 +78,7 @@ def _read(path: Path) -> Signer | None:
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(KEY_FILE_BYTES)
+            content = file.read(SECRET_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
