@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="stop after this many kills")
     parser.add_argument("--seconds", type=float, default=3600, help="stop after this time, however many there were")
     parser.add_argument("--seed", type=int, default=1, help="of load, kills and pauses (not of the failpoints)")
-    parser.add_argument("--coordinators", type=int, default=1)
+    parser.add_argument("--coordinators", type=int, default=3)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="a directory to work in and to keep; else a temporary one")
     chosen = parser.parse_args()

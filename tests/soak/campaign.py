@@ -48,7 +48,7 @@ class Settings:
     kills: int
     seconds: float
     seed: int
-    coordinators: int = 1
+    coordinators: int = 3
     nodes: int = 3
 
 
