@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -54,8 +55,16 @@ def ls(
 
     states = [job_pb2.JobState.Value(f"JOB_STATE_{name.upper()}") for name in state or ()]
     labels = parse_labels(label or ())
-    jobs = target.ask(lambda fleet: listed(_first(fleet.jobs.list(states=states, labels=labels), limit)))
+    missing: set[str] = set()
+
+    async def newest(fleet: Fleet) -> list[job_pb2.Job]:
+        tell = partial(missing.add, "some")
+        return await listed(_first(fleet.jobs.list(states=states, labels=labels, on_incomplete=tell), limit))
+
+    jobs = target.ask(newest)
     show_many(target, "jobs", jobs, lambda: jobs_table(jobs))
+    if missing:
+        note("jobs that ended long ago are still being read from the log: some are missing; list again in a while")
     if len(jobs) == limit and target.output == "text":
         note(f"the newest {limit}; more with --limit")
 

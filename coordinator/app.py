@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 from coordinator.checkpoints import Signing
+from coordinator.index import JobIndex
 from coordinator.lead import Ends, LeadSettings
 from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
@@ -49,6 +50,7 @@ from hivefold.server.durability import check_server
 from hivefold.version import VERSION
 
 _log = structlog.get_logger(__name__)
+INDEX_FILE: Final = "ended-jobs.sqlite"
 _USUAL_PORT: Final = 7400
 EXIT_FAILED: Final = 1
 EXIT_DEPOSED: Final = 75
@@ -134,6 +136,9 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         )
         writing = asyncio.create_task(snapshotter.run())
         stack.callback(writing.cancel)
+        backing.index = JobIndex(config.data_dir / INDEX_FILE, log, lambda: backing.source)
+        indexing = asyncio.create_task(backing.index.run())
+        stack.push_async_callback(_ended, indexing)
         await member.run(start, stop)
         _log.info("stopping", sequence=backing.state.sequence)
 
@@ -169,6 +174,12 @@ async def _tell_health(rpc: RpcServer, member: Member) -> None:
     while True:
         await rpc.set_serving(serving=member.healthy)
         await asyncio.sleep(limits.HEALTH_INTERVAL_S)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Ends a task and lets it put away what it has."""
+    task.cancel()
+    await asyncio.wait({task})
 
 
 def _spare_the_collector() -> None:

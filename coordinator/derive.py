@@ -101,18 +101,21 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which jobs are of interest, and whether nodes are."""
+    """Which jobs are of interest, or every job; and whether nodes are."""
 
     jobs: frozenset[JobId]
     nodes: bool = False
+    every_job: bool = False
 
     def may_hold(self, data: bytes) -> bool:
         """Whether a stored record could be of interest, told without reading it: ids are stored as they are."""
-        return self.nodes or any(job_id.encode() in data for job_id in self.jobs)
+        return self.nodes or self.every_job or any(job_id.encode() in data for job_id in self.jobs)
 
     def holds(self, event: ev.Event) -> bool:
         """Whether an event is of interest."""
-        return event.job_id in self.jobs if isinstance(event, JobFact) else self.nodes and isinstance(event, NodeFact)
+        if isinstance(event, JobFact):
+            return self.every_job or event.job_id in self.jobs
+        return self.nodes and isinstance(event, NodeFact)
 
 
 def fold(state: State, scope: Scope, sequence: int, time_us: int, events: Iterable[ev.Event]) -> Folded:

@@ -10,11 +10,11 @@ from contextlib import aclosing
 from coordinator.core.model import Job, State
 from coordinator.core.retire import tasks_held
 from coordinator.derive import Folded, Scope, fold
-from coordinator.wire.records import decode_record, job_subject
+from coordinator.wire.records import decode_record, job_subject, record_hash
 from hivefold import limits
-from hivefold.errors import LimitExceededError, NotFoundError, Reason, UnavailableError
+from hivefold.errors import LimitExceededError, LogCorruptError, NotFoundError, Reason, UnavailableError
 from hivefold.ids import JobId
-from hivefold.log.port import EventLog
+from hivefold.log.port import EventLog, ReadableLog
 
 
 class PastJobs:
@@ -118,3 +118,10 @@ async def history(log: EventLog, start: Folded, scope: Scope, up_to: int) -> Asy
             yield folded
             if count % limits.HISTORY_SLICE_RECORDS == 0:
                 await asyncio.sleep(0)
+
+
+async def hash_at(log: ReadableLog, sequence: int) -> bytes:
+    """Hash of a record. Raises LogCorruptError where there is none, BrokerUnavailableError."""
+    async for page in log.read(after=sequence - 1, up_to=sequence):
+        return record_hash(page[0].sequence, page[0].subject, page[0].data)
+    raise LogCorruptError(f"record {sequence} is missing from the log", position=sequence)

@@ -24,8 +24,8 @@ import coordinator.core
 import coordinator.wire
 import hivefold
 from coordinator.followers import Followed
+from coordinator.history import hash_at
 from coordinator.replay import NOTHING, Replayed, collector_paused, replay
-from coordinator.wire.records import record_hash
 from coordinator.wire.snapshot import SnapshotInvalidError, StateDecoder, encode_state
 from hivefold import limits
 from hivefold.entropy import Entropy
@@ -183,7 +183,7 @@ async def _read(store: SnapshotStore, log: ReadableLog, manifest: Manifest, head
         raise SnapshotInvalidError("another release wrote it")
     if not 0 < manifest.sequence <= head:
         raise SnapshotInvalidError(f"it is of record {manifest.sequence}, and the log ends at {head}")
-    head_hash = await _hash_of(log, manifest.sequence)
+    head_hash = await hash_at(log, manifest.sequence)
     if head_hash.hex() != manifest.hash:
         raise SnapshotInvalidError(f"record {manifest.sequence} is not the one that it was taken after")
     decoder, digest = StateDecoder(), hashlib.sha256()
@@ -211,12 +211,6 @@ def _decompressed(data: bytes) -> bytes:
         return unpack.decompress(data, limits.SNAPSHOT_PART_BYTES)
     except zlib.error as error:
         raise SnapshotInvalidError(f"a part does not decompress: {error}") from error
-
-
-async def _hash_of(log: ReadableLog, sequence: int) -> bytes:
-    async for page in log.read(after=sequence - 1, up_to=sequence):
-        return record_hash(page[0].sequence, page[0].subject, page[0].data)
-    raise LogCorruptError(f"record {sequence} is missing from the log", position=sequence)
 
 
 @dataclass(slots=True)

@@ -110,6 +110,14 @@ SNAPSHOT_LOOK_S: Final = 1.0
 """How often is looked whether a snapshot is due."""
 SNAPSHOT_LEADER_PATIENCE: Final = 2
 """How many times as long a leader waits: where there are standbys they write the snapshots."""
+INDEX_ROWS: Final = 500
+"""Ended jobs that the index takes up at once."""
+INDEX_FLUSH_S: Final = 2.0
+"""How often the index stores how far it has come."""
+INDEX_WAIT_S: Final = 0.5
+"""How long a list waits for an index that is behind; then it says that it is incomplete."""
+INDEX_RETRY_S: Final = 1.0
+"""Wait before the index goes on after a change of leader, or an error of its file."""
 HISTORY_READS: Final = 2
 """Ended jobs that are read from the log at once: each keeps the coordinator busy."""
 HISTORY_WAITING: Final = 64

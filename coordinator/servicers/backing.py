@@ -10,6 +10,7 @@ from coordinator.core.commands import CommandBody
 from coordinator.core.model import Job, Rejected, State
 from coordinator.followers import Followed
 from coordinator.history import PastJobs
+from coordinator.index import JobIndex
 from coordinator.standby import Standby
 from coordinator.writer import Accepted, Writer
 from hivefold import observe
@@ -83,6 +84,8 @@ class Backing:
     coordinator_id: str = ""
     leader: Callable[[], str] = lambda: ""
     """The leader's gRPC address; empty while none is known."""
+    index: JobIndex | None = None
+    """The list of jobs that the state no longer has."""
     past: PastJobs = field(init=False)
     """Jobs that the state no longer has."""
     _lead: Lead | None = field(default=None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import heapq
+from collections.abc import AsyncIterator
 from contextlib import aclosing
+from operator import itemgetter
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from coordinator.core.commands import CancelJob, SubmitJob
 from coordinator.core.model import Job, JobState, State
 from coordinator.core.why import first_waiting, why
+from coordinator.index import Wanted
 from coordinator.output import OutputFormat, stream_output
 from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
@@ -22,6 +25,7 @@ from coordinator.wire.values import job_spec_from_proto, pairs
 from hivefold import limits, observe
 from hivefold.errors import ConflictError, NotFoundError, Reason
 from hivefold.ids import JobId, RequestId, sortable_id
+from hivefold.v1 import job_pb2
 from hivefold.v1 import job_service_pb2 as pb
 from hivefold.v1.job_service_pb2_grpc import JobServiceServicer
 
@@ -61,9 +65,15 @@ class JobServicer(JobServiceServicer):
         checking.refuse(checking.job_states(request.states))
         filters = [sorted(request.states), dict(request.labels)]
         pager = Pager("jobs", filters, request.page_size, request.page_token)
-        # A hundred thousand jobs take a while to sort; the state does not change under the thread.
-        page = await asyncio.to_thread(lambda: pager.page(_newest(self._backing.state, request, pager.after)))
-        return pb.ListJobsResponse(jobs=[job_view(job) for job in page.items], next_page_token=page.next_token)
+        state, index = self._backing.state, self._backing.index
+        before = int(pager.after) if pager.after else state.sequence + 1
+        wanted = Wanted(before, frozenset(request.states), pairs(request.labels), pager.size + 1)
+        # Thousands of jobs take a while to sort; the state does not change under the thread.
+        recent = await asyncio.to_thread(_newest, state, wanted)
+        past, complete = await index.page(wanted, state) if index else ([], not state.retired_sequence)
+        merged = heapq.merge(recent, past, key=itemgetter(0), reverse=True)
+        page = pager.page((str(sequence), job) for sequence, job in merged)
+        return pb.ListJobsResponse(jobs=page.items, next_page_token=page.next_token, incomplete=not complete)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """Lists a job's tasks in order."""
@@ -148,17 +158,15 @@ def _cancelled(job: Job) -> Job:
     return job
 
 
-def _newest(state: State, request: pb.ListJobsRequest, after: str) -> Iterator[tuple[str, Job]]:
-    """Jobs that match, newest first, with their keys; those submitted before `after`."""
-    before = int(after) if after else state.sequence + 1
-    wanted = set(pairs(request.labels))
-    states = set(request.states)
+def _newest(state: State, wanted: Wanted) -> list[tuple[int, job_pb2.Job]]:
+    """The first of the state's jobs that are wanted, newest first, with the positions of their submits."""
+    labels = set(wanted.labels)
     found = [
         job
         for job in state.jobs.values()
-        if job.create_sequence < before
-        and (not states or JOB_STATES[job.state] in states)
-        and wanted.issubset(job.spec.labels)
+        if job.create_sequence < wanted.before
+        and (not wanted.states or JOB_STATES[job.state] in wanted.states)
+        and labels.issubset(job.spec.labels)
     ]
-    found.sort(key=lambda job: job.create_sequence, reverse=True)
-    return ((str(job.create_sequence), job) for job in found)
+    newest = heapq.nlargest(wanted.count, found, key=lambda job: job.create_sequence)
+    return [(job.create_sequence, job_view(job)) for job in newest]

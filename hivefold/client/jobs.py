@@ -188,14 +188,21 @@ class Jobs:
         states: Sequence[job_pb2.JobState.ValueType] = (),
         labels: Mapping[str, str] | None = None,
         page_size: int = 0,
+        on_incomplete: Callable[[], None] | None = None,
     ) -> AsyncIterator[job_pb2.Job]:
         """Jobs, newest first: all, or those in some states or with some labels.
 
         `page_size` jobs are fetched at once (0: as many as the server gives): a caller that looks at the
-        first few asks for no more.
+        first few asks for no more. `on_incomplete` is called when the coordinator, lately started, says that some
+        jobs that ended long ago are missing: list again later.
         """
+
+        def look(response: job_service_pb2.ListJobsResponse) -> None:
+            if response.incomplete and on_incomplete is not None:
+                on_incomplete()
+
         request = job_service_pb2.ListJobsRequest(states=states, labels=dict(labels or {}), page_size=page_size)
-        async for job in pages(self._connection, JobServiceStub, "ListJobs", request, "jobs"):
+        async for job in pages(self._connection, JobServiceStub, "ListJobs", request, "jobs", on_page=look):
             yield job
 
     async def tasks(self, job_id: str) -> AsyncIterator[job_pb2.Task]:

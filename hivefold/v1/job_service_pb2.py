@@ -29,7 +29,7 @@ from hivefold.v1 import feed_pb2 as hivefold_dot_v1_dot_feed__pb2
 from hivefold.v1 import job_pb2 as hivefold_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhivefold/v1/job_service.proto\x12\x0bhivefold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/event.proto\x1a\x16hivefold/v1/feed.proto\x1a\x15hivefold/v1/job.proto\"s\n\x10SubmitJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"2\n\x11SubmitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"\xc8\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.hivefold.v1.JobState\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.hivefold.v1.ListJobsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.hivefold.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x10ListTasksRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.hivefold.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x0eWhyTaskRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\x04task\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_task\"\x98\x02\n\x0fWhyTaskResponse\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12+\n\x08standing\x18\x02 \x01(\x0e\x32\x19.hivefold.v1.TaskStanding\x12\x0f\n\x07message\x18\x03 \x01(\t\x12*\n\x08refusals\x18\x04 \x03(\x0b\x32\x18.hivefold.v1.NodeRefusal\x12)\n\ncandidates\x18\x05 \x03(\x0b\x32\x15.hivefold.v1.NodeRank\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12.\n\nretry_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\t \x01(\x04\"9\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"9\n\x10WatchJobResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.hivefold.v1.JobEvent\"D\n\x10\x43\x61ncelJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"R\n\x15\x44ownloadOutputRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.hivefold.v1.OutputFormat\";\n\x16\x44ownloadOutputResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04*\xab\x02\n\x0cTaskStanding\x12\x1d\n\x19TASK_STANDING_UNSPECIFIED\x10\x00\x12 \n\x1cTASK_STANDING_WAITS_FOR_NODE\x10\x01\x12 \n\x1cTASK_STANDING_WAITS_FOR_ROOM\x10\x02\x12!\n\x1dTASK_STANDING_WAITS_FOR_RETRY\x10\x03\x12 \n\x1cTASK_STANDING_WAITS_FOR_TURN\x10\x04\x12\x1d\n\x19TASK_STANDING_NOT_PLANNED\x10\x05\x12\x1a\n\x16TASK_STANDING_ASSIGNED\x10\x06\x12\x1b\n\x17TASK_STANDING_SUCCEEDED\x10\x07\x12\x1b\n\x17TASK_STANDING_JOB_ENDED\x10\x08*r\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_NPZ\x10\x01\x12\x15\n\x11OUTPUT_FORMAT_NPY\x10\x02\x12\x15\n\x11OUTPUT_FORMAT_CSV\x10\x03\x32\xea\x04\n\nJobService\x12J\n\tSubmitJob\x12\x1d.hivefold.v1.SubmitJobRequest\x1a\x1e.hivefold.v1.SubmitJobResponse\x12\x41\n\x06GetJob\x12\x1a.hivefold.v1.GetJobRequest\x1a\x1b.hivefold.v1.GetJobResponse\x12G\n\x08ListJobs\x12\x1c.hivefold.v1.ListJobsRequest\x1a\x1d.hivefold.v1.ListJobsResponse\x12J\n\tListTasks\x12\x1d.hivefold.v1.ListTasksRequest\x1a\x1e.hivefold.v1.ListTasksResponse\x12\x44\n\x07WhyTask\x12\x1b.hivefold.v1.WhyTaskRequest\x1a\x1c.hivefold.v1.WhyTaskResponse\x12I\n\x08WatchJob\x12\x1c.hivefold.v1.WatchJobRequest\x1a\x1d.hivefold.v1.WatchJobResponse0\x01\x12J\n\tCancelJob\x12\x1d.hivefold.v1.CancelJobRequest\x1a\x1e.hivefold.v1.CancelJobResponse\x12[\n\x0e\x44ownloadOutput\x12\".hivefold.v1.DownloadOutputRequest\x1a#.hivefold.v1.DownloadOutputResponse0\x01\x42m\n\x0eio.hivefold.v1B\x0fJobServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhivefold/v1/job_service.proto\x12\x0bhivefold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/event.proto\x1a\x16hivefold/v1/feed.proto\x1a\x15hivefold/v1/job.proto\"s\n\x10SubmitJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"2\n\x11SubmitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"\xc8\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.hivefold.v1.JobState\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.hivefold.v1.ListJobsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"_\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.hivefold.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\nincomplete\x18\x03 \x01(\x08\"I\n\x10ListTasksRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.hivefold.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x0eWhyTaskRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\x04task\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_task\"\x98\x02\n\x0fWhyTaskResponse\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12+\n\x08standing\x18\x02 \x01(\x0e\x32\x19.hivefold.v1.TaskStanding\x12\x0f\n\x07message\x18\x03 \x01(\t\x12*\n\x08refusals\x18\x04 \x03(\x0b\x32\x18.hivefold.v1.NodeRefusal\x12)\n\ncandidates\x18\x05 \x03(\x0b\x32\x15.hivefold.v1.NodeRank\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12.\n\nretry_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\t \x01(\x04\"9\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"9\n\x10WatchJobResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.hivefold.v1.JobEvent\"D\n\x10\x43\x61ncelJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.hivefold.v1.Job\"R\n\x15\x44ownloadOutputRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12)\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.hivefold.v1.OutputFormat\";\n\x16\x44ownloadOutputResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04*\xab\x02\n\x0cTaskStanding\x12\x1d\n\x19TASK_STANDING_UNSPECIFIED\x10\x00\x12 \n\x1cTASK_STANDING_WAITS_FOR_NODE\x10\x01\x12 \n\x1cTASK_STANDING_WAITS_FOR_ROOM\x10\x02\x12!\n\x1dTASK_STANDING_WAITS_FOR_RETRY\x10\x03\x12 \n\x1cTASK_STANDING_WAITS_FOR_TURN\x10\x04\x12\x1d\n\x19TASK_STANDING_NOT_PLANNED\x10\x05\x12\x1a\n\x16TASK_STANDING_ASSIGNED\x10\x06\x12\x1b\n\x17TASK_STANDING_SUCCEEDED\x10\x07\x12\x1b\n\x17TASK_STANDING_JOB_ENDED\x10\x08*r\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_NPZ\x10\x01\x12\x15\n\x11OUTPUT_FORMAT_NPY\x10\x02\x12\x15\n\x11OUTPUT_FORMAT_CSV\x10\x03\x32\xea\x04\n\nJobService\x12J\n\tSubmitJob\x12\x1d.hivefold.v1.SubmitJobRequest\x1a\x1e.hivefold.v1.SubmitJobResponse\x12\x41\n\x06GetJob\x12\x1a.hivefold.v1.GetJobRequest\x1a\x1b.hivefold.v1.GetJobResponse\x12G\n\x08ListJobs\x12\x1c.hivefold.v1.ListJobsRequest\x1a\x1d.hivefold.v1.ListJobsResponse\x12J\n\tListTasks\x12\x1d.hivefold.v1.ListTasksRequest\x1a\x1e.hivefold.v1.ListTasksResponse\x12\x44\n\x07WhyTask\x12\x1b.hivefold.v1.WhyTaskRequest\x1a\x1c.hivefold.v1.WhyTaskResponse\x12I\n\x08WatchJob\x12\x1c.hivefold.v1.WatchJobRequest\x1a\x1d.hivefold.v1.WatchJobResponse0\x01\x12J\n\tCancelJob\x12\x1d.hivefold.v1.CancelJobRequest\x1a\x1e.hivefold.v1.CancelJobResponse\x12[\n\x0e\x44ownloadOutput\x12\".hivefold.v1.DownloadOutputRequest\x1a#.hivefold.v1.DownloadOutputResponse0\x01\x42m\n\x0eio.hivefold.v1B\x0fJobServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\017JobServiceProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_TASKSTANDING']._serialized_start=1600
-  _globals['_TASKSTANDING']._serialized_end=1899
-  _globals['_OUTPUTFORMAT']._serialized_start=1901
-  _globals['_OUTPUTFORMAT']._serialized_end=2015
+  _globals['_TASKSTANDING']._serialized_start=1620
+  _globals['_TASKSTANDING']._serialized_end=1919
+  _globals['_OUTPUTFORMAT']._serialized_start=1921
+  _globals['_OUTPUTFORMAT']._serialized_end=2035
   _globals['_SUBMITJOBREQUEST']._serialized_start=183
   _globals['_SUBMITJOBREQUEST']._serialized_end=298
   _globals['_SUBMITJOBRESPONSE']._serialized_start=300
@@ -56,27 +56,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_start=590
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_end=635
   _globals['_LISTJOBSRESPONSE']._serialized_start=637
-  _globals['_LISTJOBSRESPONSE']._serialized_end=712
-  _globals['_LISTTASKSREQUEST']._serialized_start=714
-  _globals['_LISTTASKSREQUEST']._serialized_end=787
-  _globals['_LISTTASKSRESPONSE']._serialized_start=789
-  _globals['_LISTTASKSRESPONSE']._serialized_end=867
-  _globals['_WHYTASKREQUEST']._serialized_start=869
-  _globals['_WHYTASKREQUEST']._serialized_end=929
-  _globals['_WHYTASKRESPONSE']._serialized_start=932
-  _globals['_WHYTASKRESPONSE']._serialized_end=1212
-  _globals['_WATCHJOBREQUEST']._serialized_start=1214
-  _globals['_WATCHJOBREQUEST']._serialized_end=1271
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1273
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1330
-  _globals['_CANCELJOBREQUEST']._serialized_start=1332
-  _globals['_CANCELJOBREQUEST']._serialized_end=1400
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1402
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1452
-  _globals['_DOWNLOADOUTPUTREQUEST']._serialized_start=1454
-  _globals['_DOWNLOADOUTPUTREQUEST']._serialized_end=1536
-  _globals['_DOWNLOADOUTPUTRESPONSE']._serialized_start=1538
-  _globals['_DOWNLOADOUTPUTRESPONSE']._serialized_end=1597
-  _globals['_JOBSERVICE']._serialized_start=2018
-  _globals['_JOBSERVICE']._serialized_end=2636
+  _globals['_LISTJOBSRESPONSE']._serialized_end=732
+  _globals['_LISTTASKSREQUEST']._serialized_start=734
+  _globals['_LISTTASKSREQUEST']._serialized_end=807
+  _globals['_LISTTASKSRESPONSE']._serialized_start=809
+  _globals['_LISTTASKSRESPONSE']._serialized_end=887
+  _globals['_WHYTASKREQUEST']._serialized_start=889
+  _globals['_WHYTASKREQUEST']._serialized_end=949
+  _globals['_WHYTASKRESPONSE']._serialized_start=952
+  _globals['_WHYTASKRESPONSE']._serialized_end=1232
+  _globals['_WATCHJOBREQUEST']._serialized_start=1234
+  _globals['_WATCHJOBREQUEST']._serialized_end=1291
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1293
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1350
+  _globals['_CANCELJOBREQUEST']._serialized_start=1352
+  _globals['_CANCELJOBREQUEST']._serialized_end=1420
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1422
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1472
+  _globals['_DOWNLOADOUTPUTREQUEST']._serialized_start=1474
+  _globals['_DOWNLOADOUTPUTREQUEST']._serialized_end=1556
+  _globals['_DOWNLOADOUTPUTRESPONSE']._serialized_start=1558
+  _globals['_DOWNLOADOUTPUTRESPONSE']._serialized_end=1617
+  _globals['_JOBSERVICE']._serialized_start=2038
+  _globals['_JOBSERVICE']._serialized_end=2656
 # @@protoc_insertion_point(module_scope)

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from coordinator.feed import Feed
+from coordinator.index import JobIndex
 from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
 from coordinator.presence import PresenceSettings
 from coordinator.servicers import Backing, services
@@ -38,7 +40,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    log: MemoryEventLog, broker: MemoryBroker, chunks: MemoryChunks | None = None
+    log: MemoryEventLog, broker: MemoryBroker, chunks: MemoryChunks | None = None, index_file: Path | None = None
 ) -> AsyncIterator[Served]:
     """A coordinator that leads and serves; it dies without a word at the end."""
     connection = broker.connect()
@@ -54,6 +56,9 @@ async def serving(
     await rpc.start()
     feed = Feed(lead.writer, log, connection.event_sender(), ends.signals)
     tasks = [asyncio.create_task(part) for part in (*lead.parts(), feed.run())]
+    if index_file is not None:
+        backing.index = JobIndex(index_file, log, lambda: backing.source)
+        tasks.append(asyncio.create_task(backing.index.run()))
     try:
         async with connect(address) as fleet:
             yield Served(address, fleet, lead, stored)
