@@ -95,39 +95,33 @@ CHECKPOINT_INTERVAL_S: Final = 1.0
 SIGNING_KEYS_KEPT: Final = 8
 """Signing keys that a checkpoint names: a node that missed more rotations has to be told to trust anew."""
 SNAPSHOT_RECORDS: Final = 10_000
-"""Records after which the next snapshot is due: a quarter of a second of replay."""
 SNAPSHOT_LOG_BYTES: Final = 8 * 1024 * 1024
-"""The same in bytes of records, for records that hold hundreds of tasks."""
-SNAPSHOT_PART_BYTES: Final = 512 * 1024
-"""What one message holds before it is compressed."""
-SNAPSHOT_BYTES: Final = 1024 * 1024 * 1024
-"""Largest snapshot before it is compressed; a larger state is replayed."""
-SNAPSHOT_FRAME_ENTRIES: Final = 200
-"""Entries encoded at once: the coordinator answers in between."""
-SNAPSHOTS_KEPT: Final = 3
-SNAPSHOT_STREAM_BYTES: Final = 1024 * 1024 * 1024
-SNAPSHOT_LOOK_S: Final = 1.0
-"""How often is looked whether a snapshot is due."""
+"""Records, or bytes of them, after which a snapshot is due: half a second of replay."""
 SNAPSHOT_LEADER_PATIENCE: Final = 2
 """How many times as long a leader waits: where there are standbys they write the snapshots."""
+SNAPSHOT_LOOK_S: Final = 1.0
+SNAPSHOT_FRAME_ENTRIES: Final = 200
+"""Entries encoded at once: the coordinator answers in between."""
+SNAPSHOT_PART_BYTES: Final = 512 * 1024
+SNAPSHOT_BYTES: Final = 1024 * 1024 * 1024
+"""Largest part and largest snapshot before they are compressed; a larger state is replayed."""
+SNAPSHOTS_KEPT: Final = 3
+SNAPSHOT_STREAM_BYTES: Final = 1024 * 1024 * 1024
 INDEX_ROWS: Final = 500
-"""Ended jobs that the index takes up at once."""
 INDEX_FLUSH_S: Final = 2.0
-"""How often the index stores how far it has come."""
+"""Ended jobs, or time, after which the index stores how far it has come."""
 INDEX_WAIT_S: Final = 0.5
 """How long a list waits for an index that is behind; then it says that it is incomplete."""
 INDEX_RETRY_S: Final = 1.0
 """Wait before the index goes on after a change of leader, or an error of its file."""
 HISTORY_READS: Final = 2
-"""Ended jobs that are read from the log at once: each keeps the coordinator busy."""
 HISTORY_WAITING: Final = 64
-"""Ended jobs that are read or wait to be; more are refused with LIMIT_EXCEEDED."""
+"""Ended jobs that are read from the log at once, and with those that wait for it; more are refused."""
 HISTORY_READ_S: Final = 25.0
 """How long reading one ended job may take, from a long log for a job that took long."""
 HISTORY_JOBS: Final = 64
-"""Ended jobs that were read and are kept in memory."""
 HISTORY_TASKS: Final = 100_000
-"""Tasks that those jobs may hold together."""
+"""Ended jobs that were read and are kept in memory, and the tasks that they may hold together."""
 HISTORY_SLICE_RECORDS: Final = 32
 """Records that a reader of the past folds before it lets others go on."""
 COMMAND_QUEUE: Final = 4096

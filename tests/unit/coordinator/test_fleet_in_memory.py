@@ -38,8 +38,8 @@ async def test_a_job_runs_to_its_end_over_three_nodes() -> None:
         assert len(job.done) == 500
         assert sorted(task for node in nodes for _, task, _ in node.seen) == list(range(500))
         assert all(node.seen for node in nodes)
-        replayed = await replay(log, up_to=writer.state.sequence)
-        assert replayed.state == writer.state
+        state = writer.state
+        assert (await replay(log, up_to=state.sequence)).state == state
 
 
 async def test_the_work_of_a_silent_node_goes_to_others() -> None:
