@@ -106,14 +106,12 @@ SNAPSHOT_PART_BYTES: Final = 512 * 1024
 SNAPSHOT_BYTES: Final = 1024 * 1024 * 1024
 """Largest part and largest snapshot before they are compressed; a larger state is replayed."""
 SNAPSHOTS_KEPT: Final = 3
-SNAPSHOT_STREAM_BYTES: Final = 1024 * 1024 * 1024
 INDEX_ROWS: Final = 500
 INDEX_FLUSH_S: Final = 2.0
 """Ended jobs, or time, after which the index stores how far it has come."""
 INDEX_WAIT_S: Final = 0.5
-"""How long a list waits for an index that is behind; then it says that it is incomplete."""
 INDEX_RETRY_S: Final = 1.0
-"""Wait before the index goes on after a change of leader, or an error of its file."""
+"""How long a list waits for an index that is behind, and that for a new leader or a file that can be written."""
 HISTORY_READS: Final = 2
 HISTORY_WAITING: Final = 64
 """Ended jobs that are read from the log at once, and with those that wait for it; more are refused."""
@@ -198,16 +196,14 @@ PATH_BYTES: Final = 4096
 SUBJECT_BYTES: Final = 256
 OPEN_JOBS: Final = 10_000
 RECENT_JOBS: Final = 1000
-"""Ended jobs that the state keeps; older ones are read from the log. These five are part of the fold: another
-value is another state for the same log."""
 RECENT_TASKS: Final = 100_000
-"""Tasks that those jobs may hold together; beyond it the oldest jobs go earlier."""
+"""Ended jobs that the state keeps, and tasks that they may hold together; older ones are read from the log. These
+five are part of the fold: another value is another state for the same log."""
 REQUESTS_KEPT: Final = 100_000
 """Requests that are known again after their jobs have left the state."""
 GONE_NODES: Final = 1000
-"""Nodes that left or were lost and are still listed; the one gone for longest goes first."""
 RATES_KEPT: Final = 1000
-"""Kinds of work whose speed is known; the one unused for longest goes first."""
+"""Nodes that are gone and still listed, kinds of work whose speed is known: the oldest goes first."""
 MAX_ATTEMPTS: Final = 20
 DEFAULT_MAX_ATTEMPTS: Final = 3
 TASK_LOSSES: Final = 8

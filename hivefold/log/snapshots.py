@@ -10,7 +10,7 @@ from hivefold.bus import api
 from hivefold.bus.link import Link
 from hivefold.bus.streams import prepare_stream
 from hivefold.errors import NotFoundError
-from hivefold.limits import BROKER_ANSWER_S, SNAPSHOT_STREAM_BYTES, SNAPSHOTS_KEPT
+from hivefold.limits import BROKER_ANSWER_S, SNAPSHOT_BYTES, SNAPSHOTS_KEPT
 
 STREAM: Final = "HF_SNAPSHOTS"
 _MANIFESTS: Final = "snapshot.manifest"
@@ -91,7 +91,7 @@ def stream_config(replicas: int) -> dict[str, Any]:
         "storage": "file",
         "retention": "limits",
         "discard": "old",
-        "max_bytes": SNAPSHOT_STREAM_BYTES,
+        "max_bytes": SNAPSHOT_BYTES,
         "max_msgs_per_subject": SNAPSHOTS_KEPT,
         "allow_direct": True,
         "num_replicas": replicas,
