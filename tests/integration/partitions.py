@@ -50,9 +50,10 @@ class Fleet:
         server = ("--nats-servers", f"nats://{machine.near}:{self._server_port}")
         places = ("--port", str(PORT), "--data-dir", str(self._directory / name))
         durable = ("--durability", "unknown") if kind == "coordinator" else ("--slots", "2")
+        shared = {"HIVEFOLD_COORDINATOR_KEY_FILE": str(self._directory / "signing.key")}
         with (self._directory / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
-                machine.inside(*command, *server, *places, *durable), stdout=log, stderr=log, env=environment()
+                machine.inside(*command, *server, *places, *durable), stdout=log, stderr=log, env=environment(**shared)
             )
         stack.callback(process.wait)
         stack.callback(process.kill)

@@ -107,7 +107,8 @@ async def processes(settings: Settings, tally: Tally) -> tuple[Process, list[Pro
     stored = {"store_dir": str(directory / "store"), "sync_interval": "always", "max_file_store": 1 << 44}
     content = {"host": "127.0.0.1", "port": port, "http": f"127.0.0.1:{monitor}", "jetstream": stored}
     (directory / "nats.conf").write_text(json.dumps(content))
-    (directory / "coordinator.toml").write_text(f"snapshot_records = {_SNAPSHOT_RECORDS}\n")
+    configured = f"snapshot_records = {_SNAPSHOT_RECORDS}\nkey_file = 'signing.key'\n"
+    (directory / "coordinator.toml").write_text(configured)
     binary = await find_server()
     command: list[str | Path] = [binary.path, "--config", directory / "nats.conf"]
     server = Process("nats-server", "nats", command, directory / "nats.log", tally)
