@@ -35,7 +35,7 @@ from hivefold.clock import SystemClock
 from hivefold.config import CoordinatorConfig
 from hivefold.config.daemons import KEY_FILE
 from hivefold.entropy import SystemEntropy
-from hivefold.errors import HivefoldError, LogError, NotLeaderError
+from hivefold.errors import HivefoldError, LogCorruptError, LogError, UnavailableError
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.jetstream import open_lease
 from hivefold.lease.port import Holder
@@ -54,7 +54,7 @@ INDEX_FILE: Final = "ended-jobs.sqlite"
 _USUAL_PORT: Final = 7400
 EXIT_FAILED: Final = 1
 EXIT_DEPOSED: Final = 75
-"""EX_TEMPFAIL: another coordinator leads or the log gave no answer; starting again replays and resolves it."""
+"""EX_TEMPFAIL: another coordinator leads, or the server or the log gave no answer: starting again may help."""
 
 
 def run(config: CoordinatorConfig) -> int:
@@ -198,4 +198,5 @@ def _said(error: BaseException) -> int:
     for leaf in known:
         _log.error("coordinator stops", reason=leaf.reason, error=leaf.message)
     print(f"hivefold coordinator: {known[0].message}", file=sys.stderr)  # noqa: T201 - the last words
-    return EXIT_DEPOSED if isinstance(known[0], NotLeaderError | LogError) else EXIT_FAILED
+    passing = isinstance(known[0], UnavailableError | LogError) and not isinstance(known[0], LogCorruptError)
+    return EXIT_DEPOSED if passing else EXIT_FAILED

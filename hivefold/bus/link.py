@@ -124,16 +124,20 @@ class Link(Client):
         self._require_open()
         if not self.is_connected or self._transport is None:
             raise BrokerUnavailableError("the NATS connection is down; wait for the reconnect")
-        if self._pending:
-            # What nats-py still holds comes first: order is kept.
-            self._pending += commands
-            self._transport.writelines(self._pending)
-            self._pending_data_size = 0
-            self._pending = []
-        elif len(commands) == 1:
-            self._transport.write(commands[0])
-        else:
-            self._transport.writelines(list(commands))
+        try:
+            if self._pending:
+                # What nats-py still holds comes first: order is kept.
+                self._pending += commands
+                self._transport.writelines(self._pending)
+                self._pending_data_size = 0
+                self._pending = []
+            elif len(commands) == 1:
+                self._transport.write(commands[0])
+            else:
+                self._transport.writelines(list(commands))
+        except RuntimeError as error:
+            # uvloop's word for a socket that was closed before nats-py learned of it.
+            raise BrokerUnavailableError(f"the NATS connection was lost ({error}); wait for the reconnect") from None
 
     async def ask(
         self, subject: str, data: bytes = b"", *, headers: bytes = b"", before: bytes = b"", timeout_s: float
