@@ -5,19 +5,20 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from hivefold import limits
 from hivefold.errors import ConfigError
-from hivefold.rpc.serving import ServingInterceptor
+from hivefold.rpc.serving import Registrar, Serving
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_PENDING_RPCS: Final = 8 * limits.GRPC_CONCURRENT_RPCS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,15 @@ class RpcServer:
 
     def __init__(self, services: Sequence[Service], *, concurrent_calls: int = limits.GRPC_CONCURRENT_RPCS) -> None:
         self._names = ("", *(service.name for service in services))
-        self._server = grpc.aio.server(
-            interceptors=[ServingInterceptor()], options=server_options(), maximum_concurrent_rpcs=concurrent_calls
-        )
+        self._server = grpc.aio.server(options=server_options())
+        registrar: Any = Registrar(self._server, Serving(concurrent_calls))
         self._health = health_aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         for service in services:
-            service.add(self._server)
+            service.add(registrar)
         reflected = (*self._names[1:], health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-        reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), self._server)
+        reflector = reflection.aio.ReflectionServicer((*reflected, reflection.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, registrar)
         self._serving: bool | None = None
 
     def bind(self, host: str = "127.0.0.1", port: int = 0, *, next_free: bool = False) -> str:
@@ -114,6 +115,9 @@ def server_options() -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", limits.GRPC_MESSAGE_BYTES),
         ("grpc.max_metadata_size", limits.GRPC_METADATA_BYTES),
         ("grpc.max_concurrent_streams", limits.GRPC_CONCURRENT_STREAMS),
+        # From 1000 calls on that wait to be looked at gRPC would drop some at random, which callers see as CANCELLED.
+        ("grpc.server.max_pending_requests", _PENDING_RPCS),
+        ("grpc.server.max_pending_requests_hard_limit", _PENDING_RPCS),
         ("grpc.keepalive_time_ms", limits.GRPC_KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -1,11 +1,11 @@
-"""The server interceptor: trace, deadline, log keys, and errors as rich statuses, around every call."""
+"""Around every call of a server: a place among those in hand, trace, deadline, log keys, errors as rich statuses."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -14,38 +14,29 @@ import grpc.aio
 import structlog
 
 from hivefold import limits, observe
-from hivefold.errors import HivefoldError, InvalidRequestError, Reason, UnavailableError
+from hivefold.errors import HivefoldError, InvalidRequestError, LimitExceededError, Reason, UnavailableError
 from hivefold.rpc.errors import STATUS_KEY, code_of, status_of
 
 _log = structlog.get_logger(__name__)
 _ID_FIELDS: Final = ("job_id", "node_id", "request_id")
 
 
-class ServingInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method of a server, whatever its form."""
+class Serving:
+    """Wraps every method of a server, whatever its form, and admits so many calls at once.
 
-    def __init__(self) -> None:
+    Methods are wrapped when they are registered: an interceptor costs each call a lookup and a coroutine.
+    grpc.aio's own bound on calls refuses before it has read the request, which callers may see as CANCELLED.
+    """
+
+    def __init__(self, concurrent_calls: int) -> None:
+        self._most = concurrent_calls
+        self._in_hand = 0
         self._duration = observe.meter().create_histogram(
             "rpc.server.call.duration", unit="s", description="Duration of incoming calls"
         )
-        self._wrapped: dict[str, Any] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """Gives the method's handler, wrapped once and for all."""
-        method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                return None
-            wrapped = self._wrapped[method] = self._wrap(method.removeprefix("/"), handler)
-        return wrapped
-
-    def _wrap(self, method: str, handler: Any) -> Any:
+    def wrap(self, method: str, handler: Any) -> Any:
+        """The handler of `method` ("package.Service/Method") with all that is around a call."""
         serializers = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -53,11 +44,11 @@ class ServingInterceptor(grpc.aio.ServerInterceptor):
         if handler.request_streaming and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._streaming(method, handler.stream_stream), **serializers)
         if handler.request_streaming:
-            behaviour = self._unary(method, _hearing_out(handler.stream_unary), limits.GRPC_STREAM_S)
+            behaviour = self._unary(method, _hearing_out(self._admitting(handler.stream_unary)), limits.GRPC_STREAM_S)
             return grpc.stream_unary_rpc_method_handler(behaviour, **serializers)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), **serializers)
-        behaviour = self._unary(method, handler.unary_unary, limits.GRPC_DEADLINE_MAX_S)
+        behaviour = self._unary(method, self._admitting(handler.unary_unary), limits.GRPC_DEADLINE_MAX_S)
         return grpc.unary_unary_rpc_method_handler(behaviour, **serializers)
 
     def _unary(self, method: str, behaviour: Any, most_s: float) -> Any:
@@ -70,14 +61,36 @@ class ServingInterceptor(grpc.aio.ServerInterceptor):
     def _streaming(self, method: str, behaviour: Any) -> Any:
         if not inspect.isasyncgenfunction(behaviour):
             # Written with context.write: nothing comes out of it to pass on.
-            return self._unary(method, behaviour, limits.GRPC_STREAM_S)
+            return self._unary(method, self._admitting(behaviour), limits.GRPC_STREAM_S)
 
         async def serve(request: Any, context: Any) -> AsyncIterator[Any]:
             async with self._call(method, request, context, limits.GRPC_STREAM_S):
-                async for response in behaviour(request, context):
-                    yield response
+                with self._place():
+                    async for response in behaviour(request, context):
+                        yield response
 
         return serve
+
+    def _admitting(self, behaviour: Any) -> Any:
+        async def serve(request: Any, context: Any) -> Any:
+            with self._place():
+                return await behaviour(request, context)
+
+        return serve
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """A place among the calls in hand. Raises LimitExceededError when all are taken."""
+        if self._in_hand >= self._most:
+            raise LimitExceededError(
+                f"{self._most} calls are in hand, the limit; close watches, or try again in a moment",
+                metadata={"limit": str(self._most)},
+            )
+        self._in_hand += 1
+        try:
+            yield
+        finally:
+            self._in_hand -= 1
 
     @asynccontextmanager
     async def _call(self, method: str, request: Any, context: Any, most_s: float) -> AsyncIterator[None]:
@@ -115,6 +128,41 @@ class ServingInterceptor(grpc.aio.ServerInterceptor):
                     elapsed_s,
                     {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": code.name},
                 )
+
+
+class Registrar:
+    """Stands in for the server where generated code registers handlers, and registers them wrapped."""
+
+    def __init__(self, server: grpc.aio.Server, serving: Serving) -> None:
+        self._server = server
+        self._serving = serving
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """As the server's, for the methods of one service."""
+        wrapped = {method: self._serving.wrap(f"{service}/{method}", handler) for method, handler in handlers.items()}
+        self._server.add_registered_method_handlers(service, wrapped)
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """As the server's: what looks methods up by name."""
+        self._server.add_generic_rpc_handlers([_Wrapped(handler, self._serving) for handler in handlers])
+
+
+class _Wrapped(grpc.GenericRpcHandler):
+    """A lookup of methods whose findings are wrapped, once and for all."""
+
+    def __init__(self, inner: grpc.GenericRpcHandler, serving: Serving) -> None:
+        self._inner = inner
+        self._serving = serving
+        self._known: dict[str, Any] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        method = handler_call_details.method
+        if method not in self._known:
+            found = self._inner.service(handler_call_details)
+            if found is None:
+                return None
+            self._known[method] = self._serving.wrap(method.removeprefix("/"), found)
+        return self._known[method]
 
 
 def _hearing_out(behaviour: Any) -> Any:

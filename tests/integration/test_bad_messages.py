@@ -129,9 +129,7 @@ async def test_calls_beyond_the_limit_are_refused_and_the_others_served(client: 
         async with asyncio.timeout(20):
             while not any(isinstance(refusal, LimitExceededError) for refusal in refusals):
                 await asyncio.sleep(0.05)
-        # Once seen on a busy machine: the first surplus calls ended as CANCELLED. Why is not established, so
-        # the refusal proper is waited for, and nothing but these two is accepted.
-        said = {(type(refusal), refusal.reason) for refusal in refusals if refusal.reason is not Reason.CANCELLED}
+        said = {(type(refusal), refusal.reason) for refusal in refusals}
         for task in holding:
             task.cancel()
         await asyncio.gather(*holding, return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from hivefold.errors import ConfigError, HivefoldError, NotFoundError, Reason
+from hivefold.errors import ConfigError, HivefoldError, LimitExceededError, NotFoundError, Reason
 from hivefold.rpc import RpcServer, Service, error_from_rpc, open_channel, open_sync_channel
 
 SERVICE = "hivefold.v1.JobService"
@@ -151,6 +152,54 @@ async def test_a_defect_tells_nothing_of_the_inside(channel: Any) -> None:
 
     assert error.reason is Reason.INTERNAL
     assert "secret" not in error.message
+
+
+@pytest.mark.parametrize("method", ["Echo", "Count", "AddUp"])
+async def test_a_call_too_many_is_refused_and_the_others_served(method: str) -> None:
+    """Whatever its form, and by name; once a place is free again, it is served."""
+    add: Callable[[Any], None] = lambda raw: raw.add_generic_rpc_handlers((handlers(),))  # noqa: E731
+    server = RpcServer([Service(SERVICE, add)], concurrent_calls=2)
+    address = server.bind()
+    await server.start()
+    channel: Any
+    async with open_channel(address) as channel:
+        calls: dict[str, Callable[[], Any]] = {
+            "Echo": lambda: channel.unary_unary(f"/{SERVICE}/Echo")(b"", timeout=5),
+            "Count": lambda: drain(channel.unary_stream(f"/{SERVICE}/Count")(b"", timeout=5)),
+            "AddUp": lambda: channel.stream_unary(f"/{SERVICE}/AddUp")(iter([b"a", b"b"]), timeout=5),
+        }
+        held = [channel.unary_unary(f"/{SERVICE}/Sleep")(b"", timeout=5) for _ in range(2)]
+        await until_refused(channel)
+        errors = [await failure(calls[method]) for _ in range(20)]
+        for call in held:
+            call.cancel()
+        await until_served(channel)
+        await calls[method]()
+    await server.stop(0)
+
+    assert {(type(error), error.reason) for error in errors} == {(LimitExceededError, Reason.LIMIT_EXCEEDED)}
+
+
+async def until_refused(channel: Any) -> None:
+    """Waits until all places are taken."""
+    async with asyncio.timeout(5):
+        while await served(channel):
+            pass
+
+
+async def until_served(channel: Any) -> None:
+    """Waits until a place is free."""
+    async with asyncio.timeout(5):
+        while not await served(channel):
+            pass
+
+
+async def served(channel: Any) -> bool:
+    """Whether a call is answered."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await channel.unary_unary(f"/{SERVICE}/Echo")(b"", timeout=5)
+        return True
+    return False
 
 
 async def test_a_call_ends_at_its_deadline(channel: Any) -> None:
