@@ -26,7 +26,7 @@ test: $(READY) ## Run all tests
 	@$(BIN)/pytest
 
 sim: $(READY) ## Simulate whole fleets with faults: SEEDS=2000 many, SEED=7 one again with its trace
-	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --trace,--seeds $(or $(SEEDS),200)) $(if $(BUG),--bug $(BUG))
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) $(if $(KEEP),--keep $(KEEP)) $(if $(PLAIN),--plain $(PLAIN)),--seeds $(or $(SEEDS),200) $(if $(TALLY),--tally $(TALLY)) $(if $(AT_MOST),--at-most $(AT_MOST))) $(if $(BUG),--bug $(BUG))
 
 soak: $(READY) ## Kill and pause the processes of a real fleet: KILLS=1000 for long
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),100) --seed $(or $(SEED),1)

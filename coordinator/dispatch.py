@@ -16,7 +16,7 @@ import structlog
 
 from coordinator.core.events import JobCancelled, JobFailed, JobSucceeded
 from coordinator.core.model import InferSpec, Job, JobState
-from coordinator.core.plan import SendCancel, SendWork, follow_up, owed_work, plan
+from coordinator.core.plan import SendCancel, SendWork, follow_up, oldest_first, owed_work, plan
 from coordinator.followers import Committed
 from coordinator.wire.times import timestamp
 from coordinator.wire.values import job_spec_to_proto, model_to_proto
@@ -59,7 +59,7 @@ class Dispatcher:
     def resend(self, node_id: NodeId) -> None:
         """Sends a node again all that it is owed."""
         state = self._writer.state
-        for job_id in state.open_jobs:
+        for job_id in oldest_first(state):
             self._queue.extend(owed_work(state.jobs[job_id], node_id))
         self._wake.set()
 
@@ -135,7 +135,7 @@ class Dispatcher:
             await asyncio.gather(*(self._perform(action) for action in actions))
 
     async def _perform_plan(self) -> None:
-        for node_id in self._writer.state.nodes:
+        for node_id in sorted(self._writer.state.nodes):
             # Looked at afresh each time: meanwhile nodes join.
             if self._writer.state.nodes[node_id].state.gone:
                 await self._sender.forget(node_id)

@@ -59,7 +59,8 @@ class Presence:
     settings: PresenceSettings
     checkpoints: Checkpointer | None = None
     _heard: dict[NodeId, _Heard] = field(default_factory=dict)
-    _dirty: set[NodeId] = field(default_factory=set)
+    _dirty: dict[NodeId, None] = field(default_factory=dict)
+    """Whose heartbeats say something new, in the order in which they came."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def heard_time_us(self, node_id: NodeId) -> int:
@@ -99,7 +100,7 @@ class Presence:
         if beat.refusal and beat.refusal != self.refusal(node_id):
             _log.error("node refuses this coordinator", node=node_id, reason="PROOF_FAILED", why=beat.refusal)
         heard.heard_ms, heard.time_us, heard.beat = self.clock.monotonic_ms(), self.clock.now_us(), beat
-        self._dirty.add(node_id)
+        self._dirty[node_id] = None
         self._wake.set()
 
     def _may_hear(self, node_id: NodeId) -> bool:
@@ -125,7 +126,7 @@ class Presence:
             await self._wake.wait()
             self._wake.clear()
             while self._dirty:
-                node_id = self._dirty.pop()
+                del self._dirty[node_id := next(iter(self._dirty))]
                 try:
                     await self._attend_node(node_id, self._heard[node_id])
                 except (NotLeaderError, LogError):
@@ -217,7 +218,7 @@ class Presence:
                 _log.warning("silence not recorded", reason=error.reason, error=str(error))
 
     async def _look(self, now_ms: int) -> None:
-        for node_id, node in self.writer.state.nodes.items():
+        for node_id, node in sorted(self.writer.state.nodes.items()):
             if node.state.gone:
                 continue
             heard = self._heard.setdefault(node_id, _Heard(now_ms, 0))

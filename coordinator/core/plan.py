@@ -7,7 +7,7 @@ action is idempotent: attempts carry their number and term.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from coordinator.core import events as ev
@@ -49,14 +49,28 @@ class Plan:
 
 def plan(state: State, now_us: int) -> Plan:
     """Everything that is owed at this state and time."""
-    work = tuple(action for job_id in state.open_jobs for action in owed_work(state.jobs[job_id]))
+    work = tuple(action for job_id in oldest_first(state) for action in owed_work(state.jobs[job_id]))
     cancels = tuple(
         SendCancel(node_id, job.job_id)
-        for job in state.jobs.values()
-        if job.stopping and now_us - job.end_time_us <= limits.CANCEL_REPEAT_US
+        for job in sorted(_cancelled(state, now_us), key=_create_sequence)
         for node_id in job.stopping
     )
     return Plan(work, cancels, due(state, now_us))
+
+
+def oldest_first(state: State) -> list[JobId]:
+    """Open jobs in the order in which they were submitted: a map's own order differs from process to process."""
+    return sorted(state.open_jobs, key=state.open_jobs.__getitem__)
+
+
+def _cancelled(state: State, now_us: int) -> Iterator[Job]:
+    for job in state.jobs.values():
+        if job.stopping and now_us - job.end_time_us <= limits.CANCEL_REPEAT_US:
+            yield job
+
+
+def _create_sequence(job: Job) -> int:
+    return job.create_sequence
 
 
 def owed_work(job: Job, node_id: NodeId | None = None) -> tuple[SendWork, ...]:

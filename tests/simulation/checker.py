@@ -15,6 +15,7 @@ from coordinator.core.decide import decide
 from coordinator.core.draft import Decision
 from coordinator.core.invariants import violations
 from coordinator.core.model import JobState, Rejected, State
+from coordinator.derive import JobFact
 from coordinator.followers import Committed
 from coordinator.replay import Replayer
 from coordinator.wire.records import LogRecord
@@ -47,6 +48,8 @@ class Checker:
         self._assigned: dict[TaskKey, tuple[int, str]] = {}
         self._ever_assigned: set[tuple[str, int, int, str]] = set()
         self._succeeded: set[TaskKey] = set()
+        self.job_facts: list[tuple[int, str]] = []
+        """Every record that concerns a job, and the job."""
         self._outcome_of: dict[str, str] = {}
         self._specs: dict[str, object] = {}
         self._cancelled: set[str] = set()
@@ -94,6 +97,8 @@ class Checker:
         self._hold(same, f"record {record.sequence} is not what its cause decides")
         for event in record.events:
             self._check_event(event)
+            if isinstance(event, JobFact):
+                self.job_facts.append((record.sequence, event.job_id))
 
     def _check_event(self, event: ev.Event) -> None:
         match event:
@@ -118,6 +123,14 @@ class Checker:
                     self._hold(stored == own, f"{own} is recorded with the outcome of {stored}")
             case _:
                 pass
+
+    def log_ends_at(self, sequence: int) -> None:
+        """The log's store has lost what came later."""
+        kept = self.states[sequence]
+        for request_id, job_id in self._outcome_of.items():
+            known = kept.requests.get(request_id)  # type: ignore[call-overload]  # a RequestId is a str
+            self._hold(known == job_id, f"acknowledged request {request_id} is lost with the log's tail")
+        self._hold(sequence == len(self.states) - 1, f"records after {sequence} are lost, and some may have acted upon them")
 
     # -- the coordinator -----------------------------------------------------------
 

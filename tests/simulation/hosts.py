@@ -6,48 +6,52 @@ import asyncio
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from actors.model import Backend, ModelBehavior
 from actors.probe import ProbesDone, RunProbes
 from actors.reader import ReadRange
-from actors.runtime import ActorRef, ReplyCallback
+from actors.runtime import ActorRef
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Rejected
+from coordinator.feed import Feed
 from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
 from coordinator.presence import PresenceSettings
 from coordinator.writer import Accepted
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.entropy import SeededEntropy
-from hivefold.errors import HivefoldError, Reason
+from hivefold.errors import HivefoldError
 from hivefold.limits import NODE_PREFETCH, RESULTS_BATCH
-from hivefold.v1 import fleet_pb2
+from hivefold.v1 import fleet_pb2, telemetry_pb2
 from node.agent import Agent
 from node.content import Content
 from node.core import Batch, Effect, NodeCore, Start
 from node.infer import InferRunner
-from node.models import ModelShelf
 from node.uplink import Uplink
 from node.witness import WITNESS_FILE, Witness
 from tests.simulation.checker import Checker
+from tests.simulation.loop import Owner, VirtualLoop
+from tests.simulation.models import ScriptedProber, SimChunks, SimShelf
 from tests.simulation.parts import LogStore, SimBroker, SimClock, SimConnection, SimLog
 
 T = TypeVar("T")
 
 
 class Process:
-    """Tasks that live and die together, with one connection to the bus."""
+    """Tasks that live, freeze and die together, with one connection to the bus."""
 
     def __init__(self, broker: SimBroker) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
         self.broker = broker
-        self.connection: SimConnection = broker.connect()
+        self.owner = Owner(loop)
+        self.connection: SimConnection = broker.connect(self.owner)
+        self._loop = loop
         self._tasks: list[asyncio.Task[Any]] = []
         self.dead = False
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs something inside the process."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work, context=self.owner.context.copy())
         self._tasks = [known for known in self._tasks if not known.done()]
         self._tasks.append(task)
         return task
@@ -60,6 +64,7 @@ class Process:
         self.broker.close(self.connection)
         for task in self._tasks:
             task.cancel()
+        self.owner.thaw()
 
 
 @dataclass(slots=True)
@@ -79,8 +84,9 @@ class Coordinator:
         lead = await take_lead(ends, clock, SeededEntropy(seed * 10_000 + self.incarnation), settings)
         lead.writer.on_commit(lambda commits: checker.committed(self.incarnation, commits))
         self.leadership = lead
+        feed = Feed(lead.writer, self.log, connection.event_sender(), connection.signals())
         async with asyncio.TaskGroup() as group:
-            for part in lead.parts():
+            for part in (*lead.parts(), feed.run()):
                 group.create_task(part)
 
 
@@ -121,22 +127,27 @@ class CoordinatorHost:
         if self.current is not None:
             self.current.process.kill()
 
-    def depose(self) -> asyncio.Task[None] | None:
-        """The leader stalls on its log, as SIGSTOP or a partition makes it, while another one starts."""
+    def freeze(self) -> bool:
+        """The leader is stopped as by SIGSTOP while another one starts; whether there was one."""
         old = self.current
         if old is None or old.leadership is None:
-            return None
-        old.log.hold()
+            return False
+        old.process.owner.freeze()
         self._old.append(old)
         new = self.start()
         task = new.process.spawn(new.serve(self.clock, self.store.checker, self._seed))
         task.add_done_callback(self._look)
-        return task
+        return True
 
-    def wake_old(self) -> None:
-        """Deposed leaders go on."""
+    def thaw(self) -> None:
+        """Frozen leaders go on."""
         for old in self._old:
-            old.log.release()
+            old.process.owner.thaw()
+
+    def release(self) -> None:
+        """The log answers again."""
+        for coordinator in (*self._old, *([self.current] if self.current else ())):
+            coordinator.log.release()
 
     def kill_old(self) -> None:
         """Deposed leaders that have not noticed it are ended."""
@@ -209,23 +220,6 @@ class WatchedCore(NodeCore):
         return effects
 
 
-class ScriptedProber:
-    """The prober's actor without a thread: it answers at once, or fails as it was drawn."""
-
-    name = "prober"
-
-    def __init__(self, draw: random.Random, failure_ratio: float) -> None:
-        self._draw = draw
-        self._failure_ratio = failure_ratio
-
-    def ask(self, _message: RunProbes, reply: ReplyCallback) -> None:
-        """Answers one message."""
-        if self._draw.random() < self._failure_ratio:
-            reply(None, HivefoldError("the runtime failed as it was drawn", reason=Reason.RUNTIME_FAILED))
-        else:
-            reply(ProbesDone(), None)
-
-
 @dataclass(slots=True)
 class NodeHost:
     """A node's machine; `failure_ratio` of its attempts fail."""
@@ -236,6 +230,7 @@ class NodeHost:
     clock: SimClock
     draw: random.Random
     failure_ratio: float
+    chunks: MemoryChunks
     boots: int = 0
     down_s: float = 0.0
     """How long it stays down when it ends; drawn where it is 0."""
@@ -275,11 +270,21 @@ class NodeHost:
         if self.process is not None and not self.process.dead and not self.process.connection.connected:
             self.process.connection.reconnect()
 
+    def freeze(self) -> None:
+        """As SIGSTOP."""
+        if self.process is not None and not self.process.dead:
+            self.process.owner.freeze()
+
+    def thaw(self) -> None:
+        """As SIGCONT."""
+        if self.process is not None:
+            self.process.owner.thaw()
+
     def _agent(self, process: Process) -> Agent:
         boot_id = f"{self.node_id}-b{self.boots}"
         connection = process.connection
-        content = Content(MemoryChunks())
-        shelf = ModelShelf(Path("nowhere"), content, lambda: ModelBehavior(cast(Backend, None)))
+        content = Content(SimChunks(connection, self.chunks, self.draw))
+        shelf = SimShelf(content, self.draw, self.failure_ratio)
         prober = cast(ActorRef[RunProbes, ProbesDone], ScriptedProber(self.draw, self.failure_ratio))
         return Agent(
             spec=fleet_pb2.NodeSpec(node_id=self.node_id, boot_id=boot_id, slot_count=self.slots, memory_bytes=1 << 34),
@@ -293,4 +298,5 @@ class NodeHost:
             prober=prober,
             witness=Witness(Path("nowhere") / WITNESS_FILE, connection.checkpoints(), self.clock),
             clock=self.clock,
+            reading=telemetry_pb2.Reading(memory_available_bytes=1 << 33),
         )

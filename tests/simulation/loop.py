@@ -1,16 +1,23 @@
-"""An asyncio event loop on virtual time: when nothing is ready, the clock jumps to the next timer."""
+"""An asyncio event loop on virtual time: when nothing is ready, the clock jumps to the next timer.
+
+What runs belongs to a machine's process (`Owner`); a frozen one does nothing until it is thawed, as after SIGSTOP.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import os
 import random
+import socket
+import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from contextvars import Context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
@@ -18,11 +25,47 @@ Ts = TypeVarTuple("Ts")
 
 
 class RealWorldError(AssertionError):
-    """Something inside the simulation read real time or real randomness: the run could not be repeated."""
+    """Something inside the simulation reached for real time, chance, threads or sockets: no run could be repeated."""
 
 
 class StuckError(AssertionError):
     """Every task waits for another one, and no timer is set."""
+
+
+class Owner:
+    """A process. All that it starts is its own; what it is to do while it is frozen waits."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._held: list[asyncio.Handle] = []
+        self.frozen = False
+        self.context = copy_context()
+        self.context.run(_OWNER.set, self)
+        loop.owners.append(self)
+
+    def freeze(self) -> None:
+        """As SIGSTOP."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """As SIGCONT: all that was due meanwhile is done now, in order."""
+        self.frozen = False
+        held, self._held = self._held, []
+        self._loop.resume(held)
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        """Keeps what cannot be done now."""
+        self._held.append(handle)
+
+    def call(self, act: Callable[[Unpack[Ts]], object], *arguments: Unpack[Ts]) -> None:
+        """Does something inside the process, at once or when it is thawed."""
+        if self.frozen:
+            self._loop.call_soon(act, *arguments, context=self.context.copy())
+        else:
+            self.context.copy().run(act, *arguments)
+
+
+_OWNER: ContextVar[Owner | None] = ContextVar("owner", default=None)
 
 
 class SimTask(asyncio.Task[T]):
@@ -42,6 +85,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """A loop of one thread without files or sockets. With `shuffle`, what is ready together runs in a drawn order."""
 
     _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _stopping: bool
 
     def __init__(self, draw: random.Random, *, shuffle: bool) -> None:
         super().__init__()
@@ -49,7 +94,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._draw = draw
         self._shuffle = shuffle
-        self._selector = self
+        self.owners: list[Owner] = []
         self.died: list[str] = []
         """What tasks that nobody waited for died of."""
         self.set_task_factory(lambda loop, coroutine, **options: SimTask(coroutine, loop=loop, **options))
@@ -59,14 +104,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the start."""
         return self._now_s
 
-    def select(self, timeout: float | None) -> list[Any]:
-        """What a selector does, and this one never waits: it moves the clock."""
-        if timeout is None:
-            raise StuckError("every task waits for ever")
-        self._now_s += timeout
-        if self._shuffle and len(self._ready) > 1:
-            self._draw.shuffle(self._ready)
-        return []
+    def resume(self, handles: list[asyncio.Handle]) -> None:
+        """What was held is ready."""
+        self._ready.extend(handles)
 
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
@@ -74,19 +114,67 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is one thread only."""
         return self.call_soon(callback, *args, context=context)
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        """There are none: nothing here has a file."""
+    def run_in_executor(  # type: ignore[override]  # the base declares a coroutine, and gives a future as this does
+        self, _executor: Any, function: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+    ) -> asyncio.Future[T]:
+        """There is one thread only: the work is done when the caller waits for it."""
+        future: asyncio.Future[T] = self.create_future()
+
+        def work() -> None:
+            if future.done():
+                return
+            try:
+                future.set_result(function(*args))
+            except Exception as error:
+                future.set_exception(error)
+
+        self.call_soon(work)
+        return future
+
+    def _run_once(self) -> None:
+        """One turn of BaseEventLoop's loop: what is ready now; when nothing is, the clock moves to the next timer."""
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and scheduled[0].cancelled():
+            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]  # as BaseEventLoop does
+        if not ready and not self._stopping:
+            if not scheduled:
+                raise StuckError("every task waits for ever")
+            self._now_s = max(self._now_s, scheduled[0].when())
+        while scheduled and scheduled[0].when() <= self._now_s:
+            timer = heapq.heappop(scheduled)
+            timer._scheduled = False  # type: ignore[attr-defined]
+            ready.append(timer)
+        if self._shuffle and len(ready) > 1:
+            self._draw.shuffle(ready)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            owner = handle._context.get(_OWNER)  # type: ignore[attr-defined]
+            if owner is not None and owner.frozen:
+                owner.hold(handle)
+            elif not handle.cancelled():
+                handle._run()
 
 
 def _said(context: dict[str, Any]) -> str:
     return f"{context.get('message')}: {context.get('exception')!r}"
 
 
+_CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep")
+_CHANCE = ("random", "randint", "randrange", "choice", "uniform", "shuffle", "getrandbits", "seed")
+
+
 @contextmanager
 def sealed() -> Iterator[None]:
-    """Inside, whoever reads the machine's clocks, sleeps or draws real randomness fails at once."""
-    names = [(time, name) for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter_ns", "sleep")]
-    guarded: list[tuple[Any, str]] = [*names, (os, "urandom"), (random, "random"), (random, "randint")]
+    """Inside, whoever reads the machine's clocks, sleeps, draws real chance, opens a socket or a thread fails at once."""
+    guarded: list[tuple[Any, str]] = [
+        *((time, name) for name in _CLOCKS),
+        *((random, name) for name in _CHANCE),
+        *((os, name) for name in ("urandom", "getrandom")),
+        *((uuid, name) for name in ("uuid1", "uuid4")),
+        (socket.socket, "connect"),
+        (socket.socket, "bind"),
+        (threading.Thread, "start"),
+    ]
     kept = [(module, name, getattr(module, name)) for module, name in guarded]
     for module, name, _ in kept:
         setattr(module, name, _refuse(f"{module.__name__}.{name}"))

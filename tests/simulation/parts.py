@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 
 from hivefold.bus.memory import Fault, MemoryBroker, MemoryConnection
 from hivefold.bus.memory_ends import MemoryDelivery, MemoryResultReceiver, MemoryWorkReceiver
-from hivefold.bus.port import Delivery
-from hivefold.errors import LogFullError
+from hivefold.bus.port import Delivery, Message
+from hivefold.errors import AppendUnresolvedError, LogFullError
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.port import Entry, Stored
 from hivefold.v1 import work_pb2
 from tests.simulation.checker import Checker
-from tests.simulation.loop import VirtualLoop
+from tests.simulation.loop import Owner, VirtualLoop
 
 
 @dataclass(slots=True)
@@ -37,12 +38,24 @@ class SimClock:
 class LogStore:
     """The broker's side of the log: what every coordinator's connection shares."""
 
+    sync_always = True
+    """Whether what is acknowledged is on the disk, as hivefold demands of its server."""
+
     def __init__(self, checker: Checker, draw: random.Random) -> None:
         self.records: list[Stored] = []
         self.full = False
         self.checker = checker
         self.draw = draw
         self.slowness_s = 0.002
+        self.cuts = 0
+        """How often the power failed."""
+
+    def cut_power(self) -> None:
+        """What is on its way is lost, and whether it was is not told; what is not on the disk is gone, too."""
+        self.cuts += 1
+        if not self.sync_always:
+            del self.records[max(1, len(self.records) - self.draw.randint(0, 8)) :]
+            self.checker.log_ends_at(len(self.records))
 
 
 class SimLog(MemoryEventLog):
@@ -54,15 +67,23 @@ class SimLog(MemoryEventLog):
 
     async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
         """Stores all entries or none."""
+        cuts = self._shared.cuts
         on_its_way = self._arrive(tuple(entries), expected_sequence, term_sequence)
-        request = asyncio.create_task(on_its_way)
+        request = asyncio.get_running_loop().create_task(on_its_way, context=Context())
         request.add_done_callback(_look)
         await asyncio.shield(request)
         await self._take_time()
+        self._require_power(cuts)
 
     async def _arrive(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
+        cuts = self._shared.cuts
         await self._take_time()
+        self._require_power(cuts)
         await super().append(entries, expected_sequence=expected_sequence, term_sequence=term_sequence)
+
+    def _require_power(self, cuts: int) -> None:
+        if self._shared.cuts != cuts:
+            raise AppendUnresolvedError("the append was not answered and could not be looked up")
 
     async def _take_time(self) -> None:
         await asyncio.sleep(self._shared.draw.expovariate(1 / self._shared.slowness_s))
@@ -97,11 +118,16 @@ class SimBroker(MemoryBroker):
         if self._result_count > known:
             self.checker.result_stored(self.results[self._result_count])
 
-    def connect(self) -> SimConnection:
+    def connect(self, owner: Owner | None = None) -> SimConnection:
         """A new connection, up at once."""
-        connection = SimConnection(self)
+        assert owner is not None
+        connection = SimConnection(self, owner)
         self._connections.append(connection)
         return connection
+
+    def connect_for_checks(self) -> MemoryConnection:
+        """A connection that no fault concerns."""
+        return MemoryConnection(self)
 
     def close(self, connection: MemoryConnection) -> None:
         """A process died: its connection is gone for good."""
@@ -118,6 +144,19 @@ class SimConnection(MemoryConnection):
     """A connection whose acknowledgements the checker sees."""
 
     broker: SimBroker
+
+    def __init__(self, broker: SimBroker, owner: Owner) -> None:
+        super().__init__(broker)
+        self._owner = owner
+
+    def receive(self, message: Message) -> None:
+        """Hands a message to the process: what sent it has no part in what becomes of it."""
+        if self.connected:
+            self._owner.call(super().receive, message)
+
+    def call_on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` inside the process."""
+        super().call_on_reconnect(lambda: self._owner.call(callback))
 
     def result_receiver(self) -> MemoryResultReceiver:
         """The coordinator's end of the results stream."""

@@ -1,4 +1,4 @@
-"""One run: a fleet, clients and faults from one seed; then everything heals, and the fleet must converge."""
+"""One run: a fleet, clients and faults of one scenario; then everything heals, and the fleet must converge."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import asyncio
 import gc
 import hashlib
 import logging
-import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from structlog.typing import EventDict
 
-from coordinator.core.commands import CancelJob, CommandBody, DrainNode, SubmitJob, UndrainNode
-from coordinator.core.model import JobSpec, Priority, ProbeSpec
 from coordinator.replay import replay
-from hivefold.bus.memory import Fault as Loss
-from hivefold.ids import JobId, NodeId, RequestId
+from hivefold.blobs.memory import MemoryChunks
 from hivefold.limits import WORK_ACK_WAIT_S
-from hivefold.log.memory import Fault, MemoryEventLog
+from hivefold.log.memory import MemoryEventLog
 from tests.simulation.checker import Checker
+from tests.simulation.faults import Faults
 from tests.simulation.hosts import CoordinatorHost, NodeHost
 from tests.simulation.loop import StuckError, VirtualLoop, sealed
+from tests.simulation.models import stored_fixtures
+from tests.simulation.outputs import check_outputs
 from tests.simulation.parts import LogStore, SimBroker, SimClock
+from tests.simulation.people import People
+from tests.simulation.scenario import CALLS, Act, Scenario
 
 CALM_S: Final = 150.0
 """How long the fleet may record nothing while work is open, after the faults: longer than any task or wait."""
 _CALM_LONGEST_S: Final = 4000.0
-_SETTLE_S: Final = 20.0
+_SETTLE_S: Final = 7.0
+"""How long it is looked at after it has converged: longer than silence goes unnoticed."""
 
 
 @dataclass(slots=True)
 class Outcome:
     """How one run ended; `broken` is empty when every promise held."""
 
-    seed: int
+    scenario: Scenario
     broken: str
     simulated_s: float
     records: int
@@ -53,78 +55,85 @@ class Outcome:
 class World:
     """Everything of one run. All chance comes from the seed, a stream of its own for each purpose."""
 
-    def __init__(self, seed: int, loop: VirtualLoop) -> None:
-        self.seed = seed
+    def __init__(self, scenario: Scenario, loop: VirtualLoop) -> None:
+        self.scenario = scenario
         self.loop = loop
         self.lines: list[str] = []
-        self.faults: Counter[str] = Counter()
         self.checker = Checker(self.note)
-        draw = self.drawing("profile")
-        self._losses = draw.choice([0.0, 0.0, 0.01, 0.05, 0.2])
-        self._network = self.drawing("network")
-        self._healed = False
-        self._chaos_s = draw.uniform(30.0, 120.0)
-        self._jobs_wanted = draw.randint(5, 20)
-        self.store = LogStore(self.checker, self.drawing("log"))
-        self.store.slowness_s = draw.choice([0.0005, 0.002, 0.02, 0.2])
-        self.broker = SimBroker(self.checker, self._lose)
-        self.coordinator = CoordinatorHost(self.store, self.broker, SimClock(loop), seed, self.drawing("coordinator"))
-        failing = draw.choice([0.0, 0.0, 0.05, 0.2])
-        self.nodes = [
-            NodeHost(f"n{n}", draw.randint(1, 3), self.broker, SimClock(loop), self.drawing(f"n{n}"), failing)
-            for n in range(1, draw.randint(1, 4) + 1)
-        ]
-        self._enabled = {name for name in self._kinds() if draw.random() < 0.5}
-        self._mean_s = {name: draw.uniform(3.0, 30.0) for name in sorted(self._kinds())}
+        self.store = LogStore(self.checker, scenario.drawing("log"))
+        self.store.slowness_s = scenario.slowness_s
+        self.broker = SimBroker(self.checker, lambda subject: self.faults.lose(subject))
+        self.chunks = MemoryChunks()
+        clock = SimClock(loop)
+        self.coordinator = CoordinatorHost(
+            self.store, self.broker, clock, scenario.seed, scenario.drawing("coordinator")
+        )
+        self.nodes = [self._node(number, slots) for number, slots in enumerate(scenario.slots, 1)]
+        self.faults = Faults(self.store, self.broker, self.coordinator, self.nodes, scenario.drawing("network"))
         self._tasks: list[asyncio.Task[Any]] = []
-        self._later: list[asyncio.Task[Any]] = []
 
-    def drawing(self, purpose: str) -> random.Random:
-        """A stream of chance of its own."""
-        return random.Random(f"{self.seed}/{purpose}")
+    def _node(self, number: int, slots: int) -> NodeHost:
+        name = f"n{number}"
+        draw = self.scenario.drawing(name)
+        return NodeHost(name, slots, self.broker, SimClock(self.loop), draw, self.scenario.failing, self.chunks)
 
     def note(self, line: str) -> None:
         """Adds a line to the trace."""
         self.lines.append(f"{self.loop.time():10.4f} {line}")
 
-    # -- the run -------------------------------------------------------------------
-
     async def run(self) -> None:
         """Chaos, calm, and the last checks. Raises ViolationError."""
+        self.faults.losses = self.scenario.losses
+        people = People(self.coordinator, self.checker, await stored_fixtures(self.chunks), self.note)
         self._spawn(self.coordinator.supervise())
         for node in self.nodes:
             self._spawn(node.supervise())
         self._spawn(self._redeliver())
-        chaos = [self._spawn(self._keep(name)) for name in sorted(self._enabled)]
-        clients = [self._spawn(self._client(n)) for n in range(1, 3)]
-        self._spawn(self._operator())
-        await self._pass(self._chaos_s)
+        calls = await self._act(people)
         self.note("-- calm --")
-        for task in (*chaos, *self._later):
-            task.cancel()
-        self._heal()
-        await self._until_converged(clients)
+        self.faults.heal()
+        await self._until_converged(calls)
         self.checker.converged()
         await self._check_replay()
+        await check_outputs(self.checker, self.broker.connect_for_checks(), self.chunks)
 
-    async def _pass(self, seconds: float) -> None:
-        end_s = self.loop.time() + seconds
-        while self.loop.time() < end_s:
-            await asyncio.sleep(0.5)
+    async def _act(self, people: People) -> list[asyncio.Task[None]]:
+        """Does what the scenario says when it says so; what was asked and may have no answer yet."""
+        calls: list[asyncio.Task[None]] = []
+        for act in self.scenario.acts:
+            await self._pass(act.at_s)
+            self.note(f"!! {act}")
+            draw = self.scenario.drawing(f"act {act.number}")
+            if act.name in CALLS:
+                calls.append(self._spawn(people.do(act, draw, [node.node_id for node in self.nodes])))
+            else:
+                self.faults.strike(act.name, draw)
+        await self._pass(self.scenario.chaos_s)
+        return calls
+
+    async def _pass(self, until_s: float) -> None:
+        while (now_s := self.loop.time()) < until_s:
+            await asyncio.sleep(min(0.5, until_s - now_s))
             self._look()
 
-    async def _until_converged(self, clients: list[asyncio.Task[None]]) -> None:
-        end_s = self.loop.time() + _CALM_LONGEST_S
-        moved_s, records = self.loop.time(), 0
-        while self.loop.time() < min(end_s, moved_s + CALM_S):
-            await self._pass(1.0)
+    async def _until_converged(self, calls: list[asyncio.Task[None]]) -> None:
+        begun_s = moved_s = self.loop.time()
+        records = 0
+        while (now_s := self.loop.time()) < min(begun_s + _CALM_LONGEST_S, moved_s + CALM_S):
+            await self._pass(now_s + 0.5)
             if len(self.store.records) > records:
                 moved_s, records = self.loop.time(), len(self.store.records)
-            if all(client.done() for client in clients) and not self.checker.open_work():
-                await self._pass(_SETTLE_S)
-                return
-        if not all(client.done() for client in clients):
+            if all(call.done() for call in calls) and self._is_calm():
+                await self._pass(self.loop.time() + _SETTLE_S)
+                if self._is_calm():
+                    return
+        if not all(call.done() for call in calls):
             self.checker.fail("a client got no answer although everything has healed")
+
+    def _is_calm(self) -> bool:
+        nodes = self.checker.state.nodes
+        here = len(nodes) == len(self.nodes) and not any(node.state.gone for node in nodes.values())
+        return here and not self.checker.open_work()
 
     def _look(self) -> None:
         """What went wrong where nobody looked."""
@@ -158,124 +167,6 @@ class World:
         self._tasks.append(task)
         return task
 
-    # -- people ----------------------------------------------------------------------
-
-    async def _client(self, number: int) -> None:
-        draw = self.drawing(f"client {number}")
-        for job in range(1, self._jobs_wanted + 1):
-            await asyncio.sleep(draw.expovariate(self._jobs_wanted / self._chaos_s))
-            request_id = RequestId(f"r{number}-{job}")
-            spec = _job(draw)
-            await self._insist(draw, SubmitJob(JobId(f"j-{request_id}"), request_id, spec))
-            if draw.random() < 0.2:  # a repeat, as from a client that forgot its answer
-                await self._insist(draw, SubmitJob(JobId(f"k-{request_id}"), request_id, spec))
-            if draw.random() < 0.1:
-                await self._insist(draw, SubmitJob(JobId(f"o-{request_id}"), request_id, JobSpec(ProbeSpec(99))))
-            job_id = self.checker.acknowledged_jobs.get(request_id)
-            if job_id is not None and draw.random() < 0.15:
-                await asyncio.sleep(draw.expovariate(1.0))
-                await self._insist(draw, CancelJob(JobId(job_id)))
-
-    async def _insist(self, draw: random.Random, body: CommandBody) -> None:
-        """Asks again until there is an answer, as hivefold's own client does; the server draws a job id each time."""
-        for attempt in range(1, 10_000):
-            asked = replace(body, job_id=JobId(f"{body.job_id}-{attempt}")) if isinstance(body, SubmitJob) else body
-            answer = await self.coordinator.call(asked)
-            if answer is not None:
-                self.note(f"{type(body).__name__} -> {type(answer).__name__} {getattr(answer, 'sequence', '')}")
-                self.checker.answered(asked, answer)
-                return
-            await asyncio.sleep(draw.uniform(0.05, 1.0))
-
-    async def _operator(self) -> None:
-        draw = self.drawing("operator")
-        while not self._healed and "drain" in self._enabled:
-            await asyncio.sleep(draw.expovariate(0.1))
-            node_id = NodeId(draw.choice(self.nodes).node_id)
-            await self._insist(draw, DrainNode(node_id))
-            await asyncio.sleep(draw.expovariate(0.2))
-            await self._insist(draw, UndrainNode(node_id))
-
-    # -- faults ----------------------------------------------------------------------
-
-    def _kinds(self) -> dict[str, Callable[[random.Random], None]]:
-        coordinator = self.coordinator
-        return {
-            "coordinator crash": lambda draw: coordinator.kill(),
-            "deposed leader": self._depose,
-            "lost ack": lambda draw: self._inject(draw.choice([Fault.LOST_ACK, Fault.LOST_REQUEST])),
-            "refused append": lambda draw: self._inject(Fault.REFUSED),
-            "log full": self._fill,
-            "log stalled": self._stall,
-            "node crash": lambda draw: draw.choice(self.nodes).kill(),
-            "node leave": lambda draw: draw.choice(self.nodes).leave(),
-            "node cut off": self._cut,
-            "broker restart": self._restart_broker,
-            "clock jump": self._jump,
-            "redelivery": lambda draw: self.broker.redeliver(draw.choice(self.nodes).node_id),
-            "drain": lambda draw: None,
-        }
-
-    async def _keep(self, name: str) -> None:
-        draw = self.drawing(name)
-        act = self._kinds()[name]
-        while True:
-            await asyncio.sleep(draw.expovariate(1 / self._mean_s[name]))
-            self.note(f"!! {name}")
-            self.faults[name] += 1
-            act(draw)
-
-    def _after(self, seconds: float, act: Callable[[], None]) -> None:
-        async def wait() -> None:
-            await asyncio.sleep(seconds)
-            act()
-
-        self._later.append(self._spawn(wait()))
-
-    def _lose(self, subject: str) -> Loss:
-        if self._healed or self._network.random() >= self._losses:
-            return Loss.PASS
-        loss = self._network.choice([Loss.DROP, Loss.REPEAT, Loss.DELAY])
-        self.faults[f"message {loss.name.lower()}"] += 1
-        if loss is Loss.DELAY:
-            self._after(self._network.expovariate(2.0), self.broker.release)
-        return loss
-
-    def _inject(self, fault: Fault) -> None:
-        if self.coordinator.current is not None:
-            self.coordinator.current.log.inject(fault)
-
-    def _depose(self, draw: random.Random) -> None:
-        task = self.coordinator.depose()
-        if task is not None:
-            self._after(draw.uniform(0.5, 10.0), self.coordinator.wake_old)
-
-    def _fill(self, draw: random.Random) -> None:
-        self.store.full = True
-        self._after(draw.uniform(0.5, 10.0), self._empty)
-
-    def _empty(self) -> None:
-        self.store.full = False
-
-    def _stall(self, draw: random.Random) -> None:
-        current = self.coordinator.current
-        if current is not None:
-            current.log.hold()
-            self._after(draw.uniform(0.1, 8.0), current.log.release)
-
-    def _cut(self, draw: random.Random) -> None:
-        node = draw.choice(self.nodes)
-        node.cut()
-        self._after(draw.uniform(0.5, 25.0), node.heal)
-
-    def _restart_broker(self, draw: random.Random) -> None:
-        self.broker.cut_all()
-        self._after(draw.uniform(0.1, 10.0), self.broker.restart)
-
-    def _jump(self, draw: random.Random) -> None:
-        clock = draw.choice([self.coordinator.clock, *(node.clock for node in self.nodes)])
-        clock.ahead_us += int(draw.uniform(-600, 600) * 1e6)
-
     async def _redeliver(self) -> None:
         """The work stream's own patience."""
         while True:
@@ -283,36 +174,11 @@ class World:
             for node in self.nodes:
                 self.broker.redeliver(node.node_id)
 
-    def _heal(self) -> None:
-        self._healed = True
-        self.coordinator.wake_old()
-        self._after(5.0, self.coordinator.kill_old)
-        current = self.coordinator.current
-        if current is not None:
-            current.log.release()
-        self._empty()
-        self.broker.restart()
-        self.broker.release()
-        for node in self.nodes:
-            node.down_s = 1.0
-            node.heal()
 
-
-def _job(draw: random.Random) -> JobSpec:
-    """A small job: quick tasks or slow ones, at times with a deadline."""
-    return JobSpec(
-        ProbeSpec(draw.randint(1, 12), draw.choice([0, 0, 10_000, 300_000, 3_000_000])),
-        priority=draw.choice(list(Priority)),
-        timeout_us=draw.choice([0, 0, 0, 60_000_000]),
-        max_attempts=draw.choice([0, 2, 5]),
-    )
-
-
-def simulate(seed: int) -> Outcome:
-    """Runs one seed. The same seed gives the same trace, byte for byte, under one PYTHONHASHSEED."""
-    draw = random.Random(f"{seed}/loop")
-    loop = VirtualLoop(draw, shuffle=draw.random() < 0.5)
-    world = World(seed, loop)
+def simulate(scenario: Scenario) -> Outcome:
+    """Runs one scenario. The same one gives the same trace, byte for byte, in any process."""
+    loop = VirtualLoop(scenario.drawing("loop"), shuffle=scenario.shuffle)
+    world = World(scenario, loop)
     _hear(world)
     broken = ""
     gc.disable()  # when it would run depends on the runs before; what it finalizes runs on the loop
@@ -327,10 +193,12 @@ def simulate(seed: int) -> Outcome:
         gc.enable()
         loop.close()
         structlog.reset_defaults()
-    return Outcome(seed, broken, loop.time(), len(world.store.records), world.faults, world.lines)
+    return Outcome(scenario, broken, loop.time(), len(world.store.records), world.faults.counts, world.lines)
 
 
 def _end(loop: VirtualLoop) -> None:
+    for owner in loop.owners:
+        owner.thaw()
     tasks = sorted(asyncio.all_tasks(loop), key=hash)
     for task in tasks:
         task.cancel()

@@ -1,0 +1,132 @@
+"""What each kind of fault does to the fleet, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from hivefold.bus.memory import Fault as Loss
+from hivefold.log.memory import Fault
+from tests.simulation.hosts import CoordinatorHost, NodeHost
+from tests.simulation.parts import LogStore, SimBroker
+from tests.simulation.scenario import FAULTS
+
+_LONGEST_JUMPS_S: Final = (3.0, 600.0, 7200.0)
+
+
+class Faults:
+    """Does harm to one fleet, until all is healed."""
+
+    def __init__(
+        self,
+        store: LogStore,
+        broker: SimBroker,
+        coordinator: CoordinatorHost,
+        nodes: list[NodeHost],
+        network: random.Random,
+    ) -> None:
+        self.losses = 0.0
+        self.counts: Counter[str] = Counter()
+        self.store = store
+        self.broker = broker
+        self.coordinator = coordinator
+        self.nodes = nodes
+        self._network = network
+        self._later: list[asyncio.TimerHandle] = []
+        self._kinds: dict[str, Callable[[random.Random], None]] = {
+            "coordinator crash": lambda draw: coordinator.kill(),
+            "coordinator freeze": self._freeze_coordinator,
+            "lost ack": lambda draw: self._inject(draw.choice([Fault.LOST_ACK, Fault.LOST_REQUEST])),
+            "refused append": lambda draw: self._inject(Fault.REFUSED),
+            "log full": self._fill,
+            "log stalled": self._stall,
+            "node crash": lambda draw: draw.choice(nodes).kill(),
+            "node freeze": self._freeze_node,
+            "node leave": lambda draw: draw.choice(nodes).leave(),
+            "node cut off": self._cut,
+            "broker restart": self._restart_broker,
+            "power cut": self._cut_power,
+            "clock jump": self._jump,
+            "redelivery": lambda draw: broker.redeliver(draw.choice(nodes).node_id),
+        }
+        assert tuple(self._kinds) == FAULTS
+
+    def strike(self, name: str, draw: random.Random) -> None:
+        """One fault of a kind."""
+        self.counts[name] += 1
+        self._kinds[name](draw)
+
+    def lose(self, subject: str) -> Loss:
+        """What becomes of a message."""
+        if self._network.random() >= self.losses:
+            return Loss.PASS
+        loss = self._network.choice([Loss.DROP, Loss.REPEAT, Loss.DELAY])
+        self.counts[f"message {loss.name.lower()}"] += 1
+        if loss is Loss.DELAY:
+            self._after(self._network.expovariate(2.0), self.broker.release)
+        return loss
+
+    def heal(self) -> None:
+        """All faults end."""
+        self.losses = 0.0
+        for timer in self._later:
+            timer.cancel()
+        self.coordinator.thaw()
+        self.coordinator.release()
+        self._after(5.0, self.coordinator.kill_old)
+        self.store.full = False
+        self.broker.restart()
+        self.broker.release()
+        for node in self.nodes:
+            node.down_s = 1.0
+            node.thaw()
+            node.heal()
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        self._later.append(asyncio.get_running_loop().call_later(seconds, act))
+
+    def _inject(self, fault: Fault) -> None:
+        if self.coordinator.current is not None:
+            self.coordinator.current.log.inject(fault)
+
+    def _freeze_coordinator(self, draw: random.Random) -> None:
+        if self.coordinator.freeze():
+            self._after(draw.uniform(0.5, 20.0), self.coordinator.thaw)
+
+    def _freeze_node(self, draw: random.Random) -> None:
+        node = draw.choice(self.nodes)
+        node.freeze()
+        self._after(draw.uniform(0.5, 30.0), node.thaw)
+
+    def _fill(self, draw: random.Random) -> None:
+        self.store.full = True
+        self._after(draw.uniform(0.5, 10.0), self._empty)
+
+    def _empty(self) -> None:
+        self.store.full = False
+
+    def _stall(self, draw: random.Random) -> None:
+        current = self.coordinator.current
+        if current is not None:
+            current.log.hold()
+            self._after(draw.uniform(0.1, 8.0), current.log.release)
+
+    def _cut(self, draw: random.Random) -> None:
+        node = draw.choice(self.nodes)
+        node.cut()
+        self._after(draw.uniform(0.5, 25.0), node.heal)
+
+    def _restart_broker(self, draw: random.Random) -> None:
+        self.broker.cut_all()
+        self._after(draw.uniform(0.1, 10.0), self.broker.restart)
+
+    def _cut_power(self, draw: random.Random) -> None:
+        self.store.cut_power()
+        self._restart_broker(draw)
+
+    def _jump(self, draw: random.Random) -> None:
+        clock = self.coordinator.clock if draw.random() < 0.5 else draw.choice(self.nodes).clock
+        clock.ahead_us += int(draw.uniform(-1.0, 1.0) * draw.choice(_LONGEST_JUMPS_S) * 1e6)

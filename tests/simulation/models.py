@@ -1,0 +1,190 @@
+"""Models and data of the simulated fleet: actors without threads, and chunks behind each machine's connection."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+
+from actors.model import Inferred, InferRows, Loaded, LoadModel, ModelBehavior, ModelMessage, ModelReply
+from actors.probe import ProbesDone, RunProbes
+from actors.runtime import ActorRef, BehaviorFailedError, ReplyCallback
+from coordinator.core.model import BlobRef, DataSet, InferSpec, Job, Model, TensorSpec
+from hivefold.blobs.content import upload_bytes
+from hivefold.blobs.memory import MemoryChunks
+from hivefold.bus.memory import MemoryConnection
+from hivefold.errors import HivefoldError, Reason
+from hivefold.ids import Digest, ModelName
+from hivefold.models import TensorFacts
+from hivefold.v1 import model_pb2
+from node.content import Content
+from node.models import ModelActor, ModelShelf, Place
+
+ROWS: Final = 3000
+"""Rows of the one data set that all jobs take parts of; each row is two numbers, the first is its index."""
+_ROW_BYTES: Final = 8
+WIDTHS: Final = {"narrow": 1, "wide": 40}
+"""Models by the width of their output: each repeats a row's first number; wide outputs do not fit inline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixtures:
+    """What is stored before a run: the models and the data set."""
+
+    models: tuple[Model, ...]
+    data: BlobRef
+
+    def spec(self, draw: random.Random) -> InferSpec:
+        """A job on some of the rows."""
+        first = draw.randrange(ROWS)
+        data_set = DataSet(
+            self.data, "", "FP32", (2,), draw.randint(1, ROWS - first), data_offset_bytes=first * _ROW_BYTES
+        )
+        return InferSpec(draw.choice(self.models).ref, data_set)
+
+
+async def stored_fixtures(chunks: MemoryChunks) -> Fixtures:
+    """Stores the models and the data set."""
+    rows = np.arange(2 * ROWS, dtype="<f4").reshape(ROWS, 2)
+    rows[:, 0] = np.arange(ROWS)
+    data = await upload_bytes(chunks, rows.tobytes())
+    models = []
+    for name, width in WIDTHS.items():
+        file = f"the file of {name}".encode()
+        artifact = await upload_bytes(chunks, file)
+        models.append(
+            Model(
+                ModelName(name),
+                1,
+                Digest(hashlib.sha256(file).hexdigest()),
+                BlobRef(Digest(artifact.root), artifact.size_bytes),
+                "onnxruntime_onnx",
+                (TensorSpec("x", "FP32", (-1, 2)),),
+                (TensorSpec("y", "FP32", (-1, width)),),
+            )
+        )
+    return Fixtures(tuple(models), BlobRef(Digest(data.root), data.size_bytes))
+
+
+def expected_output(job: Job) -> bytes:
+    """The rows that a job's output must hold, in order."""
+    assert isinstance(job.spec.kind, InferSpec)
+    assert job.model is not None
+    first = job.spec.kind.data_set.data_offset_bytes // _ROW_BYTES
+    return _output(np.arange(first, first + job.spec.kind.data_set.row_count), WIDTHS[job.model.name])
+
+
+def _output(numbers: np.ndarray[tuple[int, ...], np.dtype[np.generic]], width: int) -> bytes:
+    return np.repeat(numbers.astype("<f4"), width).tobytes()
+
+
+class SimChunks:
+    """hivefold.blobs.port.ChunkStore over one machine's connection."""
+
+    def __init__(self, connection: MemoryConnection, chunks: MemoryChunks, draw: random.Random) -> None:
+        self._connection = connection
+        self._chunks = chunks
+        self._draw = draw
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Stores a chunk."""
+        await self._take_time()
+        await self._chunks.put(key, data)
+        self._connection.require_up()
+
+    async def get(self, key: str) -> bytes:
+        """Reads a chunk."""
+        await self._take_time()
+        return await self._chunks.get(key)
+
+    async def has(self, key: str) -> bool:
+        """Looks for a chunk."""
+        await self._take_time()
+        return await self._chunks.has(key)
+
+    async def _take_time(self) -> None:
+        await asyncio.sleep(self._draw.expovariate(500.0))
+        self._connection.require_up()
+
+
+class ScriptedProber:
+    """The prober's actor without a thread: it answers at once, or fails as it was drawn."""
+
+    name = "prober"
+
+    def __init__(self, draw: random.Random, failure_ratio: float) -> None:
+        self._draw = draw
+        self._failure_ratio = failure_ratio
+
+    def ask(self, _message: RunProbes, reply: ReplyCallback) -> None:
+        """Answers one message."""
+        if self._draw.random() < self._failure_ratio:
+            reply(None, HivefoldError("the runtime failed as it was drawn", reason=Reason.RUNTIME_FAILED))
+        else:
+            reply(ProbesDone(1000), None)
+
+
+class ScriptedModel:
+    """A model's actor without a thread: rows take virtual time; it fails or dies as it was drawn."""
+
+    def __init__(self, model: model_pb2.Model, draw: random.Random, failure_ratio: float) -> None:
+        self.name = f"model-{model.name}"
+        self._width = WIDTHS[model.name]
+        self._draw = draw
+        self._failure_ratio = failure_ratio
+
+    def ask(self, message: ModelMessage, reply: ReplyCallback) -> None:
+        """Answers one message, after a while."""
+        seconds = message.row_count * 0.0005 if isinstance(message, InferRows) else 0.2
+        # The rows are read at the end: their memory must still be theirs then.
+        asyncio.get_running_loop().call_later(
+            self._draw.expovariate(1 / seconds), lambda: reply(*self._answer(message))
+        )
+
+    def stop(self) -> None:
+        """Nothing to release."""
+
+    def _answer(self, message: ModelMessage) -> tuple[ModelReply, BaseException | None]:
+        if self._draw.random() < self._failure_ratio / 2:
+            return None, BehaviorFailedError("the actor died as it was drawn")
+        if isinstance(message, LoadModel):
+            return Loaded(message.digest, (), ()), None
+        if not isinstance(message, InferRows):
+            return None, None
+        rows = np.frombuffer(message.data, "<f4").reshape(message.row_count, 2)
+        data = _output(rows[:, 0], self._width)
+        facts = TensorFacts("y", "FP32", (message.row_count, self._width))
+        return Inferred((facts,), data, hashlib.sha256(data).hexdigest(), 1000), None
+
+
+class SimShelf(ModelShelf):
+    """The node's models without files and threads."""
+
+    def __init__(self, content: Content, draw: random.Random, failure_ratio: float) -> None:
+        super().__init__(Path("nowhere"), content, _no_behavior)
+        self._draw = draw
+        self._failure_ratio = failure_ratio
+        self._files: dict[Path, model_pb2.Model] = {}
+
+    async def _fetched(self, model: model_pb2.Model) -> Path:
+        file = b"".join([piece async for piece in self._content.stream(model.artifact.root)])
+        assert hashlib.sha256(file).hexdigest() == model.digest
+        path = Path(f"{model.digest}.onnx")
+        self._files[path] = model
+        return path
+
+    async def _open(self, place: Place, path: Path) -> ModelActor:
+        actor = cast(
+            ActorRef[ModelMessage, ModelReply], ScriptedModel(self._files[path], self._draw, self._failure_ratio)
+        )
+        place.lanes.append(actor)
+        return actor
+
+
+def _no_behavior() -> ModelBehavior:
+    raise AssertionError("the simulated shelf opens actors of its own")

@@ -1,0 +1,83 @@
+"""Clients and operators: they ask until they have an answer, and the checker hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from coordinator.core.commands import CancelJob, CommandBody, DrainNode, RegisterModel, SubmitJob, UndrainNode
+from coordinator.core.model import JobSpec, Priority, ProbeSpec
+from hivefold.ids import JobId, NodeId, RequestId
+from tests.simulation.checker import Checker
+from tests.simulation.hosts import CoordinatorHost
+from tests.simulation.models import Fixtures
+from tests.simulation.scenario import Act
+
+
+class People:
+    """All who call the coordinator."""
+
+    def __init__(
+        self, coordinator: CoordinatorHost, checker: Checker, fixtures: Fixtures, note: Callable[[str], None]
+    ) -> None:
+        self._coordinator = coordinator
+        self._checker = checker
+        self._fixtures = fixtures
+        self._note = note
+        self._specs: dict[int, JobSpec] = {}
+
+    async def do(self, act: Act, draw: random.Random, node_ids: Sequence[str]) -> None:
+        """One act, until it is answered."""
+        request_id = RequestId(f"r{act.request}")
+        match act.name:
+            case "submit":
+                await self._submit(act, draw, request_id)
+            case "repeat":  # as from a client that forgot its answer
+                spec = self._specs.get(act.request)
+                if spec is not None:
+                    await self._insist(draw, SubmitJob(JobId(f"k-{request_id}"), request_id, spec))
+            case "reuse":
+                if act.request in self._specs:
+                    await self._insist(draw, SubmitJob(JobId(f"o-{request_id}"), request_id, JobSpec(ProbeSpec(99))))
+            case "cancel":
+                job_id = self._checker.acknowledged_jobs.get(request_id)
+                if job_id is not None:
+                    await self._insist(draw, CancelJob(JobId(job_id)))
+            case "drain":
+                node_id = NodeId(draw.choice(node_ids))
+                await self._insist(draw, DrainNode(node_id))
+                await asyncio.sleep(draw.expovariate(0.2))
+                await self._insist(draw, UndrainNode(node_id))
+            case other:
+                raise AssertionError(f"nobody does {other}")
+
+    async def _submit(self, act: Act, draw: random.Random, request_id: RequestId) -> None:
+        spec = self._drawn_spec(draw)
+        if not isinstance(spec.kind, ProbeSpec):
+            for model in self._fixtures.models:
+                await self._insist(draw, RegisterModel(model))
+        self._specs[act.request] = spec
+        await self._insist(draw, SubmitJob(JobId(f"j-{request_id}"), request_id, spec))
+
+    def _drawn_spec(self, draw: random.Random) -> JobSpec:
+        """A small job: quick tasks or slow ones, at times rows for a model, at times with a deadline."""
+        probe = ProbeSpec(draw.randint(1, 12), draw.choice([0, 0, 10_000, 300_000, 3_000_000]))
+        return JobSpec(
+            self._fixtures.spec(draw) if draw.random() < 0.25 else probe,
+            priority=draw.choice(list(Priority)),
+            timeout_us=draw.choice([0, 0, 0, 60_000_000]),
+            max_attempts=draw.choice([0, 2, 5]),
+        )
+
+    async def _insist(self, draw: random.Random, body: CommandBody) -> None:
+        """Asks again until there is an answer, as hivefold's own client does; the server draws a job id each time."""
+        for attempt in range(1, 10_000):
+            asked = replace(body, job_id=JobId(f"{body.job_id}-{attempt}")) if isinstance(body, SubmitJob) else body
+            answer = await self._coordinator.call(asked)
+            if answer is not None:
+                self._note(f"{type(body).__name__} -> {type(answer).__name__} {getattr(answer, 'sequence', '')}")
+                self._checker.answered(asked, answer)
+                return
+            await asyncio.sleep(draw.uniform(0.05, 1.0))
