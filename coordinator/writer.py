@@ -155,10 +155,8 @@ class Writer:
 
     async def end_term(self, note: str) -> None:
         """Hands over: what waits is recorded, then the end of the term; this writer stops. Raises HivefoldError."""
-        ending = asyncio.ensure_future(self.execute(EndTerm(note)))
-        await asyncio.sleep(0)  # it stands in the queue now, and nothing may come behind it
-        self._ending = True
-        await ending
+        self._ending = True  # nothing may come behind it
+        await self.execute(EndTerm(note))
         self._stop(NotLeaderError("this coordinator has handed over; ask the one that leads now"))
 
     async def execute(self, body: CommandBody, *, traceparent: str = "") -> Accepted | Rejected:
@@ -169,7 +167,7 @@ class Writer:
         """
         if self._stopped is not None:
             raise _not_leading(self._stopped)
-        if self._ending:
+        if self._ending and not isinstance(body, EndTerm):
             raise NotLeaderError("this coordinator is handing over; try again in a moment")
         if len(self._queue) >= limits.COMMAND_QUEUE:
             raise LimitExceededError(

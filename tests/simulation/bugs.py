@@ -10,16 +10,20 @@ from unittest.mock import patch
 
 from immutables import Map
 
+from coordinator import dispatch
 from coordinator import writer as writing
 from coordinator.core import commands as cmd
 from coordinator.core import decide_jobs, decide_outcomes
 from coordinator.core.draft import Draft
 from coordinator.core.model import Rejected
 from coordinator.intake import Intake
+from coordinator.standby import Standby
 from coordinator.writer import Writer
+from hivefold.bus.memory_ends import MemoryEventSender
 from hivefold.log.memory import MemoryEventLog
 from node.agent import Agent
 from node.core import NodeCore
+from tests.simulation.log import LogStore
 
 
 @contextmanager
@@ -167,6 +171,63 @@ def waits_stand_still() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def log_not_synced() -> Iterator[None]:
+    """The broker acknowledges what is not on its disk yet, as JetStream does by default."""
+    with patch.object(LogStore, "sync_always", False):
+        yield
+
+
+@contextmanager
+def old_requests_forgotten() -> Iterator[None]:
+    """A repeated request becomes a second job once the first has left the state."""
+    submit = decide_jobs.submit_job
+
+    def forgetful(draft: Draft, body: cmd.SubmitJob) -> Rejected | None:
+        known = draft.state.past_requests
+        draft.state = draft.state._replace(past_requests=Map())
+        answer = submit(draft, body)
+        draft.state = draft.state._replace(past_requests=known)
+        return answer
+
+    with patch.object(decide_jobs, "submit_job", forgetful):
+        yield
+
+
+@contextmanager
+def feed_begins_with_its_term() -> Iterator[None]:
+    """After a take-over the public events begin with the new term, whatever the last leader had not told yet."""
+
+    async def now(_self: MemoryEventSender) -> int:
+        return 1 << 60
+
+    with patch.object(MemoryEventSender, "last_sequence", now):
+        yield
+
+
+@contextmanager
+def outputs_dropped_with_their_job() -> Iterator[None]:
+    """The results of a job that succeeded are cleared away before anybody has read them."""
+    with patch.object(dispatch, "_has_output", lambda job: False):
+        yield
+
+
+@contextmanager
+def standby_passes_over_a_record() -> Iterator[None]:
+    """A standby takes the state before its last record for the state after it."""
+    fold = Standby._fold
+
+    def hasty(self: Standby, stored: Any) -> None:
+        before = self._replayed
+        fold(self, stored)
+        if stored.sequence % 7 == 0:
+            state = before.state._replace(sequence=stored.sequence)
+            self._replayed = replace(self._replayed, state=state)
+
+    with patch.object(Standby, "_fold", hasty):
+        yield
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     bug.__name__.replace("_", "-"): bug
     for bug in (
@@ -181,5 +242,10 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
         log_not_fenced,
         deposed_leader_lets_outcomes_go,
         waits_stand_still,
+        log_not_synced,
+        old_requests_forgotten,
+        feed_begins_with_its_term,
+        outputs_dropped_with_their_job,
+        standby_passes_over_a_record,
     )
 }

@@ -13,8 +13,9 @@ from coordinator.core import commands as cmd
 from coordinator.core import events as ev
 from coordinator.core.decide import decide
 from coordinator.core.draft import Decision
+from coordinator.core.evolve import begin_record, evolve
 from coordinator.core.invariants import violations
-from coordinator.core.model import JobState, Rejected, State
+from coordinator.core.model import Job, JobState, Rejected, State
 from coordinator.derive import JobFact
 from coordinator.followers import Committed
 from coordinator.replay import Replayer
@@ -22,6 +23,7 @@ from coordinator.wire.records import LogRecord
 from coordinator.writer import Accepted
 from hivefold.bus.port import ResultMessage
 from hivefold.errors import HivefoldError, Reason
+from hivefold.ids import JobId, RequestId
 from hivefold.log.port import Stored
 from hivefold.v1 import work_pb2
 from node.core import Attempt, Batch
@@ -31,6 +33,23 @@ TaskKey = tuple[str, int]
 
 class ViolationError(AssertionError):
     """A promise was broken."""
+
+
+def job_of(state: State, request_id: str) -> str | None:
+    """The job that a request became, however long ago."""
+    known = state.requests.get(RequestId(request_id))
+    past = state.past_requests.get(RequestId(request_id))
+    return known or (past.job_id if past is not None else None)
+
+
+def _as_ended(before: State, record: LogRecord, job_id: JobId) -> Job:
+    """A job right after its last event."""
+    state = begin_record(before, record.sequence, record.time_us)
+    for event in record.events:
+        state = evolve(state, event)
+        if isinstance(event, ev.JobSucceeded | ev.JobFailed | ev.JobCancelled) and event.job_id == job_id:
+            break
+    return state.jobs[job_id]
 
 
 class Checker:
@@ -43,8 +62,11 @@ class Checker:
         self._replayer = Replayer()
         self.states = [State()]
         """The state after each record, folded from the stored bytes."""
+        self.ended: dict[str, Job] = {}
+        """Each job as it was when it ended: states let go of those that ended long ago."""
+        self._followed: dict[str, int] = {}
         self._causes: list[cmd.CommandBody] = [cmd.PlaceTasks()]
-        self._leaders: dict[int, int] = {}
+        self._leaders: dict[int, str] = {}
         self._assigned: dict[TaskKey, tuple[int, str]] = {}
         self._ever_assigned: set[tuple[str, int, int, str]] = set()
         self._succeeded: set[TaskKey] = set()
@@ -97,6 +119,9 @@ class Checker:
         self._hold(same, f"record {record.sequence} is not what its cause decides")
         for event in record.events:
             self._check_event(event)
+            if isinstance(event, ev.JobSucceeded | ev.JobFailed | ev.JobCancelled):
+                self._hold(event.job_id not in self.ended, f"{event.job_id} ended twice")
+                self.ended[event.job_id] = _as_ended(before, record, event.job_id)
             if isinstance(event, JobFact):
                 self.job_facts.append((record.sequence, event.job_id))
 
@@ -128,19 +153,29 @@ class Checker:
         """The log's store has lost what came later."""
         kept = self.states[sequence]
         for request_id, job_id in self._outcome_of.items():
-            known = kept.requests.get(request_id)  # type: ignore[call-overload]  # a RequestId is a str
-            self._hold(known == job_id, f"acknowledged request {request_id} is lost with the log's tail")
-        self._hold(sequence == len(self.states) - 1, f"records after {sequence} are lost, and some may have acted upon them")
+            self._hold(
+                job_of(kept, request_id) == job_id, f"acknowledged request {request_id} is lost with the log's tail"
+            )
+        self._hold(
+            sequence == len(self.states) - 1, f"records after {sequence} are lost, and some may have acted upon them"
+        )
 
     # -- the coordinator -----------------------------------------------------------
 
-    def committed(self, incarnation: int, commits: Sequence[Committed]) -> None:
+    def committed(self, incarnation: str, commits: Sequence[Committed]) -> None:
         """A coordinator holds these for durable."""
         for commit in commits:
             self._hold(commit.sequence < len(self.states), f"#{commit.sequence} is acted upon and not stored")
             self._hold(commit.state == self.states[commit.sequence], f"#{commit.sequence}: live state is not the fold")
             leader = self._leaders.setdefault(commit.term, incarnation)
             self._hold(leader == incarnation, f"coordinators {leader} and {incarnation} both lead term {commit.term}")
+
+    def followed(self, name: str, state: State) -> None:
+        """A standby has followed the log to here."""
+        if self._followed.get(name) != state.sequence:
+            self._followed[name] = state.sequence
+            alike = state.sequence < len(self.states) and state == self.states[state.sequence]
+            self._hold(alike, f"{name} follows with another state at #{state.sequence}")
 
     def answered(self, body: cmd.CommandBody, answer: Accepted | Rejected) -> None:
         """A client got this answer."""
@@ -152,9 +187,9 @@ class Checker:
             self._hold(durable, f"acknowledged and not stored: {type(body).__name__} as #{answer.sequence}")
         match body:
             case cmd.SubmitJob(request_id=request_id):
-                job_id = self.state.requests.get(request_id)
+                job_id = job_of(self.state, request_id)
                 self._hold(job_id is not None, f"request {request_id} was acknowledged and is not stored")
-                told = answer.state.requests[request_id]
+                told = job_of(answer.state, request_id) or ""
                 first = self._outcome_of.setdefault(request_id, told)
                 self._hold(first == told == job_id, f"request {request_id} became {first}, then {told}")
                 self._specs[request_id] = body.spec
@@ -166,7 +201,8 @@ class Checker:
     def _check_refusal(self, body: cmd.CommandBody, answer: Rejected) -> None:
         known = set(self._outcome_of.values())
         if isinstance(body, cmd.CancelJob) and answer.reason is Reason.JOB_NOT_FOUND:
-            self._hold(body.job_id not in known, f"{body.job_id} was acknowledged and is unknown")
+            lost = body.job_id in known and body.job_id not in self.ended
+            self._hold(not lost, f"{body.job_id} was acknowledged and is unknown")
         if isinstance(body, cmd.SubmitJob):
             foreign = answer.reason is Reason.REQUEST_ID_REUSED and self._specs.get(body.request_id) != body.spec
             self._hold(foreign, f"request {body.request_id} was refused: {answer.message}")
@@ -232,9 +268,9 @@ class Checker:
         still = self.open_work()
         self._hold(not still, f"did not converge: {still[:5]}")
         for request_id, job_id in self._outcome_of.items():
-            found = state.requests.get(request_id)  # type: ignore[call-overload]  # a RequestId is a str
-            self._hold(found == job_id, f"acknowledged request {request_id} is lost")
-        for job_id, job in state.jobs.items():
+            self._hold(job_of(state, request_id) == job_id, f"acknowledged request {request_id} is lost")
+        self._hold(set(self.ended) >= set(state.jobs), "a job has no end")
+        for job_id, job in self.ended.items():
             if job_id in self._cancelled:
                 self._hold(job.state is JobState.CANCELLED, f"the acknowledged cancel of {job_id} is lost")
             if job.state is JobState.SUCCEEDED:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hivefold.bus.memory import Fault as Loss
 from hivefold.log.memory import Fault
-from tests.simulation.hosts import CoordinatorHost, NodeHost
-from tests.simulation.parts import LogStore, SimBroker
+from tests.simulation.coordinators import CoordinatorHost, Group
+from tests.simulation.hosts import NodeHost
+from tests.simulation.log import LogStore
+from tests.simulation.parts import SimBroker
 from tests.simulation.scenario import FAULTS
 
 _LONGEST_JUMPS_S: Final = (3.0, 600.0, 7200.0)
@@ -24,7 +26,7 @@ class Faults:
         self,
         store: LogStore,
         broker: SimBroker,
-        coordinator: CoordinatorHost,
+        group: Group,
         nodes: list[NodeHost],
         network: random.Random,
     ) -> None:
@@ -32,15 +34,17 @@ class Faults:
         self.counts: Counter[str] = Counter()
         self.store = store
         self.broker = broker
-        self.coordinator = coordinator
+        self.group = group
         self.nodes = nodes
         self._network = network
         self._later: list[asyncio.TimerHandle] = []
         self._kinds: dict[str, Callable[[random.Random], None]] = {
-            "coordinator crash": lambda draw: coordinator.kill(),
+            "coordinator crash": lambda draw: self._coordinator(draw).kill(),
             "coordinator freeze": self._freeze_coordinator,
-            "lost ack": lambda draw: self._inject(draw.choice([Fault.LOST_ACK, Fault.LOST_REQUEST])),
-            "refused append": lambda draw: self._inject(Fault.REFUSED),
+            "coordinator cut off": self._cut_coordinator,
+            "hand over": lambda draw: self._coordinator(draw).hand_over(),
+            "lost ack": lambda draw: self._inject(draw, draw.choice([Fault.LOST_ACK, Fault.LOST_REQUEST])),
+            "refused append": lambda draw: self._inject(draw, Fault.REFUSED),
             "log full": self._fill,
             "log stalled": self._stall,
             "node crash": lambda draw: draw.choice(nodes).kill(),
@@ -74,11 +78,10 @@ class Faults:
         self.losses = 0.0
         for timer in self._later:
             timer.cancel()
-        self.coordinator.thaw()
-        self.coordinator.release()
-        self._after(5.0, self.coordinator.kill_old)
+        for host in self.group.hosts:
+            host.thaw()
         self.store.full = False
-        self.broker.restart()
+        self._start_broker()
         self.broker.release()
         for node in self.nodes:
             node.down_s = 1.0
@@ -88,13 +91,25 @@ class Faults:
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
         self._later.append(asyncio.get_running_loop().call_later(seconds, act))
 
-    def _inject(self, fault: Fault) -> None:
-        if self.coordinator.current is not None:
-            self.coordinator.current.log.inject(fault)
+    def _coordinator(self, draw: random.Random) -> CoordinatorHost:
+        """The one that leads, more often than any."""
+        leading = [host for host in self.group.hosts if host.current is not None and host.current.leads]
+        return draw.choice(leading if leading and draw.random() < 0.75 else self.group.hosts)
+
+    def _inject(self, draw: random.Random, fault: Fault) -> None:
+        current = self._coordinator(draw).current
+        if current is not None:
+            current.log.inject(fault)
 
     def _freeze_coordinator(self, draw: random.Random) -> None:
-        if self.coordinator.freeze():
-            self._after(draw.uniform(0.5, 20.0), self.coordinator.thaw)
+        host = self._coordinator(draw)
+        host.freeze()
+        self._after(draw.uniform(0.5, 20.0), host.thaw)
+
+    def _cut_coordinator(self, draw: random.Random) -> None:
+        host = self._coordinator(draw)
+        host.cut()
+        self._after(draw.uniform(0.5, 15.0), host.heal)
 
     def _freeze_node(self, draw: random.Random) -> None:
         node = draw.choice(self.nodes)
@@ -109,7 +124,7 @@ class Faults:
         self.store.full = False
 
     def _stall(self, draw: random.Random) -> None:
-        current = self.coordinator.current
+        current = self._coordinator(draw).current
         if current is not None:
             current.log.hold()
             self._after(draw.uniform(0.1, 8.0), current.log.release)
@@ -121,12 +136,20 @@ class Faults:
 
     def _restart_broker(self, draw: random.Random) -> None:
         self.broker.cut_all()
-        self._after(draw.uniform(0.1, 10.0), self.broker.restart)
+        for host in self.group.hosts:
+            host.cut()
+        self._after(draw.uniform(0.1, 10.0), self._start_broker)
+
+    def _start_broker(self) -> None:
+        for host in self.group.hosts:
+            host.heal()
+        self.broker.restart()
 
     def _cut_power(self, draw: random.Random) -> None:
         self.store.cut_power()
         self._restart_broker(draw)
 
     def _jump(self, draw: random.Random) -> None:
-        clock = self.coordinator.clock if draw.random() < 0.5 else draw.choice(self.nodes).clock
+        machines: Sequence[CoordinatorHost | NodeHost] = self.group.hosts if draw.random() < 0.5 else self.nodes
+        clock = draw.choice(machines).clock
         clock.ahead_us += int(draw.uniform(-1.0, 1.0) * draw.choice(_LONGEST_JUMPS_S) * 1e6)

@@ -1,4 +1,4 @@
-"""The machines of the simulated fleet: each runs one production daemon's parts, dies without a word and starts anew."""
+"""Processes of the simulated fleet, and the nodes' machines: each runs a production daemon's parts and starts anew."""
 
 from __future__ import annotations
 
@@ -11,15 +11,7 @@ from typing import Any, TypeVar, cast
 from actors.probe import ProbesDone, RunProbes
 from actors.reader import ReadRange
 from actors.runtime import ActorRef
-from coordinator.core.commands import CommandBody
-from coordinator.core.model import Rejected
-from coordinator.feed import Feed
-from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
-from coordinator.presence import PresenceSettings
-from coordinator.writer import Accepted
 from hivefold.blobs.memory import MemoryChunks
-from hivefold.entropy import SeededEntropy
-from hivefold.errors import HivefoldError
 from hivefold.limits import NODE_PREFETCH, RESULTS_BATCH
 from hivefold.v1 import fleet_pb2, telemetry_pb2
 from node.agent import Agent
@@ -31,23 +23,28 @@ from node.witness import WITNESS_FILE, Witness
 from tests.simulation.checker import Checker
 from tests.simulation.loop import Owner, VirtualLoop
 from tests.simulation.models import ScriptedProber, SimChunks, SimShelf
-from tests.simulation.parts import LogStore, SimBroker, SimClock, SimConnection, SimLog
+from tests.simulation.parts import SimBroker, SimClock, SimConnection
 
 T = TypeVar("T")
 
 
 class Process:
-    """Tasks that live, freeze and die together, with one connection to the bus."""
+    """Tasks that live, freeze and die together, with their connections to the bus."""
 
     def __init__(self, broker: SimBroker) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.broker = broker
         self.owner = Owner(loop)
-        self.connection: SimConnection = broker.connect(self.owner)
+        self.connections: list[SimConnection] = []
         self._loop = loop
         self._tasks: list[asyncio.Task[Any]] = []
         self.dead = False
+
+    def connect(self) -> SimConnection:
+        """One more connection."""
+        self.connections.append(self.broker.connect(self.owner))
+        return self.connections[-1]
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs something inside the process."""
@@ -61,127 +58,11 @@ class Process:
         if self.dead:
             return
         self.dead = True
-        self.broker.close(self.connection)
+        for connection in self.connections:
+            self.broker.close(connection)
         for task in self._tasks:
             task.cancel()
         self.owner.thaw()
-
-
-@dataclass(slots=True)
-class Coordinator:
-    """One incarnation of the coordinator."""
-
-    incarnation: int
-    process: Process
-    log: SimLog
-    leadership: Leadership | None = None
-
-    async def serve(self, clock: SimClock, checker: Checker, seed: int) -> None:
-        """Takes the lead and runs all parts until one of them ends. Raises HivefoldError, alone or in a group."""
-        connection = self.process.connection
-        ends = Ends(self.log, connection.signals(), connection.work_sender(), connection.result_receiver())
-        settings = LeadSettings(f"c{self.incarnation}", "0", PresenceSettings("127.0.0.1:1"))
-        lead = await take_lead(ends, clock, SeededEntropy(seed * 10_000 + self.incarnation), settings)
-        lead.writer.on_commit(lambda commits: checker.committed(self.incarnation, commits))
-        self.leadership = lead
-        feed = Feed(lead.writer, self.log, connection.event_sender(), connection.signals())
-        async with asyncio.TaskGroup() as group:
-            for part in (*lead.parts(), feed.run()):
-                group.create_task(part)
-
-
-class CoordinatorHost:
-    """The coordinator's machine and the supervisor that starts it again."""
-
-    def __init__(self, store: LogStore, broker: SimBroker, clock: SimClock, seed: int, draw: random.Random) -> None:
-        self.store = store
-        self.broker = broker
-        self.clock = clock
-        self.current: Coordinator | None = None
-        self.unexpected: list[BaseException] = []
-        self.starts = 0
-        self._seed = seed
-        self._draw = draw
-        self._old: list[Coordinator] = []
-
-    async def supervise(self) -> None:
-        """Starts a coordinator whenever there is none."""
-        while True:
-            current = self.start()
-            task = current.process.spawn(current.serve(self.clock, self.store.checker, self._seed))
-            await asyncio.wait({task})
-            current.process.kill()
-            self._look(task)
-            if self.current is current:
-                self.current = None
-            await asyncio.sleep(self._draw.uniform(0.05, 2.0))
-
-    def start(self) -> Coordinator:
-        """A new incarnation."""
-        self.starts += 1
-        self.current = Coordinator(self.starts, Process(self.broker), SimLog(self.store))
-        return self.current
-
-    def kill(self) -> None:
-        """The coordinator dies without a word."""
-        if self.current is not None:
-            self.current.process.kill()
-
-    def freeze(self) -> bool:
-        """The leader is stopped as by SIGSTOP while another one starts; whether there was one."""
-        old = self.current
-        if old is None or old.leadership is None:
-            return False
-        old.process.owner.freeze()
-        self._old.append(old)
-        new = self.start()
-        task = new.process.spawn(new.serve(self.clock, self.store.checker, self._seed))
-        task.add_done_callback(self._look)
-        return True
-
-    def thaw(self) -> None:
-        """Frozen leaders go on."""
-        for old in self._old:
-            old.process.owner.thaw()
-
-    def release(self) -> None:
-        """The log answers again."""
-        for coordinator in (*self._old, *([self.current] if self.current else ())):
-            coordinator.log.release()
-
-    def kill_old(self) -> None:
-        """Deposed leaders that have not noticed it are ended."""
-        for old in self._old:
-            old.process.kill()
-
-    def _look(self, task: asyncio.Task[None]) -> None:
-        """A coordinator may end of hivefold's errors only."""
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is not None:
-            self.unexpected.extend(leaf for leaf in leaves(error) if not isinstance(leaf, HivefoldError))
-
-    async def call(self, body: CommandBody) -> Accepted | Rejected | None:
-        """What a client's call gives; None when nobody answers."""
-        current = self.current
-        if current is None or current.leadership is None or current.process.dead:
-            return None
-        task = current.process.spawn(current.leadership.writer.execute(body))
-        await asyncio.wait({task}, timeout=30.0)
-        if not task.done() or task.cancelled():
-            return None
-        error = task.exception()
-        if isinstance(error, HivefoldError):
-            return None
-        return task.result()
-
-
-def leaves(error: BaseException) -> list[BaseException]:
-    """The errors of a group."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
-    return [error]
 
 
 class WatchedCore(NodeCore):
@@ -263,12 +144,12 @@ class NodeHost:
     def cut(self) -> None:
         """The network to the node is gone."""
         if self.process is not None and not self.process.dead:
-            self.process.connection.disconnect()
+            self.process.connections[0].disconnect()
 
     def heal(self) -> None:
         """The network to the node is back."""
-        if self.process is not None and not self.process.dead and not self.process.connection.connected:
-            self.process.connection.reconnect()
+        if self.process is not None and not self.process.dead and not self.process.connections[0].connected:
+            self.process.connections[0].reconnect()
 
     def freeze(self) -> None:
         """As SIGSTOP."""
@@ -282,7 +163,7 @@ class NodeHost:
 
     def _agent(self, process: Process) -> Agent:
         boot_id = f"{self.node_id}-b{self.boots}"
-        connection = process.connection
+        connection = process.connect()
         content = Content(SimChunks(connection, self.chunks, self.draw))
         shelf = SimShelf(content, self.draw, self.failure_ratio)
         prober = cast(ActorRef[RunProbes, ProbesDone], ScriptedProber(self.draw, self.failure_ratio))

@@ -57,7 +57,7 @@ class Owner:
         """Keeps what cannot be done now."""
         self._held.append(handle)
 
-    def call(self, act: Callable[[Unpack[Ts]], object], *arguments: Unpack[Ts]) -> None:
+    def call(self, act: Callable[[Unpack[Ts]], object], *arguments: *Ts) -> None:
         """Does something inside the process, at once or when it is thawed."""
         if self.frozen:
             self._loop.call_soon(act, *arguments, context=self.context.copy())
@@ -114,9 +114,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is one thread only."""
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(  # type: ignore[override]  # the base declares a coroutine, and gives a future as this does
-        self, _executor: Any, function: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
-    ) -> asyncio.Future[T]:
+    def run_in_executor(self, _executor: Any, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
         """There is one thread only: the work is done when the caller waits for it."""
         future: asyncio.Future[T] = self.create_future()
 
@@ -125,7 +123,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 return
             try:
                 future.set_result(function(*args))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits for the work is told
                 future.set_exception(error)
 
         self.call_soon(work)
@@ -165,7 +163,7 @@ _CHANCE = ("random", "randint", "randrange", "choice", "uniform", "shuffle", "ge
 
 @contextmanager
 def sealed() -> Iterator[None]:
-    """Inside, whoever reads the machine's clocks, sleeps, draws real chance, opens a socket or a thread fails at once."""
+    """Inside, whoever reads the machine's clock, draws real chance, opens a socket or starts a thread fails at once."""
     guarded: list[tuple[Any, str]] = [
         *((time, name) for name in _CLOCKS),
         *((random, name) for name in _CHANCE),

@@ -126,7 +126,7 @@ class ScriptedProber:
         if self._draw.random() < self._failure_ratio:
             reply(None, HivefoldError("the runtime failed as it was drawn", reason=Reason.RUNTIME_FAILED))
         else:
-            reply(ProbesDone(1000), None)
+            reply(ProbesDone(), None)
 
 
 class ScriptedModel:

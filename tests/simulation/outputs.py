@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from coordinator.core.model import InferSpec, JobState
 from coordinator.output import OutputFormat, stream_output
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.bus.memory import MemoryConnection
+from hivefold.errors import HivefoldError
 from hivefold.v1 import feed_pb2
 from tests.simulation.checker import Checker
 from tests.simulation.models import expected_output
 
+_HEADER_BYTES: Final = 4096
+
 
 async def check_outputs(checker: Checker, connection: MemoryConnection, chunks: MemoryChunks) -> None:
     """The output of each infer job is whole: every row once, in order, from whichever attempt it came."""
-    for job_id, job in sorted(checker.state.jobs.items()):
+    for job_id, job in sorted(checker.ended.items()):
         if job.state is JobState.SUCCEEDED and isinstance(job.spec.kind, InferSpec):
-            output = await stream_output(job, OutputFormat.NPY, connection.result_receiver(), chunks)
-            written = b"".join([piece async for piece in output.pieces])
             wanted = expected_output(job)
-            if written[-len(wanted) :] != wanted or not len(written) - len(wanted) < 4096:
-                checker.fail(f"the output of {job_id} is not that of its rows in order")
+            try:
+                output = await stream_output(job, OutputFormat.NPY, connection.result_receiver(), chunks)
+                written = b"".join([piece async for piece in output.pieces])
+            except HivefoldError as error:
+                checker.fail(f"the output of {job_id} cannot be had: {error}")
+            else:
+                if written[-len(wanted) :] != wanted or not len(written) - len(wanted) < _HEADER_BYTES:
+                    checker.fail(f"the output of {job_id} is not that of its rows in order")
     check_feed(checker, connection.broker.events)
 
 

@@ -1,19 +1,13 @@
-"""The log and the broker of the simulation: the fakes in memory, with a network that takes time and loses answers."""
+"""The bus of the simulation: the fake in memory; messages reach processes, acknowledgements are seen by the checker."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextvars import Context
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from hivefold.bus.memory import Fault, MemoryBroker, MemoryConnection
+from hivefold.bus.memory import MemoryBroker, MemoryConnection
 from hivefold.bus.memory_ends import MemoryDelivery, MemoryResultReceiver, MemoryWorkReceiver
 from hivefold.bus.port import Delivery, Message
-from hivefold.errors import AppendUnresolvedError, LogFullError
-from hivefold.log.memory import MemoryEventLog
-from hivefold.log.port import Entry, Stored
 from hivefold.v1 import work_pb2
 from tests.simulation.checker import Checker
 from tests.simulation.loop import Owner, VirtualLoop
@@ -35,80 +29,11 @@ class SimClock:
         return int(self.loop.time() * 1000)
 
 
-class LogStore:
-    """The broker's side of the log: what every coordinator's connection shares."""
-
-    sync_always = True
-    """Whether what is acknowledged is on the disk, as hivefold demands of its server."""
-
-    def __init__(self, checker: Checker, draw: random.Random) -> None:
-        self.records: list[Stored] = []
-        self.full = False
-        self.checker = checker
-        self.draw = draw
-        self.slowness_s = 0.002
-        self.cuts = 0
-        """How often the power failed."""
-
-    def cut_power(self) -> None:
-        """What is on its way is lost, and whether it was is not told; what is not on the disk is gone, too."""
-        self.cuts += 1
-        if not self.sync_always:
-            del self.records[max(1, len(self.records) - self.draw.randint(0, 8)) :]
-            self.checker.log_ends_at(len(self.records))
-
-
-class SimLog(MemoryEventLog):
-    """One coordinator's connection to the log. An append that is under way arrives even when its sender has died."""
-
-    def __init__(self, shared: LogStore) -> None:
-        super().__init__(shared.records)
-        self._shared = shared
-
-    async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
-        """Stores all entries or none."""
-        cuts = self._shared.cuts
-        on_its_way = self._arrive(tuple(entries), expected_sequence, term_sequence)
-        request = asyncio.get_running_loop().create_task(on_its_way, context=Context())
-        request.add_done_callback(_look)
-        await asyncio.shield(request)
-        await self._take_time()
-        self._require_power(cuts)
-
-    async def _arrive(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
-        cuts = self._shared.cuts
-        await self._take_time()
-        self._require_power(cuts)
-        await super().append(entries, expected_sequence=expected_sequence, term_sequence=term_sequence)
-
-    def _require_power(self, cuts: int) -> None:
-        if self._shared.cuts != cuts:
-            raise AppendUnresolvedError("the append was not answered and could not be looked up")
-
-    async def _take_time(self) -> None:
-        await asyncio.sleep(self._shared.draw.expovariate(1 / self._shared.slowness_s))
-
-    def _store(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
-        if self._shared.full:
-            raise LogFullError("the log is full; raise log_max_bytes")
-        before = len(self.store)
-        try:
-            super()._store(entries, expected_sequence, term_sequence)
-        finally:
-            self._shared.checker.stored(self.store[before:])
-
-
-def _look(request: asyncio.Task[None]) -> None:
-    """Whoever asked may be dead: then nobody else looks at what became of it."""
-    if not request.cancelled():
-        request.exception()
-
-
 class SimBroker(MemoryBroker):
     """The server of the bus; the checker sees what it stores."""
 
-    def __init__(self, checker: Checker, fault: Callable[[str], Fault]) -> None:
-        super().__init__(fault)
+    def __init__(self, checker: Checker) -> None:
+        super().__init__()
         self.checker = checker
 
     def store_result(self, subject: str, data: bytes) -> None:
@@ -132,7 +57,8 @@ class SimBroker(MemoryBroker):
     def close(self, connection: MemoryConnection) -> None:
         """A process died: its connection is gone for good."""
         connection.disconnect()
-        self._connections.remove(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
 
     def cut_all(self) -> None:
         """The server stops."""

@@ -11,7 +11,7 @@ from coordinator.core.commands import CancelJob, CommandBody, DrainNode, Registe
 from coordinator.core.model import JobSpec, Priority, ProbeSpec
 from hivefold.ids import JobId, NodeId, RequestId
 from tests.simulation.checker import Checker
-from tests.simulation.hosts import CoordinatorHost
+from tests.simulation.coordinators import Group
 from tests.simulation.models import Fixtures
 from tests.simulation.scenario import Act
 
@@ -19,10 +19,8 @@ from tests.simulation.scenario import Act
 class People:
     """All who call the coordinator."""
 
-    def __init__(
-        self, coordinator: CoordinatorHost, checker: Checker, fixtures: Fixtures, note: Callable[[str], None]
-    ) -> None:
-        self._coordinator = coordinator
+    def __init__(self, group: Group, checker: Checker, fixtures: Fixtures, note: Callable[[str], None]) -> None:
+        self._group = group
         self._checker = checker
         self._fixtures = fixtures
         self._note = note
@@ -75,7 +73,7 @@ class People:
         """Asks again until there is an answer, as hivefold's own client does; the server draws a job id each time."""
         for attempt in range(1, 10_000):
             asked = replace(body, job_id=JobId(f"{body.job_id}-{attempt}")) if isinstance(body, SubmitJob) else body
-            answer = await self._coordinator.call(asked)
+            answer = await self._group.call(asked, draw)
             if answer is not None:
                 self._note(f"{type(body).__name__} -> {type(answer).__name__} {getattr(answer, 'sequence', '')}")
                 self._checker.answered(asked, answer)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 FAULTS: Final = (
     "coordinator crash",
     "coordinator freeze",
+    "coordinator cut off",
+    "hand over",
     "lost ack",
     "refused append",
     "log full",
@@ -48,10 +50,12 @@ class Act(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One run. `losses` is the ratio of messages that are lost, repeated or delayed."""
+    """One run. `losses` is the ratio of messages that are lost, repeated or delayed; `recent_jobs` bounds the state."""
 
     seed: int
     chaos_s: float
+    coordinators: int
+    recent_jobs: int
     slots: tuple[int, ...]
     failing: float
     losses: float
@@ -74,11 +78,13 @@ class Scenario:
         return replace(_SIMPLE[aspect](self), plain=(*self.plain, aspect))
 
 
-_SIMPLE: Final = {
+_SIMPLE: Final[dict[str, Callable[[Scenario], Scenario]]] = {
     "losses": lambda scenario: replace(scenario, losses=0.0),
     "failing": lambda scenario: replace(scenario, failing=0.0),
     "shuffle": lambda scenario: replace(scenario, shuffle=False),
     "slowness": lambda scenario: replace(scenario, slowness_s=0.0005),
+    "retirement": lambda scenario: replace(scenario, recent_jobs=1000),
+    "group": lambda scenario: replace(scenario, coordinators=1),
     "nodes": lambda scenario: replace(scenario, slots=scenario.slots[:1]),
 }
 ASPECTS: Final = tuple(_SIMPLE)
@@ -91,6 +97,8 @@ def drawn(seed: int) -> Scenario:
     return Scenario(
         seed=seed,
         chaos_s=chaos_s,
+        coordinators=draw.choice([1, 1, 2, 3]),
+        recent_jobs=draw.choice([1, 4, 1000, 1000]),
         slots=tuple(draw.randint(1, 3) for _ in range(draw.choice([1, 1, 2, 2, 3, 4]))),
         failing=draw.choice([0.0, 0.0, 0.05, 0.2]),
         losses=draw.choice([0.0, 0.0, 0.01, 0.05, 0.2]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.simulation.scenario import ASPECTS, Scenario
@@ -95,9 +94,11 @@ def numbers(text: str) -> frozenset[int]:
     return frozenset(n for first, _, last in pairs for n in range(int(first), int(last or first) + 1))
 
 
-def excerpt(trace: list[str], keep: Callable[[str], bool] = lambda line: True) -> list[str]:
-    """At most _MOST_LINES of a trace: the beginning, and more of the end."""
-    lines = [line[:160] for line in trace if keep(line)]
+def excerpt(trace: list[str]) -> list[str]:
+    """At most _MOST_LINES of a trace: without warnings where it is long, and then its beginning and more of its end."""
+    lines = [line[:160] for line in trace]
+    if len(lines) > _MOST_LINES:
+        lines = [line for line in lines if " warning: " not in line]
     if len(lines) <= _MOST_LINES:
         return lines
     head = 12

@@ -10,23 +10,27 @@ from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
+from unittest.mock import patch
 
 import structlog
 from structlog.typing import EventDict
 
 from coordinator.replay import replay
+from hivefold import limits
 from hivefold.blobs.memory import MemoryChunks
-from hivefold.limits import WORK_ACK_WAIT_S
+from hivefold.lease.memory import LeaseStore
 from hivefold.log.memory import MemoryEventLog
 from tests.simulation.checker import Checker
+from tests.simulation.coordinators import CoordinatorHost, Group, Shared
 from tests.simulation.faults import Faults
-from tests.simulation.hosts import CoordinatorHost, NodeHost
+from tests.simulation.hosts import NodeHost
+from tests.simulation.log import LogStore
 from tests.simulation.loop import StuckError, VirtualLoop, sealed
 from tests.simulation.models import stored_fixtures
 from tests.simulation.outputs import check_outputs
-from tests.simulation.parts import LogStore, SimBroker, SimClock
+from tests.simulation.parts import SimBroker, SimClock
 from tests.simulation.people import People
-from tests.simulation.scenario import CALLS, Act, Scenario
+from tests.simulation.scenario import CALLS, Scenario
 
 CALM_S: Final = 150.0
 """How long the fleet may record nothing while work is open, after the faults: longer than any task or wait."""
@@ -62,14 +66,19 @@ class World:
         self.checker = Checker(self.note)
         self.store = LogStore(self.checker, scenario.drawing("log"))
         self.store.slowness_s = scenario.slowness_s
-        self.broker = SimBroker(self.checker, lambda subject: self.faults.lose(subject))
+        self.broker = SimBroker(self.checker)
         self.chunks = MemoryChunks()
-        clock = SimClock(loop)
-        self.coordinator = CoordinatorHost(
-            self.store, self.broker, clock, scenario.seed, scenario.drawing("coordinator")
+        shared = Shared(self.store, LeaseStore(SimClock(loop)), self.broker, self.checker, scenario.seed)
+        self.group = Group(
+            [
+                CoordinatorHost(name, shared, SimClock(loop), scenario.drawing(name))
+                for name in (f"c{number}" for number in range(1, scenario.coordinators + 1))
+            ]
         )
         self.nodes = [self._node(number, slots) for number, slots in enumerate(scenario.slots, 1)]
-        self.faults = Faults(self.store, self.broker, self.coordinator, self.nodes, scenario.drawing("network"))
+        self.faults = Faults(self.store, self.broker, self.group, self.nodes, scenario.drawing("network"))
+        self.broker.fault = self.faults.lose
+        self._machines: list[CoordinatorHost | NodeHost] = [*self.group.hosts, *self.nodes]
         self._tasks: list[asyncio.Task[Any]] = []
 
     def _node(self, number: int, slots: int) -> NodeHost:
@@ -84,10 +93,9 @@ class World:
     async def run(self) -> None:
         """Chaos, calm, and the last checks. Raises ViolationError."""
         self.faults.losses = self.scenario.losses
-        people = People(self.coordinator, self.checker, await stored_fixtures(self.chunks), self.note)
-        self._spawn(self.coordinator.supervise())
-        for node in self.nodes:
-            self._spawn(node.supervise())
+        people = People(self.group, self.checker, await stored_fixtures(self.chunks), self.note)
+        for machine in self._machines:
+            self._spawn(machine.supervise())
         self._spawn(self._redeliver())
         calls = await self._act(people)
         self.note("-- calm --")
@@ -139,18 +147,19 @@ class World:
         """What went wrong where nobody looked."""
         if self.checker.broken:
             self.checker.fail(self.checker.broken)
-        unexpected = [*self.coordinator.unexpected, *(error for node in self.nodes for error in node.unexpected)]
+        self.group.check_standbys(self.checker)
+        unexpected = [error for machine in self._machines for error in machine.unexpected]
         if unexpected:
             self.checker.fail(f"a process ended of {unexpected[0]!r}")
         if self.loop.died:
             self.checker.fail(f"a task died: {self.loop.died[0]}")
 
     async def _check_replay(self) -> None:
-        current = self.coordinator.current
-        if current is None or current.leadership is None:
-            self.checker.fail("nobody leads although everything has healed")
+        leaders = self.group.leaders
+        if len(leaders) != 1 or leaders[0].leadership is None:
+            self.checker.fail(f"{len(leaders)} coordinators lead although everything has healed")
             return
-        writer = current.leadership.writer
+        writer = leaders[0].leadership.writer
         end_s = self.loop.time() + CALM_S
         while writer.state.sequence != len(self.store.records) and self.loop.time() < end_s:
             await asyncio.sleep(0.1)  # the answer of the last append is on its way
@@ -170,7 +179,7 @@ class World:
     async def _redeliver(self) -> None:
         """The work stream's own patience."""
         while True:
-            await asyncio.sleep(WORK_ACK_WAIT_S)
+            await asyncio.sleep(limits.WORK_ACK_WAIT_S)
             for node in self.nodes:
                 self.broker.redeliver(node.node_id)
 
@@ -183,7 +192,7 @@ def simulate(scenario: Scenario) -> Outcome:
     broken = ""
     gc.disable()  # when it would run depends on the runs before; what it finalizes runs on the loop
     try:
-        with sealed():
+        with sealed(), patch.object(limits, "RECENT_JOBS", scenario.recent_jobs):
             try:
                 loop.run_until_complete(world.run())
             except (AssertionError, StuckError) as error:

@@ -1,0 +1,225 @@
+"""The coordinators' machines: each runs one member of the group, dies without a word and is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from coordinator.core.commands import CommandBody
+from coordinator.core.model import Rejected
+from coordinator.lead import Ends, Leadership, LeadSettings, replay_all
+from coordinator.member import Member, leaves
+from coordinator.presence import PresenceSettings
+from coordinator.standby import Standby
+from coordinator.writer import Accepted
+from hivefold.entropy import SeededEntropy
+from hivefold.errors import HivefoldError
+from hivefold.lease.campaign import Campaign
+from hivefold.lease.memory import LeaseStore
+from hivefold.lease.port import Holder
+from tests.simulation.checker import Checker
+from tests.simulation.hosts import Process
+from tests.simulation.log import LogStore, SimLease, SimLog
+from tests.simulation.parts import SimBroker, SimClock
+
+_ANSWER_S = 30.0
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all coordinators share: the broker and what it keeps."""
+
+    store: LogStore
+    leases: LeaseStore
+    broker: SimBroker
+    checker: Checker
+    seed: int
+
+
+@dataclass(slots=True)
+class Incarnation:
+    """One process of a coordinator; hivefold's Stage: it notes whether it follows or leads."""
+
+    name: str
+    process: Process
+    log: SimLog
+    lease: SimLease
+    checker: Checker
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    leadership: Leadership | None = None
+    standby: Standby | None = None
+
+    def follow(self, standby: Standby) -> None:
+        """It follows."""
+        self.standby, self.leadership = standby, None
+
+    def lead(self, lead: Leadership) -> None:
+        """It leads."""
+        lead.writer.on_commit(lambda commits: self.checker.committed(self.name, commits))
+        self.standby, self.leadership = None, lead
+
+    @property
+    def leads(self) -> bool:
+        """Whether clients find a leader here."""
+        return not self.process.dead and self.leadership is not None and self.leadership.writer.leading
+
+
+class CoordinatorHost:
+    """A machine and the supervisor that starts its coordinator again."""
+
+    def __init__(self, name: str, shared: Shared, clock: SimClock, draw: random.Random) -> None:
+        self.name = name
+        self.clock = clock
+        self.current: Incarnation | None = None
+        self.unexpected: list[BaseException] = []
+        self.cut_off = False
+        self._shared = shared
+        self._draw = draw
+        self._starts = 0
+
+    async def supervise(self) -> None:
+        """Starts a coordinator whenever there is none."""
+        while True:
+            current = self.current = self._start()
+            task = current.process.spawn(self._serve(current))
+            await asyncio.wait({task})
+            current.process.kill()
+            current.lease.disconnect()
+            self._look(task)
+            await asyncio.sleep(self._draw.uniform(0.05, 2.0))
+
+    def _start(self) -> Incarnation:
+        self._starts += 1
+        shared = self._shared
+        log, lease = SimLog(shared.store), SimLease(shared.leases, shared.store)
+        if self.cut_off:
+            log.cut()
+            lease.disconnect()
+        return Incarnation(f"{self.name}#{self._starts}", Process(shared.broker), log, lease, shared.checker)
+
+    async def _serve(self, current: Incarnation) -> None:
+        entropy = SeededEntropy(random.Random(f"{self._shared.seed}/{current.name}").getrandbits(60))
+        address = f"{self.name}:7400"
+        member = Member(
+            log=current.log,
+            campaign=Campaign(current.lease, self.clock, Holder(self.name, address, entropy.draw(12).hex())),
+            open_ends=lambda: self._open_ends(current),
+            clock=self.clock,
+            entropy=entropy,
+            settings=LeadSettings(self.name, "0", PresenceSettings(address)),
+            stage=current,
+            hints=self._hints,
+        )
+        await member.run(await replay_all(current.log), current.stop)
+
+    @asynccontextmanager
+    async def _open_ends(self, current: Incarnation) -> AsyncIterator[Ends]:
+        connection = self._shared.broker.connect(current.process.owner)
+        if self.cut_off:
+            connection.disconnect()
+        current.process.connections.append(connection)
+        try:
+            yield Ends(
+                current.log,
+                connection.signals(),
+                connection.work_sender(),
+                connection.result_receiver(),
+                connection.event_sender(),
+            )
+        finally:
+            self._shared.broker.close(connection)
+
+    @asynccontextmanager
+    async def _hints(self, nudge: Callable[[], None]) -> AsyncIterator[None]:
+        self._shared.store.hints.append(nudge)
+        try:
+            yield
+        finally:
+            self._shared.store.hints.remove(nudge)
+
+    def kill(self) -> None:
+        """The coordinator dies without a word."""
+        if self.current is not None:
+            self.current.process.kill()
+            self.current.lease.disconnect()
+
+    def hand_over(self) -> None:
+        """As SIGTERM."""
+        if self.current is not None:
+            self.current.process.owner.call(self.current.stop.set)
+
+    def freeze(self) -> None:
+        """As SIGSTOP."""
+        if self.current is not None and not self.current.process.dead:
+            self.current.process.owner.freeze()
+
+    def thaw(self) -> None:
+        """As SIGCONT."""
+        if self.current is not None:
+            self.current.process.owner.thaw()
+
+    def cut(self) -> None:
+        """The network between the machine and the broker is gone."""
+        self.cut_off = True
+        if self.current is not None and not self.current.process.dead:
+            self.current.log.cut()
+            self.current.lease.disconnect()
+            for connection in self.current.process.connections:
+                connection.disconnect()
+
+    def heal(self) -> None:
+        """The network is back."""
+        self.cut_off = False
+        if self.current is not None and not self.current.process.dead:
+            self.current.log.mend()
+            self.current.log.release()
+            self.current.lease.reconnect()
+            for connection in self.current.process.connections:
+                if not connection.connected:
+                    connection.reconnect()
+
+    def _look(self, task: asyncio.Task[None]) -> None:
+        """A coordinator may end of hivefold's errors only."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self.unexpected.extend(leaf for leaf in leaves(error) if not isinstance(leaf, HivefoldError))
+
+
+class Group:
+    """All coordinators, as their clients see them."""
+
+    def __init__(self, hosts: list[CoordinatorHost]) -> None:
+        self.hosts = hosts
+
+    @property
+    def leaders(self) -> list[Incarnation]:
+        """Who leads, or has not noticed yet that another does."""
+        return [host.current for host in self.hosts if host.current is not None and host.current.leads]
+
+    async def call(self, body: CommandBody, draw: random.Random) -> Accepted | Rejected | None:
+        """What a client's call gives; None when nobody answers."""
+        leaders = self.leaders
+        if not leaders:
+            return None
+        leader = draw.choice(leaders)
+        assert leader.leadership is not None
+        task = leader.process.spawn(leader.leadership.writer.execute(body))
+        await asyncio.wait({task}, timeout=_ANSWER_S)
+        if not task.done() or task.cancelled():
+            return None
+        error = task.exception()
+        if isinstance(error, HivefoldError):
+            return None
+        return task.result()
+
+    def check_standbys(self, checker: Checker) -> None:
+        """A standby's state is the fold of the log at its position."""
+        for host in self.hosts:
+            current = host.current
+            if current is not None and not current.process.dead and current.standby is not None:
+                checker.followed(current.name, current.standby.state)
