@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 from immutables import Map
 
-from coordinator import dispatch
+from coordinator import dispatch, snapshots
 from coordinator import writer as writing
 from coordinator.core import commands as cmd
 from coordinator.core import decide_jobs, decide_outcomes
 from coordinator.core.draft import Draft
-from coordinator.core.model import Rejected
+from coordinator.core.model import Rejected, State
 from coordinator.intake import Intake
 from coordinator.standby import Standby
 from coordinator.writer import Writer
@@ -213,6 +213,23 @@ def outputs_dropped_with_their_job() -> Iterator[None]:
 
 
 @contextmanager
+def snapshot_off_by_one() -> Iterator[None]:
+    """A snapshot holds the state before its last job was submitted."""
+    encode = snapshots.encode_state
+
+    def early(state: State) -> Iterator[bytes]:
+        last = max(state.open_jobs, key=state.open_jobs.__getitem__, default=None)
+        if last is not None:
+            requests = state.requests.delete(state.jobs[last].request_id)
+            jobs, open_jobs = state.jobs.delete(last), state.open_jobs.delete(last)
+            state = state._replace(jobs=jobs, open_jobs=open_jobs, requests=requests)
+        return iter(encode(state))
+
+    with patch.object(snapshots, "encode_state", early):
+        yield
+
+
+@contextmanager
 def standby_passes_over_a_record() -> Iterator[None]:
     """A standby takes the state before its last record for the state after it."""
     fold = Standby._fold
@@ -247,5 +264,6 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
         feed_begins_with_its_term,
         outputs_dropped_with_their_job,
         standby_passes_over_a_record,
+        snapshot_off_by_one,
     )
 }

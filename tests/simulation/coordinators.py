@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Rejected
-from coordinator.lead import Ends, Leadership, LeadSettings, replay_all
+from coordinator.followers import Followed
+from coordinator.lead import Ends, Leadership, LeadSettings
 from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
+from coordinator.snapshots import Snapshotter, restore
 from coordinator.standby import Standby
 from coordinator.writer import Accepted
 from hivefold.entropy import SeededEntropy
@@ -20,6 +22,7 @@ from hivefold.errors import HivefoldError
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.memory import LeaseStore
 from hivefold.lease.port import Holder
+from hivefold.log.snapshots import MemorySnapshots
 from tests.simulation.checker import Checker
 from tests.simulation.hosts import Process
 from tests.simulation.log import LogStore, SimLease, SimLog
@@ -34,6 +37,7 @@ class Shared:
 
     store: LogStore
     leases: LeaseStore
+    snapshots: MemorySnapshots
     broker: SimBroker
     checker: Checker
     seed: int
@@ -60,6 +64,13 @@ class Incarnation:
         """It leads."""
         lead.writer.on_commit(lambda commits: self.checker.committed(self.name, commits))
         self.standby, self.leadership = None, lead
+
+    @property
+    def source(self) -> Followed:
+        """What folds the log in this process."""
+        source = self.standby or (self.leadership.writer if self.leadership is not None else None)
+        assert source is not None
+        return source
 
     @property
     def leads(self) -> bool:
@@ -113,7 +124,13 @@ class CoordinatorHost:
             stage=current,
             hints=self._hints,
         )
-        await member.run(await replay_all(current.log), current.stop)
+        start = await restore(self._shared.snapshots, current.log)
+        current.follow(Standby(current.log, self.clock, start))
+        snapshotter = Snapshotter(
+            self._shared.snapshots, entropy, lambda: current.source, lambda: member.tenure is not None
+        )
+        current.process.spawn(snapshotter.run())
+        await member.run(start, current.stop)
 
     @asynccontextmanager
     async def _open_ends(self, current: Incarnation) -> AsyncIterator[Ends]:

@@ -34,6 +34,8 @@ FAULTS: Final = (
 """Kinds of fault besides what the network does to messages; what each does is in tests.simulation.faults."""
 CALLS: Final = ("submit", "repeat", "reuse", "cancel", "drain")
 """What clients and operators do."""
+_NO_JOBS_RETIRED: Final = 1000
+_NO_SNAPSHOTS: Final = 100_000
 
 
 class Act(NamedTuple):
@@ -50,12 +52,13 @@ class Act(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One run. `losses` is the ratio of messages that are lost, repeated or delayed; `recent_jobs` bounds the state."""
+    """One run. `losses` is the ratio of messages that are lost, repeated or delayed; some bounds are small."""
 
     seed: int
     chaos_s: float
     coordinators: int
     recent_jobs: int
+    snapshot_records: int
     slots: tuple[int, ...]
     failing: float
     losses: float
@@ -83,7 +86,8 @@ _SIMPLE: Final[dict[str, Callable[[Scenario], Scenario]]] = {
     "failing": lambda scenario: replace(scenario, failing=0.0),
     "shuffle": lambda scenario: replace(scenario, shuffle=False),
     "slowness": lambda scenario: replace(scenario, slowness_s=0.0005),
-    "retirement": lambda scenario: replace(scenario, recent_jobs=1000),
+    "retirement": lambda scenario: replace(scenario, recent_jobs=_NO_JOBS_RETIRED),
+    "snapshots": lambda scenario: replace(scenario, snapshot_records=_NO_SNAPSHOTS),
     "group": lambda scenario: replace(scenario, coordinators=1),
     "nodes": lambda scenario: replace(scenario, slots=scenario.slots[:1]),
 }
@@ -98,7 +102,8 @@ def drawn(seed: int) -> Scenario:
         seed=seed,
         chaos_s=chaos_s,
         coordinators=draw.choice([1, 1, 2, 3]),
-        recent_jobs=draw.choice([1, 4, 1000, 1000]),
+        recent_jobs=draw.choice([1, 4, _NO_JOBS_RETIRED, _NO_JOBS_RETIRED]),
+        snapshot_records=draw.choice([7, 40, _NO_SNAPSHOTS]),
         slots=tuple(draw.randint(1, 3) for _ in range(draw.choice([1, 1, 2, 2, 3, 4]))),
         failing=draw.choice([0.0, 0.0, 0.05, 0.2]),
         losses=draw.choice([0.0, 0.0, 0.01, 0.05, 0.2]),

@@ -20,6 +20,7 @@ from hivefold import limits
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.lease.memory import LeaseStore
 from hivefold.log.memory import MemoryEventLog
+from hivefold.log.snapshots import MemorySnapshots
 from tests.simulation.checker import Checker
 from tests.simulation.coordinators import CoordinatorHost, Group, Shared
 from tests.simulation.faults import Faults
@@ -68,7 +69,9 @@ class World:
         self.store.slowness_s = scenario.slowness_s
         self.broker = SimBroker(self.checker)
         self.chunks = MemoryChunks()
-        shared = Shared(self.store, LeaseStore(SimClock(loop)), self.broker, self.checker, scenario.seed)
+        shared = Shared(
+            self.store, LeaseStore(SimClock(loop)), MemorySnapshots(), self.broker, self.checker, scenario.seed
+        )
         self.group = Group(
             [
                 CoordinatorHost(name, shared, SimClock(loop), scenario.drawing(name))
@@ -192,7 +195,11 @@ def simulate(scenario: Scenario) -> Outcome:
     broken = ""
     gc.disable()  # when it would run depends on the runs before; what it finalizes runs on the loop
     try:
-        with sealed(), patch.object(limits, "RECENT_JOBS", scenario.recent_jobs):
+        with (
+            sealed(),
+            patch.object(limits, "RECENT_JOBS", scenario.recent_jobs),
+            patch.object(limits, "SNAPSHOT_RECORDS", scenario.snapshot_records),
+        ):
             try:
                 loop.run_until_complete(world.run())
             except (AssertionError, StuckError) as error:
