@@ -10,14 +10,16 @@ from unittest.mock import patch
 
 from immutables import Map
 
-from coordinator import dispatch, snapshots
+from coordinator import dispatch
 from coordinator import writer as writing
 from coordinator.core import commands as cmd
 from coordinator.core import decide_jobs, decide_outcomes
 from coordinator.core.draft import Draft
 from coordinator.core.model import Rejected, State
 from coordinator.intake import Intake
+from coordinator.replay import Replayer
 from coordinator.standby import Standby
+from coordinator.wire.snapshot import encode_state
 from coordinator.writer import Writer
 from hivefold.bus.memory_ends import MemoryEventSender
 from hivefold.log.memory import MemoryEventLog
@@ -215,7 +217,6 @@ def outputs_dropped_with_their_job() -> Iterator[None]:
 @contextmanager
 def snapshot_off_by_one() -> Iterator[None]:
     """A snapshot holds the state before its last job was submitted."""
-    encode = snapshots.encode_state
 
     def early(state: State) -> Iterator[bytes]:
         last = max(state.open_jobs, key=state.open_jobs.__getitem__, default=None)
@@ -223,9 +224,9 @@ def snapshot_off_by_one() -> Iterator[None]:
             requests = state.requests.delete(state.jobs[last].request_id)
             jobs, open_jobs = state.jobs.delete(last), state.open_jobs.delete(last)
             state = state._replace(jobs=jobs, open_jobs=open_jobs, requests=requests)
-        return iter(encode(state))
+        return iter(encode_state(state))
 
-    with patch.object(snapshots, "encode_state", early):
+    with patch("coordinator.snapshots.encode_state", early):
         yield
 
 
@@ -235,11 +236,11 @@ def standby_passes_over_a_record() -> Iterator[None]:
     fold = Standby._fold
 
     def hasty(self: Standby, stored: Any) -> None:
-        before = self._replayed
+        before = self._state
         fold(self, stored)
         if stored.sequence % 7 == 0:
-            state = before.state._replace(sequence=stored.sequence)
-            self._replayed = replace(self._replayed, state=state)
+            self._state = before._replace(sequence=stored.sequence)
+            self._replayer = Replayer(replace(self._replayer.folded(), state=self._state))
 
     with patch.object(Standby, "_fold", hasty):
         yield

@@ -41,6 +41,7 @@ class Shared:
     broker: SimBroker
     checker: Checker
     seed: int
+    snapshot_records: int
 
 
 @dataclass(slots=True)
@@ -127,7 +128,11 @@ class CoordinatorHost:
         start = await restore(self._shared.snapshots, current.log)
         current.follow(Standby(current.log, self.clock, start))
         snapshotter = Snapshotter(
-            self._shared.snapshots, entropy, lambda: current.source, lambda: member.tenure is not None
+            self._shared.snapshots,
+            entropy,
+            lambda: current.source,
+            lambda: member.tenure is not None,
+            self._shared.snapshot_records,
         )
         current.process.spawn(snapshotter.run())
         await member.run(start, current.stop)

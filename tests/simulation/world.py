@@ -70,7 +70,13 @@ class World:
         self.broker = SimBroker(self.checker)
         self.chunks = MemoryChunks()
         shared = Shared(
-            self.store, LeaseStore(SimClock(loop)), MemorySnapshots(), self.broker, self.checker, scenario.seed
+            self.store,
+            LeaseStore(SimClock(loop)),
+            MemorySnapshots(),
+            self.broker,
+            self.checker,
+            scenario.seed,
+            scenario.snapshot_records,
         )
         self.group = Group(
             [
@@ -195,11 +201,7 @@ def simulate(scenario: Scenario) -> Outcome:
     broken = ""
     gc.disable()  # when it would run depends on the runs before; what it finalizes runs on the loop
     try:
-        with (
-            sealed(),
-            patch.object(limits, "RECENT_JOBS", scenario.recent_jobs),
-            patch.object(limits, "SNAPSHOT_RECORDS", scenario.snapshot_records),
-        ):
+        with sealed(), patch.object(limits, "RECENT_JOBS", scenario.recent_jobs):
             try:
                 loop.run_until_complete(world.run())
             except (AssertionError, StuckError) as error:
