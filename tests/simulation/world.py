@@ -157,6 +157,9 @@ class World:
         if self.checker.broken:
             self.checker.fail(self.checker.broken)
         self.group.check_standbys(self.checker)
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
         unexpected = [error for machine in self._machines for error in machine.unexpected]
         if unexpected:
             self.checker.fail(f"a process ended of {unexpected[0]!r}")
