@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -90,7 +91,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         facts = await check_server(core, config.durability, system=config.system, monitor_url=config.monitor_url)
         nodes = await connect(config.nodes, wait_s=limits.BROKER_START_S)
         stack.push_async_callback(nodes.close)
-        log = await open_log(core, LogSettings(replicas=config.log_replicas, max_bytes=config.log_max_bytes))
+        log = await open_log(core, _log_settings(config))
         lease = await open_lease(core, ttl_s=config.lease_ttl_s, replicas=config.log_replicas)
         await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
         clock, entropy = SystemClock(), SystemEntropy()
@@ -141,6 +142,16 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(_ended, indexing)
         await member.run(start, stop)
         _log.info("stopping", sequence=backing.state.sequence)
+
+
+def _log_settings(config: CoordinatorConfig) -> LogSettings:
+    return LogSettings(
+        replicas=config.log_replicas,
+        max_bytes=config.log_max_bytes,
+        segment_max_records=config.segment_max_records,
+        segment_max_bytes=config.segment_max_bytes,
+        archive=Path(config.archive_dir) if config.archive_dir else None,
+    )
 
 
 @asynccontextmanager

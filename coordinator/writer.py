@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import structlog
 
-from coordinator.core.commands import Command, CommandBody, EndTerm, PlaceTasks, StartTerm
+from coordinator.core.commands import CloseSegment, Command, CommandBody, EndTerm, OpenSegment, PlaceTasks, StartTerm
 from coordinator.core.decide import decide
 from coordinator.core.events import Event
 from coordinator.core.model import Job, Rejected, State
@@ -89,6 +89,8 @@ class Writer:
         self._vain_placement = -1
         self._stopped: Exception | None = None
         self._ending = False
+        self._segment_closed = False
+        """Whether the last record closed a segment: then nothing but the opening of the next one may follow."""
         self._time_us = start.state.time_us
         self._time_read_ms = clock.monotonic_ms()
 
@@ -147,7 +149,7 @@ class Writer:
         await self.record(StartTerm(coordinator_id, code_version))
 
     async def record(self, body: CommandBody) -> None:
-        """Records one command at once, while `run` is not running yet; nothing where nothing is to be recorded."""
+        """Records one command at once; nothing where nothing is to be recorded. MUST NOT meet `run` at another append."""
         batch = _Batch(self._state, self._head_hash, self._now_us(), self._entropy)
         batch.add(body, "")
         if batch.records:
@@ -208,6 +210,11 @@ class Writer:
 
     async def _write_once(self) -> bool:
         """Writes one batch; whether there may be more to write at once."""
+        try:
+            await self._keep_segment_open()
+        except UnavailableError as error:
+            self._refuse_waiting(error)
+            return False
         batch = _Batch(self._state, self._head_hash, self._now_us(), self._entropy)
         answers = self._decide_waiting(batch)
         self._decide_due(batch)
@@ -225,6 +232,25 @@ class Writer:
             raise
         _answer(answers, None)
         return bool(self._queue) or batch.full or (bool(batch.records) and self._placement_due())
+
+    async def _keep_segment_open(self) -> None:
+        """Closes the log's segment where it is full, and opens the next. Raises UnavailableError, LogError."""
+        if not self._segment_closed and self._log.open_segment.full:
+            await self.record(CloseSegment(self._log.open_segment.number))
+            self._segment_closed = True
+            reach(Failpoint.AFTER_CLOSE)
+        if self._segment_closed:
+            await self.record(OpenSegment(self._log.open_segment.number))
+            self._segment_closed = False
+            _log.info("segment opened", segment=self._log.open_segment.number, sequence=self._state.sequence)
+
+    def _refuse_waiting(self, error: UnavailableError) -> None:
+        """Tells all that wait that the log cannot take it now."""
+        _log.warning("segment not changed", reason=error.reason, error=str(error), waiting=len(self._queue))
+        while self._queue:
+            waiting = self._queue.popleft()
+            if not waiting.answer.done():
+                waiting.answer.set_exception(error)
 
     def _decide_waiting(self, batch: _Batch) -> list[_Answer]:
         answers: list[_Answer] = []

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     DURABILITY_WEAK = "DURABILITY_WEAK"
     SERVER_UNAVAILABLE = "SERVER_UNAVAILABLE"
     PROOF_FAILED = "PROOF_FAILED"
+    SEGMENT_MISSING = "SEGMENT_MISSING"
     EVENT_UNKNOWN = "EVENT_UNKNOWN"
     LOG_FILE_INVALID = "LOG_FILE_INVALID"
 
@@ -204,6 +205,12 @@ class LogFileInvalidError(LogCorruptError):
         self.reason = Reason.LOG_FILE_INVALID
         self.metadata["offset"] = str(offset)
         self.offset = offset
+
+
+class SegmentMissingError(LogCorruptError):
+    """The record at `position` is in a segment that is neither on the broker nor in the archive."""
+
+    default_reason = Reason.SEGMENT_MISSING
 
 
 class EventUnknownError(LogCorruptError):

@@ -36,6 +36,20 @@ class EndTerm:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseSegment:
+    """End a segment of the log that is full."""
+
+    segment: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """Go on in the next segment of the log."""
+
+    segment: int
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterModel:
     """Register a model version whose bytes are stored and checked; version 0 means the next."""
 
@@ -162,6 +176,8 @@ CommandBody: TypeAlias = (
     StartTerm
     | ChangeSigningKey
     | EndTerm
+    | CloseSegment
+    | OpenSegment
     | RegisterModel
     | SubmitJob
     | CancelJob

@@ -72,8 +72,8 @@ def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:
             return decide_nodes.undrain_node(draft, body)
         case cmd.RegisterModel():
             return _register_model(draft, body)
-        case cmd.StartTerm() | cmd.EndTerm():
-            return _change_term(draft, body)
+        case cmd.StartTerm() | cmd.EndTerm() | cmd.CloseSegment() | cmd.OpenSegment():
+            return _change_term_or_segment(draft, body)
         case cmd.ChangeSigningKey():
             return _change_signing_key(draft, body)
         case _:
@@ -99,10 +99,22 @@ def _change_signing_key(draft: Draft, body: cmd.ChangeSigningKey) -> Rejected | 
     return None
 
 
-def _change_term(draft: Draft, body: cmd.StartTerm | cmd.EndTerm) -> Rejected | None:
-    if isinstance(body, cmd.EndTerm):
-        draft.emit(ev.TermEnded(draft.state.term, body.note))
-        return None
+def _change_term_or_segment(
+    draft: Draft, body: cmd.StartTerm | cmd.EndTerm | cmd.CloseSegment | cmd.OpenSegment
+) -> Rejected | None:
+    match body:
+        case cmd.EndTerm(note):
+            draft.emit(ev.TermEnded(draft.state.term, note))
+        case cmd.CloseSegment(segment):
+            draft.emit(ev.SegmentClosed(segment))
+        case cmd.OpenSegment(segment):
+            draft.emit(ev.SegmentOpened(segment))
+        case cmd.StartTerm():
+            return _start_term(draft, body)
+    return None
+
+
+def _start_term(draft: Draft, body: cmd.StartTerm) -> Rejected | None:
     if not body.coordinator_id:
         return Rejected(Reason.INVALID_ARGUMENT, "a term needs the id of who leads: set the coordinator's id")
     draft.emit(ev.TermStarted(draft.state.term + 1, body.coordinator_id, body.code_version))

@@ -40,6 +40,20 @@ class TermEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentClosed:
+    """The last record of a segment of the log."""
+
+    segment: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOpened:
+    """The first record of a segment of the log: the fence from here on."""
+
+    segment: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRegistered:
     """A model version was registered."""
 
@@ -257,6 +271,8 @@ Event: TypeAlias = (
     TermStarted
     | SigningKeyChanged
     | TermEnded
+    | SegmentClosed
+    | SegmentOpened
     | ModelRegistered
     | NodeJoined
     | NodeObserved

@@ -79,6 +79,10 @@ def evolve(state: State, event: ev.Event) -> State:
         case ev.SigningKeyChanged():
             key = SigningKey(event.key_id, event.public_key, event.previous_key_id, event.endorsement, event.request_id)
             return state._replace(signing_keys=(*state.signing_keys, key)[-SIGNING_KEYS_KEPT:])
+        case ev.SegmentOpened():
+            return state._replace(term_sequence=state.sequence)
+        case ev.SegmentClosed():
+            return state
         case ev.TermEnded():
             return state._replace(coordinator_id="")
         case ev.ModelRegistered(model):

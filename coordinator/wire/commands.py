@@ -47,6 +47,10 @@ def command_to_proto(command: cmd.Command) -> pb.Command:
                     request_id=body.request_id,
                 )
             )
+        case cmd.CloseSegment(segment):
+            message.close_segment.CopyFrom(pb.CloseSegment(segment=segment))
+        case cmd.OpenSegment(segment):
+            message.open_segment.CopyFrom(pb.OpenSegment(segment=segment))
         case cmd.EndTerm(note):
             message.end_term.CopyFrom(pb.EndTerm(note=note))
         case cmd.RegisterModel(model):
@@ -205,6 +209,8 @@ _READERS: Final[dict[str, Callable[[pb.Command], cmd.CommandBody]]] = {
         c.change_signing_key.endorsement,
         RequestId(c.change_signing_key.request_id),
     ),
+    "close_segment": lambda c: cmd.CloseSegment(c.close_segment.segment),
+    "open_segment": lambda c: cmd.OpenSegment(c.open_segment.segment),
     "end_term": lambda c: cmd.EndTerm(c.end_term.note),
     "register_model": lambda c: cmd.RegisterModel(v.model_from_proto(c.register_model.model)),
     "join_node": lambda c: cmd.JoinNode(v.node_spec_from_proto(c.join_node.spec)),

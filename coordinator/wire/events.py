@@ -111,6 +111,8 @@ def _fleet_event_to_proto(
     event: ev.TermStarted
     | ev.SigningKeyChanged
     | ev.TermEnded
+    | ev.SegmentClosed
+    | ev.SegmentOpened
     | ev.ModelRegistered
     | ev.NodeJoined
     | ev.NodeObserved
@@ -128,6 +130,10 @@ def _fleet_event_to_proto(
             return pb.Event(term_started=body)
         case ev.SigningKeyChanged():
             return _key_to_proto(event)
+        case ev.SegmentClosed(segment):
+            return pb.Event(segment_closed=pb.SegmentClosed(segment=segment))
+        case ev.SegmentOpened(segment):
+            return pb.Event(segment_opened=pb.SegmentOpened(segment=segment))
         case ev.TermEnded(term, note):
             # A release that does not know it reads on: the next term says all that it needs.
             return pb.Event(ignorable=True, term_ended=pb.TermEnded(term=term, note=note))
@@ -290,6 +296,8 @@ _READERS: Final[dict[str, Callable[[pb.Event], ev.Event]]] = {
     "job_cancelled": lambda e: ev.JobCancelled(JobId(e.job_cancelled.job_id), e.job_cancelled.note),
     "term_started": _term_started,
     "signing_key_changed": _signing_key_changed,
+    "segment_closed": lambda e: ev.SegmentClosed(e.segment_closed.segment),
+    "segment_opened": lambda e: ev.SegmentOpened(e.segment_opened.segment),
     "term_ended": lambda e: ev.TermEnded(e.term_ended.term, e.term_ended.note),
     "model_registered": lambda e: ev.ModelRegistered(v.model_from_proto(e.model_registered.model)),
     "node_joined": lambda e: ev.NodeJoined(v.node_spec_from_proto(e.node_joined.spec)),

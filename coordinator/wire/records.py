@@ -15,7 +15,7 @@ from coordinator.wire.times import micros, timestamp
 from hivefold.errors import LogCorruptError
 from hivefold.ids import JobId
 from hivefold.log.chain import GENESIS_HASH, record_hash
-from hivefold.log.port import KEY_SUBJECT, TERM_SUBJECT, Entry, Stored
+from hivefold.log.port import CLOSE_SUBJECT, KEY_SUBJECT, TERM_SUBJECT, Entry, Stored
 from hivefold.v1 import record_pb2
 
 __all__ = ["GENESIS_HASH", "LogRecord", "NewRecord", "decode_record", "job_subject", "record_hash", "subject_of"]
@@ -100,8 +100,10 @@ def decode_record(stored: Stored) -> LogRecord:
 def subject_of(body: cmd.CommandBody) -> str:
     """Under which subject a decision upon this command is stored."""
     match body:
-        case cmd.StartTerm():
+        case cmd.StartTerm() | cmd.OpenSegment():
             return TERM_SUBJECT
+        case cmd.CloseSegment():
+            return CLOSE_SUBJECT
         case cmd.EndTerm():
             return "log.term.end"
         case cmd.SubmitJob(job_id=job_id) | cmd.CancelJob(job_id=job_id):

@@ -55,6 +55,12 @@ class CoordinatorConfig:
     """The weakest that is accepted."""
     log_replicas: int = 1
     log_max_bytes: int = limits.LOG_BYTES
+    segment_max_records: int = limits.SEGMENT_RECORDS
+    segment_max_bytes: int = limits.SEGMENT_BYTES
+    archive_dir: str = ""
+    """Where closed segments of the log are archived as files; empty: they are not."""
+    keep_segments: int = 0
+    """How many archived segments stay on the broker; 0: all."""
     suspect_after_ms: int = limits.SUSPECT_AFTER_MS
     lost_after_ms: int = limits.LOST_AFTER_MS
     lease_ttl_s: int = limits.LEASE_TTL_S
@@ -92,6 +98,10 @@ _COORDINATOR: Final[dict[str, Parse]] = {
     "durability": values.choice(Durability),
     "log_replicas": values.integer(1, 5),
     "log_max_bytes": values.integer(1, _LARGEST),
+    "segment_max_records": values.integer(2, _LARGEST),
+    "segment_max_bytes": values.integer(1, _LARGEST),
+    "archive_dir": values.text,
+    "keep_segments": values.integer(0, limits.SEGMENTS),
     "suspect_after_ms": values.integer(100, 3_600_000),
     "lost_after_ms": values.integer(100, 3_600_000),
     "lease_ttl_s": values.integer(1, 600),
@@ -140,6 +150,10 @@ def load_coordinator_config(
                 "durability",
                 "log_replicas",
                 "log_max_bytes",
+                "segment_max_records",
+                "segment_max_bytes",
+                "archive_dir",
+                "keep_segments",
                 "lease_ttl_s",
                 "snapshot_records",
             ),

@@ -18,6 +18,7 @@ from hivefold.errors import (
     LogError,
     LogFullError,
 )
+from hivefold.failpoints import Failpoint, reach
 from hivefold.limits import (
     APPEND_BATCH_BYTES,
     APPEND_CHAIN_RECORDS,
@@ -25,21 +26,24 @@ from hivefold.limits import (
     APPEND_RETRY_MAX_MS,
     APPEND_RETRY_MS,
 )
-from hivefold.log.entries import check_entries
-from hivefold.log.port import TERM_SUBJECT, Entry, Head, Stored
+from hivefold.log.archive import Archive
+from hivefold.log.entries import check_entries, check_follows
+from hivefold.log.port import CLOSE_SUBJECT, TERM_SUBJECT, Entry, Head, OpenSegment, Stored
 from hivefold.log.reading import PageReader, leader_record
-from hivefold.log.stream import STREAM, LogSettings, StreamFacts, prepare_stream
+from hivefold.log.segments import Segment, Segments
+from hivefold.log.stream import LogSettings
 
 
 async def open_log(link: Link, settings: LogSettings | None = None) -> JetStreamEventLog:
-    """Opens the log on a connection of its own, creating the stream where there is none.
+    """Opens the log on a connection of its own, creating its first stream where there is none.
 
     Raises ConfigError when the server or an existing stream cannot hold a log, LogCorruptError,
     BrokerUnavailableError. The link MUST come from hivefold.bus.connection; the log closes it.
     """
     settings = settings or LogSettings()
-    facts = await prepare_stream(link, settings)
-    return JetStreamEventLog(link, settings, facts, await PageReader.open(link))
+    segments = Segments(link, settings)
+    await segments.prepare()
+    return JetStreamEventLog(link, settings, segments, await PageReader.open(link))
 
 
 class _Outcome(Enum):
@@ -63,22 +67,42 @@ _OUTCOMES: Final = {
 
 
 class JetStreamEventLog:
-    """EventLog over the stream HF_LOG."""
+    """EventLog over the streams of its segments."""
 
-    def __init__(self, link: Link, settings: LogSettings, facts: StreamFacts, pages: PageReader) -> None:
+    def __init__(self, link: Link, settings: LogSettings, segments: Segments, pages: PageReader) -> None:
         self._link = link
         self._settings = settings
+        self._segments = segments
         self._pages = pages
+        self._archive = Archive(settings.archive)
         self._appending = False
-        self._replicas = facts.replicas
-        self._room_bytes = facts.room_bytes
+        self._known_end = -1
+        """Where this handle's last append ended: no record that closes a segment is there unless it wrote it."""
+        self._closed_at = -1
+
+    @property
+    def open_segment(self) -> OpenSegment:
+        """The segment to which appends go, as this handle knows it."""
+        found = self._segments.open_segment
+        return OpenSegment(found.number + 1, full=False) if self._segments.last.last == self._closed_at else found
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """The segments on the broker, as this handle knows them."""
+        return self._segments.all
 
     async def head(self) -> Head:
         """The end of the log, as the stream's leader has it."""
-        # In this order a record between the two answers can only make the head newer than the term.
-        term_sequence = await self._found({"last_by_subj": TERM_SUBJECT})
-        info = await self._ask(f"STREAM.INFO.{STREAM}")
-        return Head(int(info["state"]["last_seq"]), term_sequence)
+        while True:
+            last = self._segments.last
+            # In this order a record between the two answers can only make the head newer than the term.
+            term_sequence = await self._last_term()
+            info = await self._ask(f"STREAM.INFO.{last.stream}")
+            if not info["config"].get("sealed"):
+                return Head(int(info["state"]["last_seq"]), term_sequence)
+            await self._segments.refresh()
+            if self._segments.last == last:
+                return Head(last.last, term_sequence)
 
     async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
         """Stores all entries or none right after `expected_sequence`; see EventLog.append."""
@@ -87,25 +111,92 @@ class JetStreamEventLog:
             raise RuntimeError("one append at a time: another one is in flight")
         self._appending = True
         try:
-            await self._append(entries, Head(expected_sequence, term_sequence))
+            head = Head(expected_sequence, term_sequence)
+            fence = term_sequence
+            if await self._is_closed_at(expected_sequence):
+                check_follows(True, entries)
+                fence = await self._roll(head)
+            await self._append(entries, head, fence)
+            self._note(entries, expected_sequence)
         finally:
             self._appending = False
 
-    def read(self, *, after: int, up_to: int) -> AsyncIterator[Sequence[Stored]]:
-        """Yields pages of the records after `after` up to and including `up_to`; see EventLog.read."""
-        return self._pages.read(after, up_to)
+    async def read(self, *, after: int, up_to: int) -> AsyncIterator[Sequence[Stored]]:
+        """Yields pages of the records after `after` up to and including `up_to`; see EventLog.read.
+
+        Raises SegmentMissingError where a part is neither on the broker nor in the archive.
+        """
+        position = after + 1
+        while position <= up_to:
+            segment = self._segments.holding(position)
+            if segment is None:
+                pages = self._archive.read(after=position - 1, up_to=up_to)
+            else:
+                last = up_to if segment is self._segments.last else min(up_to, segment.last)
+                pages = self._pages.read(segment.stream, position - 1, last)
+            try:
+                async for page in pages:
+                    position = page[-1].sequence + 1
+                    yield page
+            except LogCorruptError as error:
+                # Where the segment was closed or taken away meanwhile, the log goes on elsewhere.
+                await self._segments.refresh()
+                if error.position != position or self._segments.holding(position) == segment:
+                    raise
 
     async def find_first(self, subject: str) -> int:
-        """Position of the first record stored under a subject; 0 where there is none."""
-        return await self._found({"seq": 1, "next_by_subj": subject})
+        """Position of the first record stored under a subject; 0 where there is none.
+
+        What is only in the archive is searched from its beginning.
+        """
+        if missing := self._segments.all[0].first - 1:
+            async for page in self._archive.read(after=0, up_to=missing):
+                for record in page:
+                    if record.subject == subject:
+                        return record.sequence
+        for segment in self._segments.all:
+            found = await self._found(segment.stream, {"seq": segment.first, "next_by_subj": subject})
+            if found:
+                return found
+        return 0
 
     async def close(self) -> None:
         """Closes the connection; pending calls fail."""
         await self._link.close()
 
+    # -- segments -----------------------------------------------------------------
+
+    async def _is_closed_at(self, sequence: int) -> bool:
+        """Whether the record at `sequence` closed a segment: looked up unless this handle wrote it."""
+        if not sequence or sequence == self._known_end:
+            return sequence == self._closed_at and sequence > 0
+        record = await self._record(sequence)
+        return record is not None and record.subject == CLOSE_SUBJECT
+
+    async def _roll(self, head: Head) -> int:
+        """Has the next segment made; gives the fence of its first record.
+
+        The closed segment changes no more, so whether the caller knows its last term is found out by asking. In the new
+        stream nothing is under TERM_SUBJECT yet: 0 is right there, and any other fence is refused, as it must be.
+        """
+        await self._segments.roll(head.sequence)
+        reach(Failpoint.AFTER_ROLL)
+        return 0 if head.term_sequence == await self._last_term(up_to=head.sequence) else head.sequence + 1
+
+    def _note(self, entries: Sequence[Entry], after: int) -> None:
+        size = sum(len(entry.data) + APPEND_OVERHEAD_BYTES for entry in entries)
+        self._known_end = after + len(entries)
+        self._segments.stored(self._known_end, size)
+        self._closed_at = self._known_end if entries[-1].subject == CLOSE_SUBJECT else -1
+
+    async def _record(self, sequence: int) -> Stored | None:
+        """The record at a position, as the leader of its stream has it; None where nothing is, or no longer."""
+        segment = self._segments.holding(sequence)
+        return await leader_record(self._link, segment.stream, sequence) if segment is not None else None
+
     # -- append -------------------------------------------------------------------
 
-    async def _append(self, entries: Sequence[Entry], head: Head) -> None:
+    async def _append(self, entries: Sequence[Entry], head: Head, fence: int) -> None:
         """Tries the same entries with the same fence until their fate is known.
 
         Trying again is safe at any time: the expectation is never refreshed, so a record can be
@@ -118,7 +209,7 @@ class JetStreamEventLog:
         wait_ms = APPEND_RETRY_MS
         rest = entries
         while True:
-            outcome = await self._try(rest, head, chained)
+            outcome = await self._try(rest, Head(head.sequence, fence), chained)
             if outcome is _Outcome.STORED:
                 return
             if outcome is not _Outcome.IN_FLIGHT:
@@ -142,9 +233,9 @@ class JetStreamEventLog:
 
         With replicas never: the server refuses a fence while the one before it is being decided.
         """
-        self._room_bytes -= sum(len(entry.data) + APPEND_OVERHEAD_BYTES for entry in entries)
+        size = sum(len(entry.data) + APPEND_OVERHEAD_BYTES for entry in entries)
         few = 1 < len(entries) <= APPEND_CHAIN_RECORDS
-        return few and self._replicas == 1 and self._room_bytes > APPEND_BATCH_BYTES
+        return few and self._segments.last.replicas == 1 and self._segments.room_bytes - size > APPEND_BATCH_BYTES
 
     async def _try(self, entries: Sequence[Entry], head: Head, chained: bool) -> _Outcome:
         timeout_s = self._settings.append_timeout_s
@@ -182,7 +273,7 @@ class JetStreamEventLog:
 
     async def _holds(self, entry: Entry, sequence: int) -> bool:
         """Whether `entry` is stored there; False where nothing is. Raises FencedError for any other record."""
-        found = await leader_record(self._link, sequence)
+        found = await self._record(sequence)
         if found is None:
             return False
         if (found.subject, found.data) != (entry.subject, entry.data):
@@ -202,10 +293,19 @@ class JetStreamEventLog:
 
     # -- head ---------------------------------------------------------------------
 
-    async def _found(self, selection: dict[str, object]) -> int:
+    async def _last_term(self, up_to: int | None = None) -> int:
+        """Position of the last record under TERM_SUBJECT, in segments that begin no later than `up_to`; 0 for none."""
+        for segment in reversed(self._segments.all):
+            if up_to is None or segment.first <= up_to:
+                found = await self._found(segment.stream, {"last_by_subj": TERM_SUBJECT})
+                if found:
+                    return found
+        return 0
+
+    async def _found(self, stream: str, selection: dict[str, object]) -> int:
         """Position of the record that JetStream selects, as the stream's leader has it; 0 where there is none."""
         try:
-            answer = await api.call(self._link, f"STREAM.MSG.GET.{STREAM}", selection)
+            answer = await api.call(self._link, f"STREAM.MSG.GET.{stream}", selection)
         except api.ApiError as error:
             if error.code == api.NO_MESSAGE:
                 return 0
@@ -255,5 +355,5 @@ def _fence(head: Head) -> bytes:
 def _outcome_of(error: api.ApiError) -> _Outcome:
     outcome = _OUTCOMES.get(error.code)
     if outcome is None:
-        raise LogError(f"the broker refused an append: {error}; check that stream {STREAM} is unchanged") from error
+        raise LogError(f"the broker refused an append: {error}; check that the log's streams are unchanged") from error
     return outcome

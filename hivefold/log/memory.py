@@ -21,8 +21,8 @@ from hivefold.errors import (
     LogFullError,
 )
 from hivefold.limits import READ_PAGE_RECORDS
-from hivefold.log.entries import check_entries
-from hivefold.log.port import TERM_SUBJECT, Entry, Head, Stored
+from hivefold.log.entries import check_entries, check_follows
+from hivefold.log.port import CLOSE_SUBJECT, TERM_SUBJECT, Entry, Head, OpenSegment, Stored
 
 
 class Fault(StrEnum):
@@ -47,6 +47,10 @@ class MemoryEventLog:
         self.store: list[Stored] = [] if store is None else store
         self.capacity_records: int | None = None
         """How many records there is room for; None for any number."""
+        self.segment_records: int | None = None
+        """How many records fill a segment; None for any number."""
+        self._segment = 1
+        self._segment_start = 0
         self._faults: deque[Fault] = deque()
         self._open = asyncio.Event()
         self._open.set()
@@ -54,6 +58,12 @@ class MemoryEventLog:
         self._closed = False
         self._scanned = 0
         self._term_sequence = 0
+
+    @property
+    def open_segment(self) -> OpenSegment:
+        """The segment to which appends go."""
+        length = self._head().sequence - self._segment_start
+        return OpenSegment(self._segment, self.segment_records is not None and length >= self.segment_records)
 
     async def head(self) -> Head:
         """The end of the log."""
@@ -119,14 +129,19 @@ class MemoryEventLog:
 
     def _head(self) -> Head:
         if len(self.store) < self._scanned:
-            self._scanned = self._term_sequence = 0
+            self._scanned = self._term_sequence = self._segment_start = 0
+            self._segment = 1
         for record in islice(self.store, self._scanned, None):
             if record.subject == TERM_SUBJECT:
                 self._term_sequence = record.sequence
+            elif record.subject == CLOSE_SUBJECT:
+                self._segment, self._segment_start = self._segment + 1, record.sequence
         self._scanned = len(self.store)
         return Head(self.store[-1].sequence if self.store else 0, self._term_sequence)
 
     def _store(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
+        before = self.store[expected_sequence - 1 : expected_sequence] if expected_sequence else []
+        check_follows(bool(before) and before[0].subject == CLOSE_SUBJECT, entries)
         fault = self._faults.popleft() if self._faults else None
         match fault:
             case Fault.REFUSED:

@@ -9,7 +9,9 @@ from typing import Protocol
 KEY_SUBJECT = "log.key"
 """Only records under this subject change the signing key: a verifier need not look into others."""
 TERM_SUBJECT = "log.term"
-"""Records that start a term are stored here; every append is fenced against the last of them."""
+"""Records that start a term or a segment are stored here; every append is fenced against the last of them."""
+CLOSE_SUBJECT = "log.segment"
+"""A record here is the last of its segment: after it only a record under TERM_SUBJECT may come, in the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,14 @@ class Head:
     term_sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """The segment that takes records: its number from 1, and whether it has reached its bounds and should be closed."""
+
+    number: int
+    full: bool
+
+
 class ReadableLog(Protocol):
     """The reading side of a log: of the broker's, or of a file that holds a part of one."""
 
@@ -68,12 +78,20 @@ class ReadableLog(Protocol):
 class EventLog(ReadableLog, Protocol):
     """An append-only, durable, fenced log. Sequences are contiguous from 1."""
 
+    @property
+    def open_segment(self) -> OpenSegment:
+        """The segment to which appends go, as this handle knows it."""
+        ...
+
     async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
         """Stores all entries, durably and in order, right after `expected_sequence`.
 
         At most APPEND_BATCH_RECORDS entries; MUST NOT be called while another append is in flight.
         `term_sequence` is the sequence of the caller's own term record (or, to start a term, of the
         previous one; 0 for the first): the broker refuses when a later term record exists.
+
+        After a record under CLOSE_SUBJECT the next one MUST be under TERM_SUBJECT; with it the log goes on
+        in a new segment: the closed one is sealed, the next is made, whoever closed it.
 
         An answer that does not come is resolved by reading back, never by a blind retry. Raises
         LogFullError (nothing stored), BrokerUnavailableError (nothing stored, the same call may be

@@ -15,20 +15,18 @@ from hivefold.bus.link import Link
 from hivefold.errors import BrokerUnavailableError, LogCorruptError
 from hivefold.limits import READ_PAGE_BYTES, READ_PAGE_RECORDS, READ_TIMEOUT_S, READ_TRIES
 from hivefold.log.port import Stored
-from hivefold.log.stream import STREAM
 
 _SEQUENCE: Final = b"\r\nNats-Sequence: "
 _SUBJECT: Final = b"\r\nNats-Subject: "
-_GET: Final = f"$JS.API.DIRECT.GET.{STREAM}".encode()
 _CRLF: Final = b"\r\n"
 
 
-async def leader_record(link: Link, sequence: int) -> Stored | None:
+async def leader_record(link: Link, stream: str, sequence: int) -> Stored | None:
     """The record at `sequence` as the stream's leader has it. Raises BrokerUnavailableError."""
     try:
-        answer = await api.call(link, f"STREAM.MSG.GET.{STREAM}", {"seq": sequence})
+        answer = await api.call(link, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
     except api.ApiError as error:
-        if error.code == api.NO_MESSAGE:
+        if error.code in {api.NO_MESSAGE, api.STREAM_MISSING}:
             return None
         raise BrokerUnavailableError(f"NATS cannot read record {sequence}: {error}") from error
     message = answer["message"]
@@ -81,22 +79,22 @@ class PageReader:
         link.on_reconnect(reader._interrupt)
         return reader
 
-    async def read(self, after: int, up_to: int) -> AsyncIterator[Sequence[Stored]]:
-        """As EventLog.read."""
+    async def read(self, stream: str, after: int, up_to: int) -> AsyncIterator[Sequence[Stored]]:
+        """As EventLog.read, of what one stream holds."""
         position = after + 1
-        key = self._request(position, up_to)
+        key = self._request(stream, position, up_to)
         try:
             while position <= up_to:
-                records = await self._records(key, position, up_to)
+                records = await self._records(stream, key, position, up_to)
                 del self._pages[key]
                 position = records[-1].sequence + 1
                 # The next page is on its way while the caller works on this one.
-                key = self._request(position, up_to)
+                key = self._request(stream, position, up_to)
                 yield records
         finally:
             self._pages.pop(key, None)
 
-    async def _records(self, key: bytes, position: int, up_to: int) -> Sequence[Stored]:
+    async def _records(self, stream: str, key: bytes, position: int, up_to: int) -> Sequence[Stored]:
         """The records of a page, asked for again while the broker is silent; the leader's where a replica has none."""
         for _ in range(READ_TRIES):
             page = self._pages[key]
@@ -104,27 +102,27 @@ class PageReader:
             if page.records:
                 return page.records
             if page.answered:
-                record = await leader_record(self._link, position)
+                record = await leader_record(self._link, stream, position)
                 if record is None:
                     raise LogCorruptError(f"record {position} is missing from the log", position=position)
                 return [record]
             await _wait_up(self._link)
-            self._send(key, position, up_to)
+            self._send(stream, key, position, up_to)
         raise BrokerUnavailableError(f"NATS did not answer a read of record {position}; check the server")
 
-    def _request(self, position: int, up_to: int) -> bytes:
+    def _request(self, stream: str, position: int, up_to: int) -> bytes:
         key = f"{self._inbox}.{next(self._tokens)}".encode()
-        self._send(key, position, up_to)
+        self._send(stream, key, position, up_to)
         return key
 
-    def _send(self, key: bytes, position: int, up_to: int) -> None:
+    def _send(self, stream: str, key: bytes, position: int, up_to: int) -> None:
         page = self._pages[key] = _Page(position)
         count = min(READ_PAGE_RECORDS, up_to - position + 1)
         if count <= 0:
             return
         body = json.dumps({"seq": position, "batch": count, "max_bytes": READ_PAGE_BYTES}).encode()
         try:
-            self._link.write(frames.publish(_GET, body, reply=key))
+            self._link.write(frames.publish(b"$JS.API.DIRECT.GET." + stream.encode(), body, reply=key))
         except BrokerUnavailableError:
             page.interrupt()
 

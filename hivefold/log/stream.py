@@ -1,27 +1,32 @@
-"""The stream that holds the log: how it must be, how it is made, what is refused."""
+"""The streams that hold the log, one a segment: how they must be, how they are made, what is refused."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from hivefold.bus import api
-from hivefold.bus.link import Link, NoRespondersError
-from hivefold.errors import ConfigError, LogCorruptError
-from hivefold.limits import APPEND_RESOLVE_S, APPEND_TIMEOUT_S, LOG_BYTES
+from hivefold.limits import APPEND_RESOLVE_S, APPEND_TIMEOUT_S, LOG_BYTES, SEGMENT_BYTES, SEGMENT_RECORDS
 
 STREAM: Final = "HF_LOG"
+_NAME: Final = re.compile(rf"{STREAM}(?:_(\d{{4,}}))?")
 _JETSTREAM_OFF: Final = (10039, 10076)
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """How the log is kept: copies on the broker, most bytes, and how long an append may take."""
+    """How the log is kept: copies on the broker, most bytes, the size of segments, how long an append may take."""
 
     replicas: int = 1
     max_bytes: int = LOG_BYTES
+    segment_max_records: int = SEGMENT_RECORDS
+    segment_max_bytes: int = SEGMENT_BYTES
+    archive: Path | None = None
+    """Where the files of closed segments are, for those that are no longer on the broker."""
     append_timeout_s: float = APPEND_TIMEOUT_S
     resolve_timeout_s: float = APPEND_RESOLVE_S
 
@@ -53,7 +58,6 @@ _FORBIDDEN: Final = (
     "no_ack",
     "persist_mode",
     "republish",
-    "sealed",
     "sources",
     "subject_delete_marker_ttl",
     "subject_transform",
@@ -61,43 +65,12 @@ _FORBIDDEN: Final = (
 """What lets somebody shorten, rewrite, bypass or lose the log: each must be off or absent."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamFacts:
-    """The stream as it was found: its copies, and how many bytes it has room for."""
-
-    replicas: int
-    room_bytes: int
-
-
-async def prepare_stream(link: Link, settings: LogSettings) -> StreamFacts:
-    """Makes sure that the stream exists and is fit to hold the log; lets it grow where the settings say so.
-
-    Raises ConfigError that names each setting to change, LogCorruptError when the beginning is gone.
-    """
-    try:
-        info = await _info_or_create(link, settings)
-        faults = stream_faults(info["config"], settings)
-        if faults:
-            raise ConfigError(f"stream {STREAM} cannot hold the log: {'; '.join(faults)}")
-        limit = info["config"]["max_bytes"]
-        if -1 < limit < settings.max_bytes:
-            limit = settings.max_bytes
-            await api.call(link, f"STREAM.UPDATE.{STREAM}", {**info["config"], "max_bytes": limit})
-    except NoRespondersError as error:
-        raise api.without_jetstream(error) from error
-    except api.ApiError as error:
-        raise ConfigError(_advice(error, settings)) from error
-    if info["state"]["first_seq"] > 1:
-        raise LogCorruptError("the log does not begin at record 1: restore stream HF_LOG from a copy", position=1)
-    room = limit - info["state"]["bytes"] if limit > -1 else settings.max_bytes
-    return StreamFacts(info["config"]["num_replicas"], room)
-
-
 def stream_faults(config: Mapping[str, Any], settings: LogSettings) -> list[str]:
     """What makes a stream unfit for the log, each with the value it must have."""
+    required = sealed_stream({**_REQUIRED, "name": config["name"]}) if config.get("sealed") else _REQUIRED
     faults = [
         f"{key} is {json.dumps(config.get(key))}, set it to {json.dumps(want)}"
-        for key, want in _REQUIRED.items()
+        for key, want in required.items()
         if config.get(key) != want
     ]
     faults += [
@@ -110,21 +83,35 @@ def stream_faults(config: Mapping[str, Any], settings: LogSettings) -> list[str]
     return faults
 
 
-async def _info_or_create(link: Link, settings: LogSettings) -> Any:
-    try:
-        return await api.call(link, f"STREAM.INFO.{STREAM}")
-    except api.ApiError as error:
-        if error.code != api.STREAM_MISSING:
-            raise
-    return await api.call(link, f"STREAM.CREATE.{STREAM}", wanted_stream(settings))
+def wanted_stream(settings: LogSettings, *, number: int = 1, first: int = 1) -> dict[str, object]:
+    """The configuration of a new stream that holds a segment, from record `first` on."""
+    return {
+        "name": stream_name(number),
+        **_REQUIRED,
+        "num_replicas": settings.replicas,
+        "max_bytes": settings.max_bytes,
+        **({"first_seq": first} if first > 1 else {}),
+    }
 
 
-def wanted_stream(settings: LogSettings) -> dict[str, object]:
-    """The configuration of a new stream."""
-    return {"name": STREAM, **_REQUIRED, "num_replicas": settings.replicas, "max_bytes": settings.max_bytes}
+def sealed_stream(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a closed segment: nothing can be stored, and the next one may have its subjects."""
+    return {**config, "subjects": [f"sealed.{config['name']}"], "sealed": True}
 
 
-def _advice(error: api.ApiError, settings: LogSettings) -> str:
+def stream_name(number: int) -> str:
+    """The stream of a segment: HF_LOG for the first, HF_LOG_0002 for the second."""
+    return STREAM if number == 1 else f"{STREAM}_{number:04d}"
+
+
+def segment_number(name: str) -> int:
+    """The segment that a stream holds; 0 for another stream."""
+    found = _NAME.fullmatch(name)
+    return int(found[1] or 1) if found else 0
+
+
+def advice(error: api.ApiError, settings: LogSettings) -> str:
+    """What to do where the server refuses a stream of the log."""
     if error.code in _JETSTREAM_OFF:
         return "JetStream is off for this account: start nats-server with -js, or enable jetstream for the account"
     if error.code in api.STORAGE_SHORT:

@@ -65,6 +65,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.ATTEMPTS_EXHAUSTED: Row(_Code.ABORTED, HivefoldError),
     Reason.FILE_UNREADABLE: Row(_Code.FAILED_PRECONDITION, e.DataRefusedError),
     Reason.LOG_CORRUPT: Row(_Code.DATA_LOSS, e.LogError),
+    Reason.SEGMENT_MISSING: Row(_Code.FAILED_PRECONDITION, e.LogError),
     Reason.EVENT_UNKNOWN: Row(_Code.FAILED_PRECONDITION, e.LogError),
     Reason.PROOF_FAILED: Row(_Code.FAILED_PRECONDITION, e.ProofError),
     Reason.INTERNAL: Row(_Code.INTERNAL, HivefoldError),

@@ -73,6 +73,50 @@ class EndTerm(_message.Message):
 Global___EndTerm: _TypeAlias = EndTerm  # noqa: Y015
 
 @_typing.final
+class CloseSegment(_message.Message):
+    """End a segment of the log that is full."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    """Number of the segment, from 1."""
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseSegment: _TypeAlias = CloseSegment  # noqa: Y015
+
+@_typing.final
+class OpenSegment(_message.Message):
+    """Go on in the next segment of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    """Number of the segment."""
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenSegment: _TypeAlias = OpenSegment  # noqa: Y015
+
+@_typing.final
 class RegisterModel(_message.Message):
     """Register a model version whose bytes are stored and checked."""
 
@@ -565,6 +609,8 @@ class Command(_message.Message):
     REGISTER_MODEL_FIELD_NUMBER: _builtins.int
     CHANGE_SIGNING_KEY_FIELD_NUMBER: _builtins.int
     END_TERM_FIELD_NUMBER: _builtins.int
+    CLOSE_SEGMENT_FIELD_NUMBER: _builtins.int
+    OPEN_SEGMENT_FIELD_NUMBER: _builtins.int
     SUBMIT_JOB_FIELD_NUMBER: _builtins.int
     CANCEL_JOB_FIELD_NUMBER: _builtins.int
     REPORT_OUTCOMES_FIELD_NUMBER: _builtins.int
@@ -595,6 +641,14 @@ class Command(_message.Message):
     @_builtins.property
     def end_term(self) -> Global___EndTerm:
         """Stop leading."""
+
+    @_builtins.property
+    def close_segment(self) -> Global___CloseSegment:
+        """End a segment of the log."""
+
+    @_builtins.property
+    def open_segment(self) -> Global___OpenSegment:
+        """Begin a segment of the log."""
 
     @_builtins.property
     def submit_job(self) -> Global___SubmitJob:
@@ -648,6 +702,8 @@ class Command(_message.Message):
         register_model: Global___RegisterModel | None = ...,
         change_signing_key: Global___ChangeSigningKey | None = ...,
         end_term: Global___EndTerm | None = ...,
+        close_segment: Global___CloseSegment | None = ...,
+        open_segment: Global___OpenSegment | None = ...,
         submit_job: Global___SubmitJob | None = ...,
         cancel_job: Global___CancelJob | None = ...,
         report_outcomes: Global___ReportOutcomes | None = ...,
@@ -660,11 +716,11 @@ class Command(_message.Message):
         drain_node: Global___DrainNode | None = ...,
         undrain_node: Global___UndrainNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -97,6 +97,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The log holds an event that this version does not know: a newer one wrote it. Upgrade hivefold."""
     REASON_LOG_FILE_INVALID: _Reason.ValueType  # 36
     """A log file is damaged, cut short or none; metadata names the byte offset and the position in the log."""
+    REASON_SEGMENT_MISSING: _Reason.ValueType  # 35
+    """A segment of the log is neither on the broker nor in the archive."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused or an attempt failed. The name without the prefix is
@@ -175,6 +177,8 @@ REASON_EVENT_UNKNOWN: Reason.ValueType  # 37
 """The log holds an event that this version does not know: a newer one wrote it. Upgrade hivefold."""
 REASON_LOG_FILE_INVALID: Reason.ValueType  # 36
 """A log file is damaged, cut short or none; metadata names the byte offset and the position in the log."""
+REASON_SEGMENT_MISSING: Reason.ValueType  # 35
+"""A segment of the log is neither on the broker nor in the archive."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

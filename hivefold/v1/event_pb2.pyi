@@ -166,6 +166,52 @@ class TermEnded(_message.Message):
 Global___TermEnded: _TypeAlias = TermEnded  # noqa: Y015
 
 @_typing.final
+class SegmentClosed(_message.Message):
+    """The last record of a segment of the log: the log goes on in the next one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    """Number of the segment, from 1."""
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentClosed: _TypeAlias = SegmentClosed  # noqa: Y015
+
+@_typing.final
+class SegmentOpened(_message.Message):
+    """The first record of a segment of the log, where no new term begins with it.
+    From here on the fence of the log is this record.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    """Number of the segment."""
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentOpened: _TypeAlias = SegmentOpened  # noqa: Y015
+
+@_typing.final
 class ModelRegistered(_message.Message):
     """A model version was registered."""
 
@@ -896,6 +942,8 @@ class Event(_message.Message):
     MODEL_REGISTERED_FIELD_NUMBER: _builtins.int
     SIGNING_KEY_CHANGED_FIELD_NUMBER: _builtins.int
     TERM_ENDED_FIELD_NUMBER: _builtins.int
+    SEGMENT_CLOSED_FIELD_NUMBER: _builtins.int
+    SEGMENT_OPENED_FIELD_NUMBER: _builtins.int
     JOB_SUBMITTED_FIELD_NUMBER: _builtins.int
     TASKS_PLANNED_FIELD_NUMBER: _builtins.int
     TASKS_ASSIGNED_FIELD_NUMBER: _builtins.int
@@ -931,6 +979,14 @@ class Event(_message.Message):
     @_builtins.property
     def term_ended(self) -> Global___TermEnded:
         """A term ended in order."""
+
+    @_builtins.property
+    def segment_closed(self) -> Global___SegmentClosed:
+        """A segment of the log ended."""
+
+    @_builtins.property
+    def segment_opened(self) -> Global___SegmentOpened:
+        """A segment of the log began."""
 
     @_builtins.property
     def job_submitted(self) -> Global___JobSubmitted:
@@ -1012,6 +1068,8 @@ class Event(_message.Message):
         model_registered: Global___ModelRegistered | None = ...,
         signing_key_changed: Global___SigningKeyChanged | None = ...,
         term_ended: Global___TermEnded | None = ...,
+        segment_closed: Global___SegmentClosed | None = ...,
+        segment_opened: Global___SegmentOpened | None = ...,
         job_submitted: Global___JobSubmitted | None = ...,
         tasks_planned: Global___TasksPlanned | None = ...,
         tasks_assigned: Global___TasksAssigned | None = ...,
@@ -1031,11 +1089,11 @@ class Event(_message.Message):
         node_drain_ended: Global___NodeDrainEnded | None = ...,
         node_leave_started: Global___NodeLeaveStarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "job_cancelled", b"job_cancelled", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "term_ended", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "term_ended", "segment_closed", "segment_opened", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -27,7 +27,8 @@ from hivefold.errors import (
 from hivefold.log.jetstream import JetStreamEventLog, open_log
 from hivefold.log.port import TERM_SUBJECT, Entry, Head, Stored
 from hivefold.log.reading import PageReader
-from hivefold.log.stream import STREAM, LogSettings, StreamFacts, wanted_stream
+from hivefold.log.segments import Segments
+from hivefold.log.stream import STREAM, LogSettings, wanted_stream
 from hivefold.server.embedded import EmbeddedServer, RunningServer
 from tests.fixtures.nats import bare_server
 from tests.fixtures.proxy import LossyProxy
@@ -255,7 +256,9 @@ async def test_a_server_without_room_for_the_log_is_refused(nats_server: Running
 
 async def opened_anyway(link: Link) -> JetStreamEventLog:
     """The log without the check of its stream."""
-    return JetStreamEventLog(link, LogSettings(), StreamFacts(1, 1 << 30), await PageReader.open(link))
+    segments = Segments(link, LogSettings())
+    await segments.refresh()
+    return JetStreamEventLog(link, LogSettings(), segments, await PageReader.open(link))
 
 
 async def loose_log(link: Link, records: int, **settings: object) -> JetStreamEventLog:

@@ -21,6 +21,8 @@ def render_event(event: ev.Event) -> str:
             return f"{name} {event.term} by {event.coordinator_id}"
         case ev.SigningKeyChanged():
             return f"{name} {event.key_id} after {event.previous_key_id or 'none'}"
+        case ev.SegmentClosed() | ev.SegmentOpened():
+            return f"{name} {event.segment}"
         case ev.TermEnded():
             return f"{name} {event.term}"
         case ev.ModelRegistered(model):
