@@ -149,7 +149,7 @@ class Writer:
         await self.record(StartTerm(coordinator_id, code_version))
 
     async def record(self, body: CommandBody) -> None:
-        """Records one command at once; nothing where nothing is to be recorded. MUST NOT meet `run` at another append."""
+        """Records one command at once; nothing where nothing is to be recorded. MUST NOT meet another append."""
         batch = _Batch(self._state, self._head_hash, self._now_us(), self._entropy)
         batch.add(body, "")
         if batch.records:
