@@ -75,13 +75,7 @@ APPEND_RETRY_MAX_MS: Final = 500
 LOG_BYTES: Final = 16 * 1024 * 1024 * 1024
 """Size at which the log refuses records unless log_max_bytes says otherwise."""
 SEGMENT_RECORDS: Final = 4_000_000
-"""Records that fill a segment of the log unless segment_max_records says otherwise."""
-SEGMENT_BYTES: Final = 2 * 1024 * 1024 * 1024
-"""Bytes that fill a segment of the log unless segment_max_bytes says otherwise."""
-SEGMENT_LEAST_BYTES: Final = 4 * APPEND_BATCH_BYTES
-"""Room that the broker must have for a next segment before one is closed."""
-SEGMENTS: Final = 4096
-"""Most segments that are looked for on the broker: each is a stream."""
+SEGMENT_BYTES: Final = 2 * 1024 * 1024 * 1024  # as with the line above: a segment of this size is closed
 RECENT_COMMITS: Final = 256
 """Commits kept in memory for watchers that come a little late; older ones are read from the log."""
 READ_PAGE_RECORDS: Final = 1000

@@ -101,7 +101,7 @@ _COORDINATOR: Final[dict[str, Parse]] = {
     "segment_max_records": values.integer(2, _LARGEST),
     "segment_max_bytes": values.integer(1, _LARGEST),
     "archive_dir": values.text,
-    "keep_segments": values.integer(0, limits.SEGMENTS),
+    "keep_segments": values.integer(0, 4096),
     "suspect_after_ms": values.integer(100, 3_600_000),
     "lost_after_ms": values.integer(100, 3_600_000),
     "lease_ttl_s": values.integer(1, 600),

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from hivefold.bus import api
 from hivefold.bus.link import Link, NoRespondersError
 from hivefold.errors import BrokerUnavailableError, ConfigError, LogCorruptError, LogFullError
-from hivefold.limits import SEGMENT_LEAST_BYTES, SEGMENTS
+from hivefold.limits import APPEND_BATCH_BYTES
 from hivefold.log.port import OpenSegment
 from hivefold.log.stream import (
     LogSettings,
@@ -27,6 +27,11 @@ from hivefold.log.stream import (
     stream_name,
     wanted_stream,
 )
+
+_LEAST_BYTES: Final = 4 * APPEND_BATCH_BYTES
+"""Room that the broker must have for a next segment before one is closed."""
+_STREAMS: Final = 4096
+"""Most streams of the account that are looked through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Segments:
         reached = (
             last.last - last.first + 1 >= settings.segment_max_records or last.size_bytes >= settings.segment_max_bytes
         )
-        return OpenSegment(last.number, reached and self._left_bytes() >= SEGMENT_LEAST_BYTES)
+        return OpenSegment(last.number, reached and self._left_bytes() >= _LEAST_BYTES)
 
     async def prepare(self) -> None:
         """Makes the first where there is none; lets the last grow where the settings say so.
@@ -142,7 +147,7 @@ class Segments:
                 info = await api.call(self._link, f"STREAM.INFO.{last.stream}")
                 await api.call(self._link, f"STREAM.UPDATE.{last.stream}", sealed_stream(info["config"]))
                 await self.refresh()
-            settings = replace(self._settings, max_bytes=max(self._left_bytes(), SEGMENT_LEAST_BYTES))
+            settings = replace(self._settings, max_bytes=max(self._left_bytes(), _LEAST_BYTES))
             wanted = wanted_stream(settings, number=last.number + 1, first=closed + 1)
             await api.call(self._link, f"STREAM.CREATE.{wanted['name']}", wanted)
         except api.ApiError as error:
@@ -169,7 +174,7 @@ class Segments:
         """The streams that hold segments, in order, without the strays."""
         found: dict[int, dict[str, Any]] = {}
         offset, total = 0, 1
-        while offset < min(total, SEGMENTS):
+        while offset < min(total, _STREAMS):
             page = await api.call(self._link, "STREAM.LIST", {"offset": offset})
             streams = page.get("streams") or []
             if not streams:
