@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test sim truth soak check bench protos format lock
+.PHONY: help setup demo up test sim truth soak mutations check bench protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ soak: $(READY) ## Kill and pause the processes of a real fleet: KILLS=1000 for l
 
 truth: $(READY) ## Compare the fakes with a real nats-server: OPERATIONS=20000 at random, SEED=7 one script again
 	@$(BIN)/python -m tests.truth $(if $(SEED),--seed $(SEED),--operations $(or $(OPERATIONS),20000))
+
+mutations: $(READY) ## Mutate exported logs and verify them: all must be caught where they are; COUNT=100000
+	@$(BIN)/python -m tests.mutations --count $(or $(COUNT),100000)
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
 	@scripts/check.sh

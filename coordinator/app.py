@@ -101,6 +101,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
             chunks=JetStreamChunks(nodes),
             clock=clock,
             entropy=entropy,
+            signed=NatsCheckpoints(nodes),
             durability=facts.durability,
             coordinator_id=config.coordinator_id,
         )

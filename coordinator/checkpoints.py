@@ -135,7 +135,7 @@ class Checkpointer:
             note=sign_checkpoint(claim, self._active()),
             range=since.hashes,
             previous_size=since.begin,
-            keys=[_key_message(key) for key in state.signing_keys],
+            keys=[key_message(key) for key in state.signing_keys],
             frontier=tree.hashes,
         )
         self._since = RangeBuilder(CompactRange(tree.end, tree.end))
@@ -237,7 +237,8 @@ async def _hash_of(log: ReadableLog, sequence: int) -> bytes:
     raise LogCorruptError(f"record {sequence} is missing from the log", position=sequence)
 
 
-def _key_message(key: SigningKey) -> pb.SigningKey:
+def key_message(key: SigningKey) -> pb.SigningKey:
+    """A key as messages carry it."""
     return pb.SigningKey(
         key_id=key.key_id,
         public_key=key.public_key,

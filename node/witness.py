@@ -21,7 +21,7 @@ from hivefold.durable_file import DurableFile
 from hivefold.errors import ConfigError, ProofError, UnavailableError
 from hivefold.limits import WITNESS_PATIENCE_MS
 from hivefold.proof.checkpoint import read_note
-from hivefold.proof.extension import GapError, Proven, first_seen
+from hivefold.proof.extension import GapError, Proven, first_seen, read_proven
 from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 from hivefold.v1.work_pb2 import Pulse
 
@@ -41,7 +41,7 @@ class Witness:
         self._path = path
         self._stream = stream
         self._clock = clock
-        self._proven = read_witness(path)
+        self._proven = read_proven(path)
         self._kept = self._proven is not None
         self._believed_ms = clock.monotonic_ms()
         self._unkept: SignedCheckpoint | None = None
@@ -172,19 +172,6 @@ class Witness:
             else:
                 low = found.index + 1
         return await self._stream.next(low)
-
-
-def read_witness(path: Path) -> Proven | None:
-    """What a node has seen of the log, as its file says; None when it has seen nothing. Raises ConfigError."""
-    try:
-        return first_seen(SignedCheckpoint.FromString(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, DecodeError, ProofError) as error:
-        raise ConfigError(
-            f"the last checkpoint that this node saw cannot be read from {path}: {error}; look at the disk, then "
-            "remove the file to trust the coordinator anew"
-        ) from None
 
 
 def _keep(path: Path, data: bytes) -> None:

@@ -10,6 +10,8 @@ _COMMANDS: Final = (
     ("tail", "cli.log.tail:tail", "Print the last records: position, time, term, cause, events."),
     ("replay", "cli.log.replay:replay", "Rebuild the state from the log."),
     ("export", "cli.log.export:export", "Write the log into one self-contained file."),
+    ("verify", "cli.log.verify:verify", "Verify the log: every record, its order, the signatures."),
+    ("rotate-key", "cli.log.rotate:rotate_key", "Have the log signed with a new key."),
     ("explain", "cli.log.explain:explain", "Tell what happened to a job, task, node or model, and why."),
     ("diff", "cli.log.diff:diff", "Tell what changed between two moments."),
     ("recheck", "cli.log.recheck:recheck", "Decide every record again with the code of today."),

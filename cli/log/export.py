@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cli.log.json_lines import JsonLinesWriter
     from hivefold.client import Fleet
     from hivefold.log.file_writer import LogFileStart, LogFileWriter
+    from hivefold.log.port import Stored
+    from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 
 
 def export(
@@ -57,9 +60,11 @@ def export(
         if not after <= last <= head.sequence:
             raise InvalidRequestError(f"the log has records 1 to {head.sequence}, not {after + 1} to {last}")
         start = await _start(fleet, after, head.sequence)
+        signed = _Signed(fleet.log.checkpoints(up_to_size=last))
+        await signed.skip(after)
         with _writer(file, start, jsonl=jsonl, replace=force) as writer, Bar("export", "records") as bar:
             async for page in LiveLog(fleet).read(after=after, up_to=last):
-                writer.records(page)
+                await signed.add(writer, page)
                 bar.update(writer.record_count, last - after)
         return writer
 
@@ -87,6 +92,39 @@ def _writer(path: Path, start: LogFileStart, *, jsonl: bool, replace: bool) -> L
 
     kind = JsonLinesWriter if jsonl else LogFileWriter
     return kind(path, start, replace=replace)
+
+
+class _Signed:
+    """The checkpoints, each put where it belongs: after the last record that it is about."""
+
+    def __init__(self, checkpoints: AsyncIterator[SignedCheckpoint]) -> None:
+        self._checkpoints = checkpoints
+        self._next: SignedCheckpoint | None = None
+        self._size = 0
+
+    async def skip(self, size: int) -> None:
+        """Goes to the first over more records than that."""
+        from hivefold.proof.checkpoint import read_note
+
+        while True:
+            self._next = await anext(self._checkpoints, None)
+            if self._next is None:
+                return
+            self._size = read_note(self._next.note).checkpoint.size
+            if self._size > size:
+                return
+
+    async def add(self, writer: LogFileWriter | JsonLinesWriter, page: Sequence[Stored]) -> None:
+        """Writes a page with the checkpoints in it."""
+        while self._next is not None and self._size <= page[-1].sequence:
+            count = self._size - page[0].sequence + 1
+            writer.records(page[:count])
+            writer.checkpoint(self._next)
+            page = page[count:]
+            await self.skip(self._size)
+            if not page:
+                return
+        writer.records(page)
 
 
 async def _start(fleet: Fleet, after: int, head: int) -> LogFileStart:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from coordinator.checkpoints import Checkpointer
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Job, Rejected, State
 from coordinator.followers import Followed
@@ -15,10 +16,10 @@ from coordinator.standby import Standby
 from coordinator.writer import Accepted, Writer
 from hivefold import observe
 from hivefold.blobs.port import ChunkStore
-from hivefold.bus.port import ResultReceiver
+from hivefold.bus.port import CheckpointReader, ResultReceiver
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
-from hivefold.errors import NotLeaderError
+from hivefold.errors import NotLeaderError, ProofError
 from hivefold.ids import JobId, NodeId
 from hivefold.log.port import EventLog
 from hivefold.rpc import error_for
@@ -54,6 +55,11 @@ class Lead(Protocol):
         """Who is there."""
         ...
 
+    @property
+    def checkpoints(self) -> Checkpointer | None:
+        """What signs the log; None where it is not signed."""
+        ...
+
 
 class Nobody:
     """What is heard of nodes by who does not listen: nothing."""
@@ -80,6 +86,7 @@ class Backing:
     chunks: ChunkStore
     clock: Clock
     entropy: Entropy
+    signed: CheckpointReader
     durability: str = ""
     coordinator_id: str = ""
     leader: Callable[[], str] = lambda: ""
@@ -101,6 +108,14 @@ class Backing:
     def follow(self, standby: Standby) -> None:
         """From now on services answer what can be read, from a state that follows the leader's."""
         self._lead, self._standby = None, standby
+
+    @property
+    def checkpoints(self) -> Checkpointer:
+        """What signs the log. Raises NotLeaderError, ProofError where it is not signed."""
+        checkpoints = self._term().checkpoints
+        if checkpoints is None:
+            raise ProofError("this coordinator does not sign its log")
+        return checkpoints
 
     @property
     def standby(self) -> Standby | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from coordinator.checkpoints import key_message
 from coordinator.core.digest import state_digest
 from coordinator.followers import Followed, FollowerLaggedError
 from coordinator.servicers import checking
@@ -14,9 +15,12 @@ from coordinator.watch import check_position
 from coordinator.wire.records import record_hash
 from coordinator.wire.times import duration, timestamp
 from hivefold.errors import NotLeaderError
+from hivefold.ids import RequestId
 from hivefold.log.port import Stored
+from hivefold.proof.checkpoint import read_note
 from hivefold.v1 import log_service_pb2 as pb
 from hivefold.v1 import record_pb2
+from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 from hivefold.v1.log_service_pb2_grpc import LogServiceServicer
 
 
@@ -63,6 +67,28 @@ class LogServicer(LogServiceServicer):
             end_sequence=standby.end_sequence if standby else state.sequence,
             staleness=duration(standby.stale_ms * 1000) if standby else None,
         )
+
+    async def ReadCheckpoints(
+        self, request: pb.ReadCheckpointsRequest, context: Any
+    ) -> AsyncIterator[pb.ReadCheckpointsResponse]:
+        """Streams checkpoints, oldest first."""
+        checking.refuse(checking.log_range(request.after_size, request.up_to_size))
+        stream = self._backing.signed
+        kept = await stream.next(0)
+        while kept is not None:
+            signed = SignedCheckpoint.FromString(kept.data)
+            size = read_note(signed.note).checkpoint.size
+            if request.up_to_size and size > request.up_to_size:
+                return
+            if size > request.after_size:
+                yield pb.ReadCheckpointsResponse(checkpoint=signed)
+            kept = await stream.next(kept.index + 1)
+
+    async def RotateKey(self, request: pb.RotateKeyRequest, context: Any) -> pb.RotateKeyResponse:
+        """Changes the key that signs."""
+        checking.refuse(checking.request_id(request.request_id))
+        key = await self._backing.checkpoints.rotate(RequestId(request.request_id))
+        return pb.RotateKeyResponse(key=key_message(key))
 
 
 async def _committed_after(source: Followed, position: int) -> None:

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from hivefold import limits
 from hivefold.client.connection import Connection
 from hivefold.client.messages import message
+from hivefold.client.request_ids import new_request_id
 from hivefold.v1 import log_service_pb2, record_pb2
+from hivefold.v1.checkpoint_pb2 import SignedCheckpoint, SigningKey
 from hivefold.v1.log_service_pb2_grpc import LogServiceStub
 
 
@@ -41,3 +43,17 @@ class Log:
             LogServiceStub, "GetHead", request, timeout_s
         )
         return head
+
+    async def checkpoints(self, *, up_to_size: int = 0) -> AsyncIterator[SignedCheckpoint]:
+        """The signed checkpoints that are kept, oldest first, over at most `up_to_size` records (0: all)."""
+        request = message(log_service_pb2.ReadCheckpointsRequest, up_to_size=up_to_size)
+        async for response in self._connection.stream(LogServiceStub, "ReadCheckpoints", request):
+            yield response.checkpoint
+
+    async def rotate_key(self, *, request_id: str = "") -> SigningKey:
+        """Has the log signed with a new key from now on; the same `request_id` gives the same key."""
+        request = log_service_pb2.RotateKeyRequest(request_id=request_id or new_request_id())
+        answer: log_service_pb2.RotateKeyResponse = await self._connection.call(
+            LogServiceStub, "RotateKey", request, limits.GRPC_DEADLINE_S
+        )
+        return answer.key

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from hivefold.errors import ProofError
+from google.protobuf.message import DecodeError
+
+from hivefold.errors import ConfigError, ProofError
 from hivefold.proof.checkpoint import Checkpoint, read_note
 from hivefold.proof.keys import KeyStatement, PublicKey
 from hivefold.proof.merkle import CompactRange
@@ -74,6 +77,19 @@ def first_seen(signed: pb.SignedCheckpoint) -> Proven:
     if tree.root() != checkpoint.root:
         raise ProofError(f"the frontier of checkpoint {checkpoint.size} does not have its root")
     return Proven(checkpoint, tree, key)
+
+
+def read_proven(path: Path) -> Proven | None:
+    """What a witness kept of a log in its file; None when there is none. Raises ConfigError."""
+    try:
+        return first_seen(pb.SignedCheckpoint.FromString(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, DecodeError, ProofError) as error:
+        raise ConfigError(
+            f"the last checkpoint that was seen cannot be read from {path}: {error}; look at the disk, then "
+            "remove the file to trust the coordinator anew"
+        ) from None
 
 
 def successor(known: PublicKey, statements: Iterable[KeyStatement], chain_id: bytes) -> PublicKey:

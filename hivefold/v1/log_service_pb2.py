@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from hivefold.v1 import checkpoint_pb2 as hivefold_dot_v1_dot_checkpoint__pb2
 from hivefold.v1 import record_pb2 as hivefold_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhivefold/v1/log_service.proto\x12\x0bhivefold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18hivefold/v1/record.proto\"P\n\x0eReadLogRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04\x12\x16\n\x0eup_to_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"=\n\x0fReadLogResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.hivefold.v1.StoredRecord\"+\n\x0eGetHeadRequest\x12\x19\n\x11with_state_digest\x18\x01 \x01(\x08\"\xb5\x02\n\x0fGetHeadResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\x14\n\x0cstate_digest\x18\x04 \x01(\t\x12/\n\x0brecord_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63oordinator_id\x18\x06 \x01(\t\x12\x12\n\ndurability\x18\x07 \x01(\t\x12\x0f\n\x07leading\x18\x08 \x01(\x08\x12\x16\n\x0eleader_address\x18\t \x01(\t\x12\x14\n\x0c\x61nswering_id\x18\n \x01(\t\x12\x14\n\x0c\x65nd_sequence\x18\x0b \x01(\x04\x12,\n\tstaleness\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration2\x9a\x01\n\nLogService\x12\x46\n\x07ReadLog\x12\x1b.hivefold.v1.ReadLogRequest\x1a\x1c.hivefold.v1.ReadLogResponse0\x01\x12\x44\n\x07GetHead\x12\x1b.hivefold.v1.GetHeadRequest\x1a\x1c.hivefold.v1.GetHeadResponseBm\n\x0eio.hivefold.v1B\x0fLogServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhivefold/v1/log_service.proto\x12\x0bhivefold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chivefold/v1/checkpoint.proto\x1a\x18hivefold/v1/record.proto\"P\n\x0eReadLogRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04\x12\x16\n\x0eup_to_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"=\n\x0fReadLogResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.hivefold.v1.StoredRecord\"+\n\x0eGetHeadRequest\x12\x19\n\x11with_state_digest\x18\x01 \x01(\x08\"\xb5\x02\n\x0fGetHeadResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\x14\n\x0cstate_digest\x18\x04 \x01(\t\x12/\n\x0brecord_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63oordinator_id\x18\x06 \x01(\t\x12\x12\n\ndurability\x18\x07 \x01(\t\x12\x0f\n\x07leading\x18\x08 \x01(\x08\x12\x16\n\x0eleader_address\x18\t \x01(\t\x12\x14\n\x0c\x61nswering_id\x18\n \x01(\t\x12\x14\n\x0c\x65nd_sequence\x18\x0b \x01(\x04\x12,\n\tstaleness\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x16ReadCheckpointsRequest\x12\x12\n\nafter_size\x18\x01 \x01(\x04\x12\x12\n\nup_to_size\x18\x02 \x01(\x04\"L\n\x17ReadCheckpointsResponse\x12\x31\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1d.hivefold.v1.SignedCheckpoint\"&\n\x10RotateKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"9\n\x11RotateKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.hivefold.v1.SigningKey2\xc6\x02\n\nLogService\x12\x46\n\x07ReadLog\x12\x1b.hivefold.v1.ReadLogRequest\x1a\x1c.hivefold.v1.ReadLogResponse0\x01\x12\x44\n\x07GetHead\x12\x1b.hivefold.v1.GetHeadRequest\x1a\x1c.hivefold.v1.GetHeadResponse\x12^\n\x0fReadCheckpoints\x12#.hivefold.v1.ReadCheckpointsRequest\x1a$.hivefold.v1.ReadCheckpointsResponse0\x01\x12J\n\tRotateKey\x12\x1d.hivefold.v1.RotateKeyRequest\x1a\x1e.hivefold.v1.RotateKeyResponseBm\n\x0eio.hivefold.v1B\x0fLogServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +36,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hivefold.v1.log_service_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\017LogServiceProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
-  _globals['_READLOGREQUEST']._serialized_start=137
-  _globals['_READLOGREQUEST']._serialized_end=217
-  _globals['_READLOGRESPONSE']._serialized_start=219
-  _globals['_READLOGRESPONSE']._serialized_end=280
-  _globals['_GETHEADREQUEST']._serialized_start=282
-  _globals['_GETHEADREQUEST']._serialized_end=325
-  _globals['_GETHEADRESPONSE']._serialized_start=328
-  _globals['_GETHEADRESPONSE']._serialized_end=637
-  _globals['_LOGSERVICE']._serialized_start=640
-  _globals['_LOGSERVICE']._serialized_end=794
+  _globals['_READLOGREQUEST']._serialized_start=167
+  _globals['_READLOGREQUEST']._serialized_end=247
+  _globals['_READLOGRESPONSE']._serialized_start=249
+  _globals['_READLOGRESPONSE']._serialized_end=310
+  _globals['_GETHEADREQUEST']._serialized_start=312
+  _globals['_GETHEADREQUEST']._serialized_end=355
+  _globals['_GETHEADRESPONSE']._serialized_start=358
+  _globals['_GETHEADRESPONSE']._serialized_end=667
+  _globals['_READCHECKPOINTSREQUEST']._serialized_start=669
+  _globals['_READCHECKPOINTSREQUEST']._serialized_end=733
+  _globals['_READCHECKPOINTSRESPONSE']._serialized_start=735
+  _globals['_READCHECKPOINTSRESPONSE']._serialized_end=811
+  _globals['_ROTATEKEYREQUEST']._serialized_start=813
+  _globals['_ROTATEKEYREQUEST']._serialized_end=851
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=853
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=910
+  _globals['_LOGSERVICE']._serialized_start=913
+  _globals['_LOGSERVICE']._serialized_end=1239
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,16 @@ class LogServiceStub:
                 request_serializer=hivefold_dot_v1_dot_log__service__pb2.GetHeadRequest.SerializeToString,
                 response_deserializer=hivefold_dot_v1_dot_log__service__pb2.GetHeadResponse.FromString,
                 _registered_method=True)
+        self.ReadCheckpoints = channel.unary_stream(
+                '/hivefold.v1.LogService/ReadCheckpoints',
+                request_serializer=hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/hivefold.v1.LogService/RotateKey',
+                request_serializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
 
 
 class LogServiceServicer:
@@ -65,6 +75,20 @@ class LogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadCheckpoints(self, request, context):
+        """Streams signed checkpoints, oldest first; the oldest may have made room.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKey(self, request, context):
+        """Has checkpoints signed with a new key from now on, which the one before it endorses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +101,16 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.GetHead,
                     request_deserializer=hivefold_dot_v1_dot_log__service__pb2.GetHeadRequest.FromString,
                     response_serializer=hivefold_dot_v1_dot_log__service__pb2.GetHeadResponse.SerializeToString,
+            ),
+            'ReadCheckpoints': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadCheckpoints,
+                    request_deserializer=hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +168,60 @@ class LogService:
             '/hivefold.v1.LogService/GetHead',
             hivefold_dot_v1_dot_log__service__pb2.GetHeadRequest.SerializeToString,
             hivefold_dot_v1_dot_log__service__pb2.GetHeadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hivefold.v1.LogService/ReadCheckpoints',
+            hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsRequest.SerializeToString,
+            hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.LogService/RotateKey',
+            hivefold_dot_v1_dot_log__service__pb2.RotateKeyRequest.SerializeToString,
+            hivefold_dot_v1_dot_log__service__pb2.RotateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class LogServiceStub:
     """Streams records as stored."""
     GetHead: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.GetHeadRequest, _log_service_pb2.GetHeadResponse]
     """Gives the position, term and hash of the last record."""
+    ReadCheckpoints: _grpc.UnaryStreamMultiCallable[_log_service_pb2.ReadCheckpointsRequest, _log_service_pb2.ReadCheckpointsResponse]
+    """Streams signed checkpoints, oldest first; the oldest may have made room."""
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.RotateKeyRequest, _log_service_pb2.RotateKeyResponse]
+    """Has checkpoints signed with a new key from now on, which the one before it endorses."""
 
 @_typing.type_check_only
 class LogServiceAsyncStub(LogServiceStub):
@@ -47,6 +51,10 @@ class LogServiceAsyncStub(LogServiceStub):
     """Streams records as stored."""
     GetHead: _aio.UnaryUnaryMultiCallable[_log_service_pb2.GetHeadRequest, _log_service_pb2.GetHeadResponse]  # type: ignore[assignment]
     """Gives the position, term and hash of the last record."""
+    ReadCheckpoints: _aio.UnaryStreamMultiCallable[_log_service_pb2.ReadCheckpointsRequest, _log_service_pb2.ReadCheckpointsResponse]  # type: ignore[assignment]
+    """Streams signed checkpoints, oldest first; the oldest may have made room."""
+    RotateKey: _aio.UnaryUnaryMultiCallable[_log_service_pb2.RotateKeyRequest, _log_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Has checkpoints signed with a new key from now on, which the one before it endorses."""
 
 class LogServiceServicer(metaclass=_abc_1.ABCMeta):
     """The log, for readers."""
@@ -66,5 +74,21 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_log_service_pb2.GetHeadResponse, _abc.Awaitable[_log_service_pb2.GetHeadResponse]]:
         """Gives the position, term and hash of the last record."""
+
+    @_abc_1.abstractmethod
+    def ReadCheckpoints(
+        self,
+        request: _log_service_pb2.ReadCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_log_service_pb2.ReadCheckpointsResponse], _abc.AsyncIterator[_log_service_pb2.ReadCheckpointsResponse]]:
+        """Streams signed checkpoints, oldest first; the oldest may have made room."""
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _log_service_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_log_service_pb2.RotateKeyResponse, _abc.Awaitable[_log_service_pb2.RotateKeyResponse]]:
+        """Has checkpoints signed with a new key from now on, which the one before it endorses."""
 
 def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -48,7 +48,7 @@ async def serving(
     settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=2000, lost_after_ms=4000, heartbeat_ms=20)
     clock, entropy = SystemClock(), SeededEntropy((await log.head()).sequence)
     stored = chunks or MemoryChunks()
-    backing = Backing(log, ends.results, stored, clock, entropy, durability="fsync-always")
+    backing = Backing(log, ends.results, stored, clock, entropy, connection.checkpoints(), durability="fsync-always")
     rpc = RpcServer(services(backing))
     address = rpc.bind()
     lead = await take_lead(ends, clock, entropy, LeadSettings("test", "0", settings))

@@ -13,9 +13,10 @@ from hivefold.bus.memory import MemoryBroker
 from hivefold.clock import ManualClock
 from hivefold.errors import ConfigError
 from hivefold.limits import WITNESS_PATIENCE_MS
+from hivefold.proof.extension import read_proven
 from hivefold.v1 import work_pb2
 from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
-from node.witness import WITNESS_FILE, Witness, read_witness
+from node.witness import WITNESS_FILE, Witness
 from tests.fixtures.node import probes, running
 from tests.fixtures.signed import SignedLog
 
@@ -42,7 +43,7 @@ class Watched:
     async def until_kept(self, size: int) -> None:
         """Waits until the file says so."""
         async with asyncio.timeout(5):
-            while (kept := read_witness(self.path)) is None or kept.checkpoint.size != size or not self.witness._kept:
+            while (kept := read_proven(self.path)) is None or kept.checkpoint.size != size or not self.witness._kept:
                 await asyncio.sleep(0.001)
 
 
