@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -74,6 +75,43 @@ def undrain(node_id: str, *, target: Target = Target()) -> None:  # noqa: B008 -
         The node.
     """
     _show(target, target.ask(lambda fleet: fleet.nodes.undrain(node_id)))
+
+
+@app.command
+def trust(
+    data_dir: Path,
+    *,
+    reset: Annotated[bool, Parameter(negative=())] = False,
+    target: Target = Target(),  # noqa: B008 - frozen
+) -> None:
+    """Show what a node has seen of the log, or have it trust the coordinator anew. Works on the node's machine.
+
+    Parameters
+    ----------
+    data_dir
+        The node's data directory; DIR/state/node-1 for a fleet of `hivefold up`.
+    reset
+        Forget what it has seen: after the log was restored from a copy on purpose. The node may run meanwhile.
+    """
+    from cli.views.nodes import trust_facts
+    from hivefold.proof.extension import WITNESS_FILE, read_proven
+
+    path = data_dir / WITNESS_FILE
+    if reset:
+        path.unlink(missing_ok=True)
+    proven = None if reset else read_proven(path)
+    plain = (
+        {"records": "0"}
+        if proven is None
+        else {
+            "records": str(proven.checkpoint.size),
+            "term": str(proven.checkpoint.term),
+            "root": proven.checkpoint.root.hex(),
+            "chainId": proven.checkpoint.chain_id.hex(),
+            "keyId": proven.key.key_id,
+        }
+    )
+    show_one(target, plain, lambda: trust_facts(plain))
 
 
 @app.command

@@ -38,6 +38,7 @@ from hivefold.entropy import SystemEntropy
 from hivefold.errors import ConfigError, HivefoldError, Reason, UnavailableError
 from hivefold.ids import BootId, NodeId
 from hivefold.memory import keep_freed_memory
+from hivefold.proof.extension import WITNESS_FILE
 from hivefold.rpc import RpcServer
 from hivefold.v1 import fleet_pb2, telemetry_pb2
 from hivefold.version import VERSION
@@ -50,7 +51,7 @@ from node.models import ModelShelf
 from node.servicers import node_service
 from node.telemetry import TelemetryLoop, export_metrics
 from node.uplink import Uplink
-from node.witness import WITNESS_FILE, Witness
+from node.witness import Witness
 
 _log = structlog.get_logger(__name__)
 _USUAL_PORT: Final = 7410

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -26,9 +25,6 @@ from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 from hivefold.v1.work_pb2 import Pulse
 
 _log = structlog.get_logger(__name__)
-
-WITNESS_FILE: Final = "witness"
-"""Name of the file in a node's data directory: the last checkpoint that it believed."""
 
 
 class Witness:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.markup import escape
@@ -129,3 +129,11 @@ def _gpu(gpu: telemetry_pb2.GpuReading) -> str:
         f"{gpu.temperature_celsius:.0f} C",
     )
     return escape(f"{gpu.index} {gpu.product}: {busy}, {memory}{own}, {power}, {heat}")
+
+
+def trust_facts(plain: Mapping[str, str]) -> RenderableType:
+    """What a node has seen of the log."""
+    if plain["records"] == "0":
+        return facts([("seen", "nothing: it trusts the first checkpoint that it sees")])
+    names = (("seen", "records"), ("term", "term"), ("root", "root"), ("log", "chainId"), ("key", "keyId"))
+    return facts([(label, plain[name]) for label, name in names])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -13,6 +14,9 @@ from hivefold.proof.checkpoint import Checkpoint, read_note
 from hivefold.proof.keys import KeyStatement, PublicKey
 from hivefold.proof.merkle import CompactRange
 from hivefold.v1 import checkpoint_pb2 as pb
+
+WITNESS_FILE: Final = "witness"
+"""Name of the file in a node's data directory: the last checkpoint that it believed."""
 
 
 class GapError(ProofError):

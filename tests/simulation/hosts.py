@@ -14,13 +14,14 @@ from actors.reader import ReadRange
 from actors.runtime import ActorRef
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.limits import NODE_PREFETCH, RESULTS_BATCH
+from hivefold.proof.extension import WITNESS_FILE
 from hivefold.v1 import fleet_pb2, telemetry_pb2
 from node.agent import Agent
 from node.content import Content
 from node.core import Batch, Effect, NodeCore, Start
 from node.infer import InferRunner
 from node.uplink import Uplink
-from node.witness import WITNESS_FILE, Witness
+from node.witness import Witness
 from tests.simulation.checker import Checker
 from tests.simulation.loop import Owner, VirtualLoop
 from tests.simulation.models import ScriptedProber, SimChunks, SimShelf

@@ -13,10 +13,10 @@ from hivefold.bus.memory import MemoryBroker
 from hivefold.clock import ManualClock
 from hivefold.errors import ConfigError
 from hivefold.limits import WITNESS_PATIENCE_MS
-from hivefold.proof.extension import read_proven
+from hivefold.proof.extension import WITNESS_FILE, read_proven
 from hivefold.v1 import work_pb2
 from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
-from node.witness import WITNESS_FILE, Witness
+from node.witness import Witness
 from tests.fixtures.node import probes, running
 from tests.fixtures.signed import SignedLog
 
