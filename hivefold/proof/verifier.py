@@ -199,12 +199,7 @@ class LogVerifier:
             self._bad(self._position + 1, f"record {self._position + 1} is missing: checkpoint {claim.size} comes here")
         if claim.size < self._position:
             self._bad(claim.size, f"checkpoint {claim.size} comes after record {self._position}")
-        if self._last is not None and signed.previous_size != self._last.size:
-            self._bad(
-                max(signed.previous_size, self._last.size),
-                f"checkpoint {claim.size} goes on from {signed.previous_size}, and {self._last.size} was the last: "
-                "one is missing, or is here twice",
-            )
+        self._check_previous(signed, claim)
         if self._chain_id and claim.chain_id != self._chain_id:
             raise ProofError(f"checkpoint {claim.size} is of another log: {claim.origin}")
         note.verified(self._signer(signed, claim))
@@ -219,6 +214,16 @@ class LogVerifier:
         self._chain_id, self._last, self._tree = claim.chain_id, claim, tree
         self._since = RangeBuilder(CompactRange(claim.size, claim.size))
         self._checkpoints += 1
+
+    def _check_previous(self, signed: SignedCheckpoint, claim: Checkpoint) -> None:
+        """Tells a checkpoint that is missing before this one from one that says something else than it did."""
+        if self._last is None or signed.previous_size == self._last.size:
+            return
+        since = self._since.range().extended([self._hash] if self._since.end < claim.size else [])
+        if not self._last.size < signed.previous_size < claim.size or tuple(signed.range) == since.hashes:
+            raise ProofError(f"checkpoint {claim.size} goes on from {signed.previous_size}: it was altered")
+        missing = signed.previous_size
+        self._bad(missing, f"checkpoint {claim.size} goes on from {missing}, and that checkpoint is missing")
 
     def _signer(self, signed: SignedCheckpoint, claim: Checkpoint) -> PublicKey:
         """The key that the log names at this size. The checkpoint names it, and those before it, too."""
