@@ -12,6 +12,7 @@ _COMMANDS: Final = (
     ("export", "cli.log.export:export", "Write the log into one self-contained file."),
     ("verify", "cli.log.verify:verify", "Verify the log: every record, its order, the signatures."),
     ("rotate-key", "cli.log.rotate:rotate_key", "Have the log signed with a new key."),
+    ("restore", "cli.log.restore:restore", "Put the log of a fleet back from a file."),
     ("explain", "cli.log.explain:explain", "Tell what happened to a job, task, node or model, and why."),
     ("diff", "cli.log.diff:diff", "Tell what changed between two moments."),
     ("recheck", "cli.log.recheck:recheck", "Decide every record again with the code of today."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,38 @@ def test_a_flipped_bit_stops_the_fleet_at_its_record(tmp_path: Path, part: float
     assert named is not None, refused.stderr
     assert abs(int(named[1]) - records * part) < records * 0.2 + 2, refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_log_that_rotted_is_restored_from_its_copy(tmp_path: Path) -> None:
+    """The copy goes onto an empty server: same records, same state; the fleet goes on and takes new work."""
+    directory, copy = tmp_path / "hf", tmp_path / "copy.hflog"
+    with running_fleet(directory, node_count=1) as fleet:
+        records = work(fleet, jobs=3)
+        written = fleet.json("log", "export", copy)
+        before = fleet.json("log", "replay", "--at", "end")
+    flip(directory, 0.5)
+    shutil.rmtree(directory / "nats" / "store")
+    shutil.rmtree(directory / "state")  # the node saw the last records, which this copy lacks, and would refuse it
+
+    for _ in range(2):  # repeating it changes nothing
+        restored = hivefold("log", "restore", copy, "--dir", directory)
+        assert restored.returncode == 0, restored.stderr
+
+    with running_fleet(directory, node_count=1) as fleet:
+        again = fleet.json("log", "export", tmp_path / "again.hflog", "--up-to", written["lastSequence"])
+        assert again["lastHash"] == written["lastHash"]
+        assert fleet.json("log", "replay", "--at", written["lastSequence"])["stateDigest"] == before["stateDigest"]
+        assert work(fleet, jobs=1) > records
+
+
+def test_another_log_is_not_written_over(tmp_path: Path) -> None:
+    """A server that holds something else is left as it is, and the first difference is named."""
+    for name in ("one", "two"):
+        with running_fleet(tmp_path / name, node_count=1) as fleet:
+            work(fleet, jobs=1)
+            fleet.json("log", "export", tmp_path / f"{name}.hflog")
+
+    refused = hivefold("log", "restore", tmp_path / "one.hflog", "--dir", tmp_path / "two")
+
+    assert refused.returncode == 1
+    assert "record 1 of the log is not that of the copy" in refused.stderr
