@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +16,13 @@ from cli.log.source import LiveLog
 from cli.output import facts, show_one
 from cli.progress import Bar
 from hivefold.errors import InvalidRequestError
+from hivefold.limits import CHECKPOINT_INTERVAL_S
 
 if TYPE_CHECKING:
     from cli.log.json_lines import JsonLinesWriter
     from hivefold.client import Fleet
     from hivefold.log.file_writer import LogFileStart, LogFileWriter
-    from hivefold.log.port import Stored
-    from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
+    from hivefold.v1.checkpoint_pb2 import SignedCheckpoint, SigningKey
 
 
 def export(
@@ -55,16 +56,18 @@ def export(
     began = stopwatch_ns()
 
     async def write(fleet: Fleet) -> LogFileWriter | JsonLinesWriter:
-        head = await fleet.log.head()
-        last = head.sequence if up_to is None else up_to
-        if not after <= last <= head.sequence:
-            raise InvalidRequestError(f"the log has records 1 to {head.sequence}, not {after + 1} to {last}")
-        start = await _start(fleet, after, head.sequence)
-        signed = _Signed(fleet.log.checkpoints(up_to_size=last))
-        await signed.skip(after)
+        head = (await fleet.log.head()).sequence
+        last = await _signed_end(fleet, head) if up_to is None else up_to
+        if not after <= last or (up_to or 0) > head:
+            raise InvalidRequestError(f"the log has records 1 to {head}, not {after + 1} to {last}")
+        signed = _Signed(fleet, after, last)
+        start = await _start(fleet, after, last, await signed.keys())
         with _writer(file, start, jsonl=jsonl, replace=force) as writer, Bar("export", "records") as bar:
             async for page in LiveLog(fleet).read(after=after, up_to=last):
-                await signed.add(writer, page)
+                for stored in page:
+                    writer.record(stored)
+                    if (checkpoint := await signed.at(stored.sequence)) is not None:
+                        writer.checkpoint(checkpoint)
                 bar.update(writer.record_count, last - after)
         return writer
 
@@ -76,11 +79,14 @@ def export(
         "lastSequence": str(writer.last_sequence),
         "lastHash": writer.last_hash.hex(),
         "recordCount": str(writer.record_count),
+        "checkpointCount": str(writer.checkpoint_count),
+        "signedUpTo": str(writer.signed_up_to),
         "sizeBytes": str(writer.size_bytes),
     }
     told = [
         ("written", f"{file}, {words.size(writer.size_bytes)}"),
         ("records", f"{words.count(writer.record_count)} in {words.span(seconds)}, up to {writer.last_sequence}"),
+        ("signed", f"up to {writer.signed_up_to}, {words.count(writer.checkpoint_count)} checkpoints"),
         ("last hash", writer.last_hash.hex()),
     ]
     show_one(target, found, lambda: facts(told))
@@ -94,48 +100,15 @@ def _writer(path: Path, start: LogFileStart, *, jsonl: bool, replace: bool) -> L
     return kind(path, start, replace=replace)
 
 
-class _Signed:
-    """The checkpoints, each put where it belongs: after the last record that it is about."""
-
-    def __init__(self, checkpoints: AsyncIterator[SignedCheckpoint]) -> None:
-        self._checkpoints = checkpoints
-        self._next: SignedCheckpoint | None = None
-        self._size = 0
-
-    async def skip(self, size: int) -> None:
-        """Goes to the first over more records than that."""
-        from hivefold.proof.checkpoint import read_note
-
-        while True:
-            self._next = await anext(self._checkpoints, None)
-            if self._next is None:
-                return
-            self._size = read_note(self._next.note).checkpoint.size
-            if self._size > size:
-                return
-
-    async def add(self, writer: LogFileWriter | JsonLinesWriter, page: Sequence[Stored]) -> None:
-        """Writes a page with the checkpoints in it."""
-        while self._next is not None and self._size <= page[-1].sequence:
-            count = self._size - page[0].sequence + 1
-            writer.records(page[:count])
-            writer.checkpoint(self._next)
-            page = page[count:]
-            await self.skip(self._size)
-            if not page:
-                return
-        writer.records(page)
-
-
-async def _start(fleet: Fleet, after: int, head: int) -> LogFileStart:
+async def _start(fleet: Fleet, after: int, last: int, keys: Sequence[SigningKey]) -> LogFileStart:
     """Where the file begins. Raises HivefoldError."""
     from hivefold.clock import SystemClock
     from hivefold.log.chain import GENESIS_HASH
     from hivefold.log.file_writer import LogFileStart
 
-    first = await _hash(fleet, 1) if head else b""
+    first = await _hash(fleet, 1) if last else b""
     previous = await _hash(fleet, after) if after else GENESIS_HASH
-    return LogFileStart(first, after + 1, previous, create_time_us=SystemClock().now_us())
+    return LogFileStart(first, after + 1, previous, keys, SystemClock().now_us())
 
 
 async def _hash(fleet: Fleet, position: int) -> bytes:
@@ -145,3 +118,43 @@ async def _hash(fleet: Fleet, position: int) -> bytes:
     async for record in fleet.log.read(after=position - 1, up_to=position):
         return record_hash(record.sequence, record.subject, record.data)
     raise InvalidRequestError(f"the log has no record {position}")
+
+
+async def _signed_end(fleet: Fleet, head: int) -> int:
+    """The position of the first checkpoint that covers `head`; `head` where none comes in time."""
+    deadline = asyncio.get_running_loop().time() + 2 * CHECKPOINT_INTERVAL_S
+    while head and asyncio.get_running_loop().time() < deadline:
+        async for checkpoint in fleet.log.checkpoints(after_size=head - 1):
+            return _size(checkpoint)
+        await asyncio.sleep(CHECKPOINT_INTERVAL_S / 5)
+    return head
+
+
+def _size(checkpoint: SignedCheckpoint) -> int:
+    """How many records a checkpoint is of: the second line of its note."""
+    return int(checkpoint.note.split("\n", 2)[1])
+
+
+class _Signed:
+    """The checkpoints of a range, one at a time."""
+
+    def __init__(self, fleet: Fleet, after: int, last: int) -> None:
+        self._rest = fleet.log.checkpoints(after_size=after, up_to_size=last)
+        self._next: SignedCheckpoint | None = None
+        self._begun = False
+
+    async def keys(self) -> Sequence[SigningKey]:
+        """The keys that the first of them names."""
+        await self._begin()
+        return self._next.keys if self._next is not None else ()
+
+    async def at(self, sequence: int) -> SignedCheckpoint | None:
+        """The one of so many records, if there is one. `sequence` MUST grow from call to call."""
+        await self._begin()
+        while self._next is not None and _size(self._next) < sequence:
+            self._next = await anext(self._rest, None)
+        return self._next if self._next is not None and _size(self._next) == sequence else None
+
+    async def _begin(self) -> None:
+        if not self._begun:
+            self._begun, self._next = True, await anext(self._rest, None)

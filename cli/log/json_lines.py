@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +28,7 @@ class JsonLinesWriter:
         self.record_count = 0
         self.last_sequence = start.first_sequence - 1
         self.last_hash = start.previous_hash
-        self._checkpoints = 0
+        self.checkpoint_count = self.signed_up_to = 0
 
     def __enter__(self) -> Self:
         self._file.open()
@@ -54,22 +53,21 @@ class JsonLinesWriter:
         finally:
             self._file.discard()
 
-    def records(self, page: Iterable[Stored]) -> None:
-        """Adds the next records, both as they are stored and in protobuf's JSON mapping."""
-        for stored in page:
-            self.last_sequence, self.record_count = stored.sequence, self.record_count + 1
-            self.last_hash = record_hash(stored.sequence, stored.subject, stored.data)
-            plain = {
-                "subject": stored.subject,
-                "hash": self.last_hash.hex(),
-                "data": base64.b64encode(stored.data).decode(),
-                **as_plain(Record.FromString(stored.data)),
-            }
-            self._line("record", plain)
+    def record(self, stored: Stored) -> None:
+        """Adds the next record, both as it is stored and in protobuf's JSON mapping."""
+        self.last_sequence, self.record_count = stored.sequence, self.record_count + 1
+        self.last_hash = record_hash(stored.sequence, stored.subject, stored.data)
+        plain = {
+            "subject": stored.subject,
+            "hash": self.last_hash.hex(),
+            "data": base64.b64encode(stored.data).decode(),
+            **as_plain(Record.FromString(stored.data)),
+        }
+        self._line("record", plain)
 
     def checkpoint(self, signed: SignedCheckpoint) -> None:
         """Adds a checkpoint."""
-        self._checkpoints += 1
+        self.checkpoint_count, self.signed_up_to = self.checkpoint_count + 1, self.last_sequence
         self._line("checkpoint", as_plain(signed))
 
     def _finish(self) -> None:
@@ -77,7 +75,7 @@ class JsonLinesWriter:
             "recordCount": str(self.record_count),
             "lastSequence": str(self.last_sequence),
             "lastHash": self.last_hash.hex(),
-            "checkpointCount": str(self._checkpoints),
+            "checkpointCount": str(self.checkpoint_count),
         }
         self._line("end", end)
 

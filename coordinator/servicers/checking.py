@@ -88,10 +88,10 @@ def output_format(value: int, known: Iterable[int]) -> Violations:
     yield from _known("format", value, known)
 
 
-def log_range(after_sequence: int, up_to_sequence: int) -> Violations:
+def log_range(after: int, up_to: int, name: str = "sequence") -> Violations:
     """A range of the log."""
-    if 0 < up_to_sequence < after_sequence:
-        yield FieldViolation("up_to_sequence", f"must not be below after_sequence, {after_sequence}")
+    if 0 < up_to < after:
+        yield FieldViolation(f"up_to_{name}", f"must not be below after_{name}, {after}")
 
 
 def piece(field: str, data: bytes) -> Violations:

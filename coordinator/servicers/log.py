@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from coordinator.checkpoints import key_message
 from coordinator.core.digest import state_digest
 from coordinator.followers import Followed, FollowerLaggedError
+from coordinator.kept_checkpoints import kept_checkpoints
 from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
 from coordinator.watch import check_position
@@ -17,10 +19,8 @@ from coordinator.wire.times import duration, timestamp
 from hivefold.errors import NotLeaderError
 from hivefold.ids import RequestId
 from hivefold.log.port import Stored
-from hivefold.proof.checkpoint import read_note
 from hivefold.v1 import log_service_pb2 as pb
 from hivefold.v1 import record_pb2
-from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 from hivefold.v1.log_service_pb2_grpc import LogServiceServicer
 
 
@@ -72,17 +72,11 @@ class LogServicer(LogServiceServicer):
         self, request: pb.ReadCheckpointsRequest, context: Any
     ) -> AsyncIterator[pb.ReadCheckpointsResponse]:
         """Streams checkpoints, oldest first."""
-        checking.refuse(checking.log_range(request.after_size, request.up_to_size))
-        stream = self._backing.signed
-        kept = await stream.next(0)
-        while kept is not None:
-            signed = SignedCheckpoint.FromString(kept.data)
-            size = read_note(signed.note).checkpoint.size
-            if request.up_to_size and size > request.up_to_size:
-                return
-            if size > request.after_size:
+        checking.refuse(checking.log_range(request.after_size, request.up_to_size, "size"))
+        kept = kept_checkpoints(self._backing.signed, after=request.after_size, up_to=request.up_to_size)
+        async with aclosing(kept):
+            async for signed in kept:
                 yield pb.ReadCheckpointsResponse(checkpoint=signed)
-            kept = await stream.next(kept.index + 1)
 
     async def RotateKey(self, request: pb.RotateKeyRequest, context: Any) -> pb.RotateKeyResponse:
         """Changes the key that signs."""

@@ -44,9 +44,12 @@ class Log:
         )
         return head
 
-    async def checkpoints(self, *, up_to_size: int = 0) -> AsyncIterator[SignedCheckpoint]:
-        """The signed checkpoints that are kept, oldest first, over at most `up_to_size` records (0: all)."""
-        request = message(log_service_pb2.ReadCheckpointsRequest, up_to_size=up_to_size)
+    async def checkpoints(self, *, after_size: int = 0, up_to_size: int = 0) -> AsyncIterator[SignedCheckpoint]:
+        """The signed checkpoints that are kept, oldest first: over more records than `after_size`.
+
+        And over at most `up_to_size` (0: all).
+        """
+        request = message(log_service_pb2.ReadCheckpointsRequest, after_size=after_size, up_to_size=up_to_size)
         async for response in self._connection.stream(LogServiceStub, "ReadCheckpoints", request):
             yield response.checkpoint
 

@@ -53,6 +53,8 @@ class LogFileWriter:
         self._digest = hashlib.sha256()
         self._pending = bytearray()
         self._offset = 0
+        self.signed_up_to = 0
+        """Position of the record that the last checkpoint was added after; 0 before the first."""
 
     @property
     def size_bytes(self) -> int:
@@ -63,6 +65,11 @@ class LogFileWriter:
     def record_count(self) -> int:
         """Records written so far."""
         return self._end.record_count
+
+    @property
+    def checkpoint_count(self) -> int:
+        """Checkpoints written so far."""
+        return self._end.checkpoint_count
 
     @property
     def last_sequence(self) -> int:
@@ -118,6 +125,7 @@ class LogFileWriter:
     def checkpoint(self, signed: SignedCheckpoint) -> None:
         """Adds a checkpoint. It MUST commit to the records up to the one that was added last."""
         self._end.checkpoint_count += 1
+        self.signed_up_to = self.last_sequence
         self._entry(LogFileEntry(checkpoint=signed))
 
     def _header(self) -> LogFileHeader:

