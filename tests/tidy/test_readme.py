@@ -25,7 +25,7 @@ def code(page: Path) -> str:
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
     """`hivefold NOUN VERB` is a command of the program; `make TARGET` is one of the Makefile's."""
     app, unknown = build(), []
-    for line in re.findall(r"^hivefold ([a-z][a-z ]*)", code(page), re.MULTILINE):
+    for line in re.findall(r"^hivefold ((?:[a-z]+(?:-[a-z]+)* ?)+)", code(page), re.MULTILINE):
         words = line.split()
         chain, _, rest = app.parse_commands(words)
         group = reduce(lambda found, name: found[name], chain, app)
