@@ -164,6 +164,37 @@ def cancel(job_id: str, *, note: str = "", target: Target = Target()) -> None:  
     _show(target, target.ask(lambda fleet: fleet.jobs.cancel(job_id, note)))
 
 
+@app.command
+def erase(
+    job_id: str,
+    *,
+    yes: Annotated[bool, Parameter(negative=())] = False,
+    target: Target = Target(),  # noqa: B008 - frozen
+) -> None:
+    """Erase the data of a job that has ended: its uploaded input and its outputs, for good.
+
+    What was asked, when, and who worked on it stays in the log; a file that nodes read by its path is left alone.
+
+    Parameters
+    ----------
+    job_id
+        The job.
+    yes
+        Do not ask first.
+    """
+    if not yes and not _confirmed(f"Erase the data of job {job_id} for good?"):
+        raise InvalidRequestError(f"nothing was erased: say yes, or give --yes to erase the data of job {job_id}")
+    _show(target, target.ask(lambda fleet: fleet.jobs.erase(job_id)))
+
+
+def _confirmed(question: str) -> bool:
+    """Whether somebody at a terminal agrees; nobody there does not."""
+    if not sys.stdin.isatty():
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 @app.command(name="output")
 def fetch_output(
     job_id: str,

@@ -36,6 +36,7 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.DEADLINE_EXCEEDED: "repeating with the same --request-id is safe",
     Reason.CANCELLED: "see why with: hivefold job show JOB",
     Reason.JOB_STATE: "look at the job first with: hivefold job show JOB",
+    Reason.JOB_ERASED: "its keys are gone for good: see docs/operations.md",
     Reason.NODE_LOST: "see the nodes with: hivefold node ls --all",
     Reason.RETURNED: "the attempt is repeated elsewhere; nothing to do",
     Reason.RUNTIME_FAILED: "try the rows in question with the model alone",

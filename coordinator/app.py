@@ -16,6 +16,7 @@ import uvloop
 
 from coordinator.checkpoints import Signing
 from coordinator.index import JobIndex
+from coordinator.job_keys import JobKeys
 from coordinator.lead import Ends, LeadSettings
 from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
@@ -24,6 +25,7 @@ from coordinator.snapshots import Snapshotter, restore
 from coordinator.standby import Standby
 from hivefold import limits, observe
 from hivefold.blobs.jetstream import JetStreamChunks
+from hivefold.blobs.keys_jetstream import open_keys
 from hivefold.bus.checkpoints import NatsCheckpoints
 from hivefold.bus.connection import connect
 from hivefold.bus.events import NatsEventSender
@@ -95,10 +97,11 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         lease = await open_lease(core, ttl_s=config.lease_ttl_s, replicas=config.log_replicas)
         await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
         clock, entropy = SystemClock(), SystemEntropy()
+        keys = JobKeys(await open_keys(core, entropy, config.log_replicas), JetStreamChunks(nodes))
         backing = Backing(
             log=log,
             results=NatsResultReceiver(nodes),
-            chunks=JetStreamChunks(nodes),
+            job_keys=keys,
             clock=clock,
             entropy=entropy,
             signed=NatsCheckpoints(nodes),
@@ -120,7 +123,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         member = Member(
             log=log,
             campaign=campaign,
-            open_ends=lambda: _open_ends(config, log),
+            open_ends=lambda: _open_ends(config, log, keys),
             clock=clock,
             entropy=entropy,
             settings=LeadSettings(config.coordinator_id, VERSION, presence),
@@ -156,7 +159,7 @@ def _log_settings(config: CoordinatorConfig) -> LogSettings:
 
 
 @asynccontextmanager
-async def _open_ends(config: CoordinatorConfig, log: EventLog) -> AsyncIterator[Ends]:
+async def _open_ends(config: CoordinatorConfig, log: EventLog, keys: JobKeys) -> AsyncIterator[Ends]:
     """The bus of one term: with its connection go all its subscriptions, so that none outlives the term."""
     link = await connect(config.nodes, wait_s=limits.BROKER_START_S)
     try:
@@ -165,6 +168,7 @@ async def _open_ends(config: CoordinatorConfig, log: EventLog) -> AsyncIterator[
             NatsSignals(link),
             NatsWorkSender(link),
             NatsResultReceiver(link),
+            keys,
             NatsEventSender(link),
             Signing(NatsCheckpoints(link), KeyFile(config.key_file or config.data_dir / KEY_FILE), SystemEntropy()),
         )

@@ -26,6 +26,7 @@ JobFact: TypeAlias = (
     | ev.JobSucceeded
     | ev.JobFailed
     | ev.JobCancelled
+    | ev.JobErased
 )
 NodeFact: TypeAlias = (
     ev.NodeJoined
@@ -49,6 +50,7 @@ _JOB_TYPES: Final[dict[type[JobFact], pb.JobEventType.ValueType]] = {
     ev.JobSucceeded: pb.JOB_EVENT_TYPE_SUCCEEDED,
     ev.JobFailed: pb.JOB_EVENT_TYPE_FAILED,
     ev.JobCancelled: pb.JOB_EVENT_TYPE_CANCELLED,
+    ev.JobErased: pb.JOB_EVENT_TYPE_ERASED,
 }
 _NODE_TYPES: Final[dict[type[NodeFact], pb.NodeEventType.ValueType]] = {
     ev.NodeJoined: pb.NODE_EVENT_TYPE_JOINED,

@@ -14,14 +14,17 @@ from typing import assert_never
 
 import structlog
 
+from coordinator.core.erased import erased_us
 from coordinator.core.events import JobCancelled, JobFailed, JobSucceeded
 from coordinator.core.model import InferSpec, Job, JobState
 from coordinator.core.plan import SendCancel, SendWork, follow_up, oldest_first, owed_work, plan
 from coordinator.followers import Committed
+from coordinator.job_keys import JobKeys, WorkKeys
 from coordinator.wire.times import timestamp
 from coordinator.wire.values import job_spec_to_proto, model_to_proto
 from coordinator.writer import Writer
 from hivefold import limits, observe
+from hivefold.blobs.sealing import job_key_id
 from hivefold.bus.port import Message, ResultReceiver, Signals, WorkSender
 from hivefold.clock import Clock
 from hivefold.errors import HivefoldError
@@ -35,12 +38,22 @@ class Dispatcher:
     """Carries actions from commits to nodes."""
 
     def __init__(
-        self, writer: Writer, sender: WorkSender, signals: Signals, results: ResultReceiver, clock: Clock
+        self,
+        writer: Writer,
+        sender: WorkSender,
+        signals: Signals,
+        results: ResultReceiver,
+        *,
+        job_keys: JobKeys,
+        clock: Clock,
     ) -> None:
         self._writer = writer
         self._sender = sender
         self._signals = signals
         self._results = results
+        self._job_keys = job_keys
+        self._work_keys: dict[JobId, WorkKeys] = {}
+        """Of open jobs."""
         self._clock = clock
         self._queue: deque[SendWork | SendCancel] = deque()
         self._ended: deque[JobId] = deque(maxlen=limits.DISPATCH_QUEUE)
@@ -112,6 +125,7 @@ class Dispatcher:
             for event in committed.events:
                 match event:
                     case JobSucceeded(job_id) | JobFailed(job_id) | JobCancelled(job_id):
+                        self._work_keys.pop(job_id, None)
                         if not _has_output(committed.state.jobs[job_id]):
                             self._ended.append(job_id)
                     case _:
@@ -160,9 +174,10 @@ class Dispatcher:
 
     async def _send_work(self, action: SendWork) -> None:
         """Sends the attempts that are still current."""
+        keys = await self._keys_for(action.job_id)
         state = self._writer.state
         job = state.jobs.get(action.job_id)
-        if job is None:
+        if job is None or keys is None:
             return
         batch = work_pb2.WorkBatch(
             term=state.term,
@@ -172,6 +187,8 @@ class Dispatcher:
             spec=job_spec_to_proto(job.spec),
             model=model_to_proto(job.model) if job.model else None,
             deadline_time=timestamp(job.deadline_time_us),
+            job_key=keys.job_key,
+            data_key=keys.data_key,
         )
         for task, number in zip(action.tasks, action.attempts, strict=True):
             attempt = job.running.get(task)
@@ -190,6 +207,21 @@ class Dispatcher:
             batch.traceparent = span.traceparent or job.traceparent
             headers = {"traceparent": batch.traceparent} if batch.traceparent else None
             await self._sender.send(action.node_id, batch.SerializeToString(), headers)
+
+    async def _keys_for(self, job_id: JobId) -> WorkKeys | None:
+        """The keys of an open job; None once it has ended."""
+        job = self._writer.state.jobs.get(job_id)
+        keys = self._work_keys.get(job_id)
+        if job is None or job.state.final:
+            return None
+        if keys is None:
+            keys = await self._job_keys.for_work(job)
+            if job_id in self._writer.state.open_jobs:
+                self._work_keys[job_id] = keys
+            elif erased_us(self._writer.state, job_id):
+                # Ended and erased meanwhile: what was just made again must go again.
+                await self._job_keys.store.shred(job_key_id(job_id))
+        return keys
 
 
 def _has_output(job: Job) -> bool:

@@ -10,8 +10,10 @@ import structlog
 
 from coordinator.checkpoints import Checkpointer, Signing, signed_past
 from coordinator.dispatch import Dispatcher
+from coordinator.erasing import Eraser
 from coordinator.feed import Feed
 from coordinator.intake import Intake
+from coordinator.job_keys import JobKeys
 from coordinator.presence import Presence, PresenceSettings
 from coordinator.replay import NOTHING, Replayed, replay
 from coordinator.writer import Writer
@@ -33,6 +35,7 @@ class Ends:
     signals: Signals
     work: WorkSender
     results: ResultReceiver
+    job_keys: JobKeys
     events: EventSender | None = None
     """Without one there is no public event stream."""
     signing: Signing | None = None
@@ -56,6 +59,7 @@ class Leadership:
     presence: Presence
     dispatcher: Dispatcher
     intake: Intake
+    eraser: Eraser
     feed: Feed | None = None
     checkpoints: Checkpointer | None = None
 
@@ -66,6 +70,7 @@ class Leadership:
             self.dispatcher.run(),
             self.intake.run(),
             self.presence.run(),
+            self.eraser.run(),
             self._tick(),
             *([self.feed.run()] if self.feed is not None else []),
             *((self.checkpoints.run(),) if self.checkpoints else ()),
@@ -112,12 +117,13 @@ async def take_lead(
         replay_ms=clock.monotonic_ms() - started_ms,
     )
     reach(Failpoint.AFTER_TERM)
-    dispatcher = Dispatcher(writer, ends.work, ends.signals, ends.results, clock)
+    dispatcher = Dispatcher(writer, ends.work, ends.signals, ends.results, job_keys=ends.job_keys, clock=clock)
     return Leadership(
         writer=writer,
         presence=Presence(writer, ends.signals, ends.work, dispatcher, clock, settings.presence, checkpoints),
         dispatcher=dispatcher,
         intake=Intake(writer, ends.results),
+        eraser=Eraser(writer, ends.job_keys.store, ends.results),
         feed=Feed(writer, ends.log, ends.events, ends.signals) if ends.events is not None else None,
         checkpoints=checkpoints,
     )

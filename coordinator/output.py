@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, assert_never
 from coordinator.core.model import Done, InferSpec, Job, JobState, TaskOutput
 from hivefold.blobs.content import get_manifest, read_range
 from hivefold.blobs.port import ChunkStore
+from hivefold.blobs.sealing import SEAL_BYTES, DataKey, erased, job_key_id
 from hivefold.blobs.window import in_order
 from hivefold.bus.port import ResultReceiver
 from hivefold.datasets.data_types import item_bytes
@@ -56,18 +57,19 @@ class _Slice(NamedTuple):
 
 
 async def stream_output(
-    job: Job, output_format: OutputFormat, results: ResultReceiver, chunks: ChunkStore
+    job: Job, output_format: OutputFormat, results: ResultReceiver, chunks: ChunkStore, key: DataKey | None = None
 ) -> OutputFile:
-    """The output of an infer job that succeeded, rows in the order of its data set.
+    """The output of an infer job that succeeded, rows in the order of its data set; `key` opens it where it is sealed.
 
     Raises ConflictError when the job has no output (yet) or the format cannot hold it, DataRefusedError when its
     tasks' tensors do not fit together or cannot be written. While streaming: NotFoundError when stored bytes are
-    gone, DataRefusedError (DIGEST_MISMATCH) when they are not those that were recorded, BrokerUnavailableError.
+    gone, DataRefusedError (DIGEST_MISMATCH) when they are not those that were recorded (JOB_ERASED: without the key
+    that they take), BrokerUnavailableError.
     """
     _check_ended(job)
     # A million tasks take seconds.
     tasks, layouts = await asyncio.to_thread(_survey, job)
-    source = _Source(job, tasks, results, chunks)
+    source = _Source(job, tasks, results, chunks, key)
     match output_format:
         case OutputFormat.NPZ:
             npz = NpzWriter(layouts)
@@ -148,11 +150,14 @@ def _mismatch(task: int, why: str) -> DataRefusedError:
 class _Source:
     """The outputs of a job's tasks, wherever they are stored; every byte is verified."""
 
-    def __init__(self, job: Job, tasks: Sequence[Done], results: ResultReceiver, chunks: ChunkStore) -> None:
+    def __init__(
+        self, job: Job, tasks: Sequence[Done], results: ResultReceiver, chunks: ChunkStore, key: DataKey | None
+    ) -> None:
         self.tasks = tasks
         self._job = job
         self._results = results
         self._chunks = chunks
+        self._key = key
 
     async def read(self, slices: Iterator[_Slice], width: int) -> AsyncGenerator[bytes, None]:
         """Ranges of tasks' outputs, `width` of them under way. Raises as stream_output says."""
@@ -174,14 +179,20 @@ class _Source:
                 if blob is None:
                     yield self._inline(part)
                 else:
-                    yield read_range(self._chunks, blob.root, part.offset, part.size, manifest=manifest)
+                    yield read_range(self._chunks, blob.root, part.offset, part.size, manifest=manifest, key=self._key)
 
     async def _inline(self, part: _Slice) -> bytes:
         done = self.tasks[part.task]
         message = await self._results.get(done.result_sequence)
         content: bytes = Outcome.FromString(message.data).inline_output
-        if hashlib.sha256(content).hexdigest() != _output(done).digest:
-            raise _mismatch(part.task, "does not have the digest that was recorded")
+        expected = _output(done).digest
+        if hashlib.sha256(content).hexdigest() != expected:
+            sealed = len(content) == _output(done).size_bytes + SEAL_BYTES
+            if sealed and self._key is None:
+                raise erased(job_key_id(self._job.job_id))
+            content = self._key.open_inline(content) if sealed and self._key else b""
+            if self._key is None or self._key.digest(hashlib.sha256(content).hexdigest()) != expected:
+                raise _mismatch(part.task, "does not have the digest that was recorded")
         return content[part.offset : part.offset + part.size]
 
 

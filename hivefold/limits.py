@@ -13,12 +13,8 @@ GRPC_CONCURRENT_RPCS: Final = 1024
 GRPC_DEADLINE_S: Final = 30.0
 """Deadline of a unary call where the caller gives none."""
 STREAM_PIECE_BYTES: Final = 960 * 1024
-"""Piece size of uploads and downloads: one chunk, so that it goes into the store and out of it uncut.
-
-Measured: a full MiB, which no longer fits the buffers on its way once it is a message, takes half as long again.
-"""
-STREAM_PIECE_MAX_BYTES: Final = 1024 * 1024
-"""Largest piece that is taken."""
+"""Piece size of uploads and downloads: one chunk, uncut. Measured: a full MiB takes half as long again."""
+STREAM_PIECE_MAX_BYTES: Final = 1024 * 1024  # largest that is taken
 BROKER_MESSAGE_BYTES: Final = 1024 * 1024
 """NATS' default max_payload; nothing larger is ever published."""
 BROKER_READ_BYTES: Final = 1024 * 1024
@@ -233,8 +229,7 @@ TENSOR_RANK: Final = 8
 ROW_BYTES: Final = 64 * 1024 * 1024
 SHARD_INPUT_BYTES: Final = 32 * 1024 * 1024
 """Largest input of one task: bounds a node's memory."""
-BUFFERS_KEPT_S: Final = 5.0
-"""How long a node without infer work keeps the memory for their rows."""
+BUFFERS_KEPT_S: Final = 5.0  # how long an idle node keeps the memory for rows
 SHARD_OUTPUT_BYTES: Final = 32 * 1024 * 1024
 PILOT_BYTES: Final = 4 * 1024 * 1024
 """Largest input of the first tasks of a model whose speed is not known."""
@@ -296,7 +291,10 @@ READING_MS: Final = 2000
 # -- blobs and models ---------------------------------------------------------
 CHUNK_BYTES: Final = STREAM_PIECE_BYTES
 """Chunk size of stored content, each stored with an fsync: large, yet below BROKER_MESSAGE_BYTES with headers."""
+STORED_CHUNK_BYTES: Final = CHUNK_BYTES + 64  # with what sealing adds
 MANIFEST_PART_BYTES: Final = 512 * 1024
+KEY_ID_BYTES: Final = 128
+ERASURES_KEPT: Final = 256  # at hand: a start makes sure that their keys are gone
 BLOB_BYTES: Final = 1 << 44
 BLOB_WINDOW: Final = 16
 """Chunks of one upload or download under way: bounds its memory, hides the round trips."""

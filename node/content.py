@@ -8,6 +8,7 @@ from contextlib import aclosing
 from hivefold.blobs.content import get_manifest, read_into, stream_range, upload_bytes
 from hivefold.blobs.manifest import Manifest
 from hivefold.blobs.port import ChunkStore
+from hivefold.blobs.sealing import DataKey
 from hivefold.limits import MANIFESTS_KEPT
 from hivefold.v1.blob_pb2 import BlobRef
 
@@ -30,9 +31,14 @@ class Content:
             del self._manifests[next(iter(self._manifests))]
         return manifest
 
-    async def read_into(self, root: str, offset: int, target: memoryview) -> None:
-        """Fills `target` with the content from `offset` on, verified."""
-        await read_into(self._chunks, await self.manifest(root), offset, target)
+    async def read_into(self, root: str, offset: int, target: memoryview, secret: bytes = b"") -> None:
+        """Fills `target` with the content from `offset` on, verified and, where it is sealed, opened with `secret`.
+
+        Raises DataRefusedError (JOB_ERASED) too, where it takes a key and there is none.
+        """
+        manifest = await self.manifest(root)
+        key = DataKey(manifest.key_id, secret) if secret else None
+        await read_into(self._chunks, manifest, offset, target, key)
 
     async def stream(self, root: str) -> AsyncGenerator[bytes, None]:
         """The whole content in order, verified, many chunks under way at once."""
@@ -41,6 +47,6 @@ class Content:
             async for piece in pieces:
                 yield piece
 
-    async def store(self, data: bytes) -> BlobRef:
-        """Stores content that is in memory."""
-        return await upload_bytes(self._chunks, data)
+    async def store(self, data: bytes, key: DataKey | None = None) -> BlobRef:
+        """Stores content that is in memory, sealed with `key`."""
+        return await upload_bytes(self._chunks, data, key)

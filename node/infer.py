@@ -13,6 +13,7 @@ from actors.reader import ReadRange
 from actors.runtime import ActorRef
 from actors.tensors import Layout
 from hivefold.blobs.files import room_for_range
+from hivefold.blobs.sealing import DataKey, job_key_id
 from hivefold.clock import Clock
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.limits import ATTEMPT_MS, INLINE_OUTPUT_BYTES, NODE_PREFETCH, PROBES_ASK_MS, SHARD_INPUT_BYTES
@@ -57,7 +58,7 @@ class InferRunner:
         place = await self.shelf.take(work.model)
         timing.start_us = self.clock.now_us()  # a model's loading says nothing of its speed
         try:
-            async with self._fetched(work.spec.infer.data_set, attempt) as rows:
+            async with self._fetched(work, attempt) as rows:
                 request = _request(work.spec.infer, attempt, rows, cancel)
                 async with self.compute:
                     # An attempt that found its rows waiting began when the one before it ended.
@@ -68,11 +69,13 @@ class InferRunner:
         finally:
             self.shelf.give(place)
         with span("store"):
-            return await self._stored(inferred)
+            key = DataKey(job_key_id(work.job_id), work.job_key) if work.job_key else None
+            return await self._stored(inferred, key)
 
     @asynccontextmanager
-    async def _fetched(self, data_set: job_pb2.DataSet, attempt: Attempt) -> AsyncIterator[memoryview]:
+    async def _fetched(self, work: work_pb2.WorkBatch, attempt: Attempt) -> AsyncIterator[memoryview]:
         """The attempt's rows, in memory that is given back after the block."""
+        data_set = work.spec.infer.data_set
         row_bytes = _layout(data_set).row_bytes
         offset = data_set.data_offset_bytes + attempt.first_row * row_bytes
         size = attempt.row_count * row_bytes
@@ -85,17 +88,19 @@ class InferRunner:
         with ExitStack() as held:
             async with self._fetching:
                 with span("fetch"):
-                    rows = await self._read(data_set, offset, size, held)
+                    rows = await self._read(data_set, offset, size, work.data_key, held)
             yield rows
 
-    async def _read(self, data_set: job_pb2.DataSet, offset: int, size: int, held: ExitStack) -> memoryview:
+    async def _read(
+        self, data_set: job_pb2.DataSet, offset: int, size: int, secret: bytes, held: ExitStack
+    ) -> memoryview:
         if data_set.WhichOneof("location") == "file":
             manifest = await self.content.manifest(data_set.file.content.root)
             buffer = held.enter_context(self._buffers.lent(room_for_range(manifest, size)))
             request = ReadRange(data_set.file.path, manifest, offset, size, buffer)
             return await ask(self.reader, request, deadline_ms=PROBES_ASK_MS)
         rows = memoryview(held.enter_context(self._buffers.lent(size)))[:size]
-        await self.content.read_into(data_set.blob.root, offset, rows)
+        await self.content.read_into(data_set.blob.root, offset, rows, secret)
         return rows
 
     async def _infer(self, place: Place, request: InferRows, deadline_ms: int) -> Inferred:
@@ -104,13 +109,14 @@ class InferRunner:
         assert isinstance(reply, Inferred)
         return reply
 
-    async def _stored(self, inferred: Inferred) -> Output:
-        output = work_pb2.TaskOutput(digest=inferred.digest, size_bytes=len(inferred.data))
+    async def _stored(self, inferred: Inferred, key: DataKey | None) -> Output:
+        digest = key.digest(inferred.digest) if key else inferred.digest
+        output = work_pb2.TaskOutput(digest=digest, size_bytes=len(inferred.data))
         for tensor in inferred.tensors:
             output.tensors.add(name=tensor.name, data_type=data_type_number(tensor.data_type), shape=tensor.shape)
         if len(inferred.data) <= INLINE_OUTPUT_BYTES:
-            return Output(output, bytes(inferred.data))
-        output.blob.CopyFrom(await self.content.store(inferred.data))
+            return Output(output, key.seal_inline(inferred.data) if key else bytes(inferred.data))
+        output.blob.CopyFrom(await self.content.store(inferred.data, key))
         return Output(output)
 
 

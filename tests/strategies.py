@@ -186,6 +186,7 @@ events: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.JobSucceeded, job_ids),
     st.builds(ev.JobFailed, job_ids, failures),
     st.builds(ev.JobCancelled, job_ids, texts),
+    st.builds(ev.JobErased, job_ids, st.lists(texts, max_size=3).map(tuple)),
 )
 """Any event that the log can hold, whether or not it makes sense after another."""
 
@@ -207,6 +208,7 @@ command_bodies: st.SearchStrategy[cmd.CommandBody] = st.one_of(
     st.builds(cmd.RegisterModel, models),
     st.builds(cmd.SubmitJob, job_ids, request_ids, job_specs, texts),
     st.builds(cmd.CancelJob, job_ids, texts),
+    st.builds(cmd.EraseJob, job_ids, st.lists(texts, max_size=3).map(tuple), texts, st.booleans()),
     st.builds(cmd.JoinNode, node_specs),
     st.builds(cmd.ObserveNode, node_ids, boot_ids, loaded_models, u63, u32),
     st.builds(cmd.ReportSilence, node_ids, boot_ids, u63, u63, u63),

@@ -107,6 +107,7 @@ def job_facts(job: job_pb2.Job) -> RenderableType:
             ("job", f"[bold]{job.job_id}[/]"),
             ("state", styled_state(job)),
             ("failure", escape(failure(job.failure)) if job.HasField("failure") else ""),
+            ("erased", times.ago(job.erase_time) if job.HasField("erase_time") else ""),
             ("kind", kind(job)),
             *_kind_facts(job),
             ("done", f"{words.count(progress.rows_done)} of {words.count(progress.rows_total)} {unit(job)}"),

@@ -20,6 +20,7 @@ _JobEvent = (
     | ev.JobSucceeded
     | ev.JobFailed
     | ev.JobCancelled
+    | ev.JobErased
 )
 
 
@@ -106,6 +107,8 @@ class JobTeller:
                 return self._ended(heard, event, JobState.FAILED, telling.failure(event.failure))
             case ev.JobCancelled():
                 return self._ended(heard, event, JobState.CANCELLED, event.note or "by request")
+            case ev.JobErased():
+                return heard.line("erased", "its data can never be read again", event)
 
     def _ended(self, heard: Heard, event: ev.Event, state: JobState, text: str) -> Line:
         self._state, self._end_us = state, heard.time_us

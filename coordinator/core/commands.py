@@ -163,6 +163,19 @@ class ReportOutcomes:
 
 
 @dataclass(frozen=True, slots=True)
+class EraseJob:
+    """Erase the data of a job that has ended; `key_ids` open them.
+
+    `input_root` names its stored input ("": none); `past` says that it ended and is in the log alone.
+    """
+
+    job_id: JobId
+    key_ids: tuple[str, ...]
+    input_root: str = ""
+    past: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceTasks:
     """Give waiting tasks to nodes with room."""
 
@@ -181,6 +194,7 @@ CommandBody: TypeAlias = (
     | RegisterModel
     | SubmitJob
     | CancelJob
+    | EraseJob
     | JoinNode
     | ObserveNode
     | ReportSilence

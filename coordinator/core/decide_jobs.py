@@ -7,7 +7,8 @@ from coordinator.core import events as ev
 from coordinator.core.check_spec import check_spec, text_violations
 from coordinator.core.digest import spec_fingerprint
 from coordinator.core.draft import Draft
-from coordinator.core.model import Failure, Job, JobSpec, JobState, Needs, ProbeSpec, Rejected, State
+from coordinator.core.erased import erased_us
+from coordinator.core.model import Failure, InferSpec, Job, JobSpec, JobState, Needs, ProbeSpec, Rejected, State
 from coordinator.core.place import memory_need, unmet_need
 from coordinator.core.planning import plan_tasks
 from hivefold import limits
@@ -77,6 +78,49 @@ def cancel_job(draft: Draft, body: cmd.CancelJob) -> Rejected | None:
         )
     draft.emit(ev.JobCancelled(body.job_id, body.note))
     return None
+
+
+def erase_job(draft: Draft, body: cmd.EraseJob) -> Rejected | None:
+    """Erases the data of an ended job; erasing twice records nothing. Its keys go once this is durable."""
+    job = draft.state.jobs.get(body.job_id)
+    if job is None and not body.past:
+        return Rejected(
+            Reason.JOB_NOT_FOUND,
+            f"there is no job {body.job_id!r}; list them with: hivefold job ls",
+            (("job", body.job_id),),
+        )
+    if job is not None and not job.state.final:
+        return Rejected(
+            Reason.JOB_STATE,
+            f"job {body.job_id} is {job.state.lower()}; cancel it first: hivefold job cancel {body.job_id}",
+            (("job", body.job_id), ("state", job.state)),
+        )
+    readers = _readers(draft.state, body.input_root)
+    if readers:
+        named = ", ".join(readers[:5]) + (", ..." if len(readers) > 5 else "")
+        return Rejected(
+            Reason.JOB_STATE,
+            f"the input of job {body.job_id} is still read by {named}: wait for the end, or cancel, then erase",
+            (("job", body.job_id), ("readers", ",".join(readers[:20]))),
+        )
+    if not erased_us(draft.state, body.job_id):
+        draft.emit(ev.JobErased(body.job_id, body.key_ids))
+    return None
+
+
+def _readers(state: State, root: str) -> list[JobId]:
+    """Open jobs that read the stored input of that root, oldest first."""
+    found = [
+        (sequence, job_id)
+        for job_id, sequence in state.open_jobs.items()
+        if root and _input_root(state.jobs[job_id]) == root
+    ]
+    return [job_id for _, job_id in sorted(found)]
+
+
+def _input_root(job: Job) -> str:
+    kind = job.spec.kind
+    return kind.data_set.content.root if isinstance(kind, InferSpec) and not kind.data_set.path else ""
 
 
 def expire_jobs(draft: Draft) -> Rejected | None:

@@ -267,6 +267,14 @@ class JobCancelled:
     note: str
 
 
+@dataclass(frozen=True, slots=True)
+class JobErased:
+    """The data of an ended job were erased: the keys that open them are shredded."""
+
+    job_id: JobId
+    key_ids: tuple[str, ...]
+
+
 Event: TypeAlias = (
     TermStarted
     | SigningKeyChanged
@@ -292,4 +300,5 @@ Event: TypeAlias = (
     | JobSucceeded
     | JobFailed
     | JobCancelled
+    | JobErased
 )

@@ -15,6 +15,7 @@ from coordinator.core import events as ev
 from coordinator.core.model import (
     Attempt,
     Done,
+    Erasure,
     Failure,
     InferSpec,
     Job,
@@ -30,7 +31,7 @@ from coordinator.core.rates import measured, rate_key
 from coordinator.core.retire import forget_gone_nodes, overfull, retire_jobs, tasks_held
 from hivefold.errors import Reason
 from hivefold.ids import JobId, NodeId
-from hivefold.limits import SIGNING_KEYS_KEPT
+from hivefold.limits import ERASURES_KEPT, SIGNING_KEYS_KEPT
 
 _NO_TROUBLE: Final = Trouble(0, (), 0, ())
 
@@ -79,10 +80,8 @@ def evolve(state: State, event: ev.Event) -> State:
         case ev.SigningKeyChanged():
             key = SigningKey(event.key_id, event.public_key, event.previous_key_id, event.endorsement, event.request_id)
             return state._replace(signing_keys=(*state.signing_keys, key)[-SIGNING_KEYS_KEPT:])
-        case ev.SegmentOpened():
-            return state._replace(term_sequence=state.sequence)
-        case ev.SegmentClosed():
-            return state
+        case ev.JobErased() | ev.SegmentOpened() | ev.SegmentClosed():
+            return _housekeeping(state, event)
         case ev.TermEnded():
             return state._replace(coordinator_id="")
         case ev.ModelRegistered(model):
@@ -92,6 +91,19 @@ def evolve(state: State, event: ev.Event) -> State:
             )
         case _:
             return _node_event(state, event)
+
+
+def _housekeeping(state: State, event: ev.JobErased | ev.SegmentOpened | ev.SegmentClosed) -> State:
+    match event:
+        case ev.JobErased(job_id, key_ids):
+            erasure = Erasure(job_id, state.time_us, key_ids)
+            return state._replace(erasures=(*state.erasures, erasure)[-ERASURES_KEPT:])
+        case ev.SegmentOpened():
+            return state._replace(term_sequence=state.sequence)
+        case ev.SegmentClosed():
+            return state
+        case _:
+            assert_never(event)
 
 
 def _node_event(

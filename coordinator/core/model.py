@@ -350,6 +350,14 @@ class SigningKey(NamedTuple):
     request_id: RequestId
 
 
+class Erasure(NamedTuple):
+    """When the data of a job were erased, and the keys that have to be gone."""
+
+    job_id: JobId
+    time_us: int
+    key_ids: tuple[str, ...]
+
+
 class State(NamedTuple):
     """What the coordinator keeps in mind: the fold over the log up to `sequence`.
 
@@ -373,7 +381,7 @@ class State(NamedTuple):
     rates: Map[str, Rate] = Map()
     """By model digest, or "probe:<task duration>": see rate_key."""
     signing_keys: tuple[SigningKey, ...] = ()
-    """The latest SIGNING_KEYS_KEPT, oldest first: the last one signs."""
+    """The latest, oldest first: the last one signs."""
     ended: Map[int, JobId] = Map()
     """The latest jobs that ended, numbered in that order; the next number is `ended_total`."""
     ended_total: int = 0
@@ -386,3 +394,5 @@ class State(NamedTuple):
     past_order: Map[int, RequestId] = Map()
     """The same, numbered in the order in which their jobs went; the next number is `past_total`."""
     past_total: int = 0
+    erasures: tuple[Erasure, ...] = ()
+    """The latest ERASURES_KEPT, oldest first."""

@@ -12,6 +12,7 @@ from coordinator.core.model import Job, Rejected, State
 from coordinator.followers import Followed
 from coordinator.history import PastJobs
 from coordinator.index import JobIndex
+from coordinator.job_keys import JobKeys
 from coordinator.standby import Standby
 from coordinator.writer import Accepted, Writer
 from hivefold import observe
@@ -83,7 +84,7 @@ class Backing:
 
     log: EventLog
     results: ResultReceiver
-    chunks: ChunkStore
+    job_keys: JobKeys
     clock: Clock
     entropy: Entropy
     signed: CheckpointReader
@@ -100,6 +101,11 @@ class Backing:
 
     def __post_init__(self) -> None:
         self.past = PastJobs(self.log)
+
+    @property
+    def chunks(self) -> ChunkStore:
+        """Stored content."""
+        return self.job_keys.chunks
 
     def lead(self, lead: Lead) -> None:
         """From now on services decide and answer."""

@@ -10,6 +10,8 @@ from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
 from hivefold.blobs import content
 from hivefold.blobs.manifest import Manifest
+from hivefold.blobs.sealing import data_key_id
+from hivefold.errors import InvalidRequestError
 from hivefold.v1 import blob_service_pb2 as pb
 from hivefold.v1.blob_service_pb2_grpc import BlobServiceServicer
 
@@ -21,15 +23,22 @@ class BlobServicer(BlobServiceServicer):
         self._backing = backing
 
     async def UploadBlob(self, request_iterator: Any, context: Any) -> pb.UploadBlobResponse:
-        """Stores content as it comes; memory stays bounded by the chunks under way."""
+        """Stores content as it comes, sealed; memory stays bounded by the chunks under way."""
         first = await anext(aiter(request_iterator), pb.UploadBlobRequest())
         size_bytes = first.size_bytes or None
-        blob = await content.upload(self._backing.chunks, _pieces(first, request_iterator), size_bytes=size_bytes)
+        request_id = first.request_id or self._backing.entropy.draw(16).hex()
+        checking.refuse(checking.request_id(request_id))
+        key = await self._backing.job_keys.store.obtain(data_key_id(request_id))
+        blob = await content.upload(
+            self._backing.chunks, _pieces(first, request_iterator), size_bytes=size_bytes, key=key
+        )
         return pb.UploadBlobResponse(blob=blob)
 
     async def RegisterManifest(self, request: pb.RegisterManifestRequest, context: Any) -> pb.RegisterManifestResponse:
         """Stores the manifest of content that stays where it is."""
         checking.refuse(checking.request_id(request.request_id))
+        if request.manifest.key_id:
+            raise InvalidRequestError("manifest.key_id: content that stays where it is is not sealed; leave it empty")
         blob = await content.put_manifest(self._backing.chunks, Manifest.from_wire(request.manifest))
         return pb.RegisterManifestResponse(blob=blob)
 
@@ -38,7 +47,9 @@ class BlobServicer(BlobServiceServicer):
     ) -> AsyncIterator[pb.DownloadBlobResponse]:
         """Streams content, verified."""
         checking.refuse(checking.digest("root", request.root))
-        async with aclosing(content.read_all(self._backing.chunks, request.root)) as pieces:
+        async with aclosing(
+            content.read_all(self._backing.chunks, request.root, self._backing.job_keys.store.get)
+        ) as pieces:
             async for piece in pieces:
                 yield pb.DownloadBlobResponse(data=piece)
 

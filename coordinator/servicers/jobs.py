@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from coordinator.core.commands import CancelJob, SubmitJob
-from coordinator.core.model import Job, JobState, State
+from coordinator.core.commands import CancelJob, EraseJob, SubmitJob
+from coordinator.core.erased import erased_us
+from coordinator.core.model import Erasure, InferSpec, Job, JobState, State
 from coordinator.core.why import first_waiting, why
+from coordinator.erasing import shred
 from coordinator.index import Wanted
 from coordinator.output import OutputFormat, stream_output
 from coordinator.servicers import checking
@@ -21,9 +23,11 @@ from coordinator.servicers.backing import Backing
 from coordinator.servicers.paging import Pager
 from coordinator.views import JOB_STATES, job_view, task_view, why_view
 from coordinator.watch import watch_job
+from coordinator.wire.times import timestamp
 from coordinator.wire.values import job_spec_from_proto, pairs
 from hivefold import limits, observe
-from hivefold.errors import ConflictError, NotFoundError, Reason
+from hivefold.blobs.sealing import DataKey
+from hivefold.errors import ConflictError, DataRefusedError, NotFoundError, Reason
 from hivefold.ids import JobId, RequestId, sortable_id
 from hivefold.v1 import job_pb2
 from hivefold.v1 import job_service_pb2 as pb
@@ -58,7 +62,7 @@ class JobServicer(JobServiceServicer):
 
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> pb.GetJobResponse:
         """Gives one job."""
-        return pb.GetJobResponse(job=job_view(await self._known(request.job_id)))
+        return pb.GetJobResponse(job=_view(await self._known(request.job_id), self._backing.state))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """Lists jobs, newest first."""
@@ -117,18 +121,45 @@ class JobServicer(JobServiceServicer):
             return pb.CancelJobResponse(job=job_view(_cancelled(await self._known(job_id))))
         return pb.CancelJobResponse(job=job_view(answer.state.jobs[job_id]))
 
+    async def EraseJob(self, request: pb.EraseJobRequest, context: Any) -> pb.EraseJobResponse:
+        """Erases an ended job's data; repeated, it makes sure once more that they are gone."""
+        checking.refuse(checking.act("job_id", request.job_id, request.request_id))
+        backing = self._backing
+        job = await self._known(request.job_id)
+        key_ids = await backing.job_keys.ids(job)
+        past = job.job_id not in backing.state.jobs
+        answer = await backing.decide(EraseJob(job.job_id, key_ids, _input_root(job), past))
+        erasure = Erasure(job.job_id, erased_us(answer.state, job.job_id), key_ids)
+        await shred(erasure, backing.job_keys.store, backing.results)
+        return pb.EraseJobResponse(job=_view(job, answer.state))
+
     async def DownloadOutput(
         self, request: pb.DownloadOutputRequest, context: Any
     ) -> AsyncIterator[pb.DownloadOutputResponse]:
         """Streams the output of a job that succeeded."""
         checking.refuse(checking.output_format(request.format, _FORMATS))
         job = await self._known(request.job_id)
-        output = await stream_output(job, _FORMATS[request.format], self._backing.results, self._backing.chunks)
+        backing = self._backing
+        key = await self._output_key(job)
+        output = await stream_output(job, _FORMATS[request.format], backing.results, backing.chunks, key)
         total_bytes = output.total_bytes
         async with aclosing(output.pieces) as pieces:
             async for piece in pieces:
                 yield pb.DownloadOutputResponse(data=piece, total_bytes=total_bytes)
                 total_bytes = 0
+
+    async def _output_key(self, job: Job) -> DataKey | None:
+        """The key of a job's outputs; None where they are not sealed. Raises DataRefusedError (JOB_ERASED)."""
+        if erased_us(self._backing.state, job.job_id):
+            raise DataRefusedError(
+                f"the data of job {job.job_id} were erased; submit it again, with its data",
+                reason=Reason.JOB_ERASED,
+                metadata={"job": job.job_id},
+            )
+        try:
+            return await self._backing.job_keys.for_output(job)
+        except DataRefusedError:
+            return None
 
     async def _known(self, job_id: str) -> Job:
         checking.refuse(checking.name("job_id", job_id))
@@ -140,6 +171,18 @@ class JobServicer(JobServiceServicer):
         if job_id is not None:
             return state.jobs[job_id]
         return await self._backing.job(state.past_requests[request_id].job_id)
+
+
+def _view(job: Job, state: State) -> job_pb2.Job:
+    view = job_view(job)
+    if erased := timestamp(erased_us(state, job.job_id)):
+        view.erase_time.CopyFrom(erased)
+    return view
+
+
+def _input_root(job: Job) -> str:
+    kind = job.spec.kind
+    return kind.data_set.content.root if isinstance(kind, InferSpec) and not kind.data_set.path else ""
 
 
 def _wait_s(asked: Duration, remaining_s: float | None) -> float:

@@ -35,6 +35,8 @@ def command_to_proto(command: cmd.Command) -> pb.Command:
             )
         case cmd.CancelJob(job_id, note):
             message.cancel_job.CopyFrom(pb.CancelJob(job_id=job_id, note=note))
+        case cmd.EraseJob(job_id, key_ids, root, past):
+            message.erase_job.CopyFrom(pb.EraseJob(job_id=job_id, key_ids=key_ids, input_root=root, past=past))
         case cmd.StartTerm(coordinator_id, version):
             message.start_term.CopyFrom(pb.StartTerm(coordinator_id=coordinator_id, code_version=version))
         case cmd.ChangeSigningKey():
@@ -195,11 +197,16 @@ def _report_silence(message: pb.Command) -> cmd.CommandBody:
     )
 
 
+def _erase_job(body: pb.EraseJob) -> cmd.EraseJob:
+    return cmd.EraseJob(JobId(body.job_id), tuple(body.key_ids), body.input_root, body.past)
+
+
 _READERS: Final[dict[str, Callable[[pb.Command], cmd.CommandBody]]] = {
     "report_outcomes": _outcomes,
     "place_tasks": lambda _: cmd.PlaceTasks(),
     "expire_jobs": lambda _: cmd.ExpireJobs(),
     "submit_job": _submit_job,
+    "erase_job": lambda c: _erase_job(c.erase_job),
     "cancel_job": lambda c: cmd.CancelJob(JobId(c.cancel_job.job_id), c.cancel_job.note),
     "start_term": lambda c: cmd.StartTerm(c.start_term.coordinator_id, c.start_term.code_version),
     "change_signing_key": lambda c: cmd.ChangeSigningKey(

@@ -54,6 +54,7 @@ def event_to_proto(event: ev.Event) -> pb.Event:
             | ev.JobSucceeded()
             | ev.JobFailed()
             | ev.JobCancelled()
+            | ev.JobErased()
         ):
             return _job_event_to_proto(event)
         case _:
@@ -67,7 +68,8 @@ def _job_event_to_proto(
     | ev.AttemptsLost
     | ev.JobSucceeded
     | ev.JobFailed
-    | ev.JobCancelled,
+    | ev.JobCancelled
+    | ev.JobErased,
 ) -> pb.Event:
     message = pb.Event()
     match event:
@@ -102,6 +104,9 @@ def _job_event_to_proto(
             message.job_failed.failure.CopyFrom(v.failure_to_proto(event.failure))
         case ev.JobCancelled():
             message.job_cancelled.job_id, message.job_cancelled.note = event.job_id, event.note
+        case ev.JobErased():
+            message.job_erased.job_id = event.job_id
+            message.job_erased.key_ids.extend(event.key_ids)
         case _:
             assert_never(event)
     return message
@@ -294,6 +299,7 @@ _READERS: Final[dict[str, Callable[[pb.Event], ev.Event]]] = {
     "job_succeeded": lambda e: ev.JobSucceeded(JobId(e.job_succeeded.job_id)),
     "job_failed": lambda e: ev.JobFailed(JobId(e.job_failed.job_id), v.failure_from_proto(e.job_failed.failure)),
     "job_cancelled": lambda e: ev.JobCancelled(JobId(e.job_cancelled.job_id), e.job_cancelled.note),
+    "job_erased": lambda e: ev.JobErased(JobId(e.job_erased.job_id), tuple(e.job_erased.key_ids)),
     "term_started": _term_started,
     "signing_key_changed": _signing_key_changed,
     "segment_closed": lambda e: ev.SegmentClosed(e.segment_closed.segment),

@@ -106,7 +106,7 @@ def subject_of(body: cmd.CommandBody) -> str:
             return CLOSE_SUBJECT
         case cmd.EndTerm():
             return "log.term.end"
-        case cmd.SubmitJob(job_id=job_id) | cmd.CancelJob(job_id=job_id):
+        case cmd.SubmitJob(job_id=job_id) | cmd.CancelJob(job_id=job_id) | cmd.EraseJob(job_id=job_id):
             return job_subject(job_id)
         case cmd.ChangeSigningKey():
             return KEY_SUBJECT

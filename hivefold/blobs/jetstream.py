@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from hivefold.bus import api, frames, streams
 from hivefold.bus.link import Link, NoRespondersError
 from hivefold.errors import BrokerUnavailableError, LimitExceededError, NotFoundError
-from hivefold.limits import BLOB_ANSWER_S, BLOB_PATIENCE_S, BROKER_RETRY_MAX_MS, CHUNK_BYTES
+from hivefold.limits import BLOB_ANSWER_S, BLOB_PATIENCE_S, BROKER_RETRY_MAX_MS, STORED_CHUNK_BYTES
 
 _NEW_ONLY: Final = frames.header_block({api.EXPECT_NEW: "0"})
 _RETRY_S: Final = BROKER_RETRY_MAX_MS / 4000
@@ -30,8 +30,8 @@ class JetStreamChunks:
 
         Raises LimitExceededError when the stream is full, BrokerUnavailableError.
         """
-        if len(data) > CHUNK_BYTES:
-            raise LimitExceededError(f"{key} has {len(data)} bytes; store at most {CHUNK_BYTES} under one key")
+        if len(data) > STORED_CHUNK_BYTES:
+            raise LimitExceededError(f"{key} has {len(data)} bytes; store at most {STORED_CHUNK_BYTES} under one key")
         await _patiently(lambda: self._put(key, data))
 
     async def get(self, key: str) -> bytes:

@@ -10,13 +10,15 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from hivefold.blobs.sealing import SEAL_BYTES
 from hivefold.errors import DataRefusedError, InvalidRequestError, LimitExceededError, Reason
 from hivefold.ids import Digest
-from hivefold.limits import BLOB_BYTES, CHUNK_BYTES, MANIFEST_PART_BYTES
+from hivefold.limits import BLOB_BYTES, CHUNK_BYTES, KEY_ID_BYTES, MANIFEST_PART_BYTES
 from hivefold.v1.blob_pb2 import BlobManifest, BlobRef
 
 DIGEST_BYTES: Final = 32
 _DOMAIN: Final = b"hivefold.blob.v1\n"
+_SEALED_DOMAIN: Final = b"hivefold.sealed.v1\n"
 _SIZES: Final = struct.Struct(">QI")
 _PART_OVERHEAD: Final = 64
 """More than protobuf adds to a part's digests."""
@@ -34,7 +36,8 @@ class ChunkSpan:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Size of the content, size of its chunks, SHA-256 of each chunk, concatenated. Consistent by construction.
+    """Size of the content, size of its chunks, SHA-256 of each chunk as it is stored, concatenated. Consistent by
+    construction. `key_id` names the key with which the chunks are sealed; without one they are stored as they are.
 
     Raises DataRefusedError when the sizes and the number of digests do not fit, LimitExceededError
     above BLOB_BYTES.
@@ -43,6 +46,7 @@ class Manifest:
     size_bytes: int
     chunk_size_bytes: int
     chunk_digests: bytes
+    key_id: str = ""
 
     def __post_init__(self) -> None:
         if self.size_bytes > BLOB_BYTES:
@@ -51,6 +55,8 @@ class Manifest:
             raise _malformed(f"chunk size {self.chunk_size_bytes}, not 1 to {CHUNK_BYTES}")
         if len(self.chunk_digests) != self.chunk_count * DIGEST_BYTES:
             raise _malformed(f"{len(self.chunk_digests)} bytes of digests for {self.chunk_count} chunks")
+        if len(self.key_id) > KEY_ID_BYTES or not self.key_id.isascii():
+            raise _malformed(f"{self.key_id[:80]!r} names no key")
 
     @property
     def chunk_count(self) -> int:
@@ -60,7 +66,8 @@ class Manifest:
     @property
     def root(self) -> Digest:
         """The root digest."""
-        state = hashlib.sha256(_DOMAIN)
+        key_id = self.key_id.encode()
+        state = hashlib.sha256(_SEALED_DOMAIN + bytes([len(key_id)]) + key_id if key_id else _DOMAIN)
         state.update(_SIZES.pack(self.size_bytes, self.chunk_size_bytes))
         state.update(self.chunk_digests)
         return Digest(state.hexdigest())
@@ -82,6 +89,10 @@ class Manifest:
         """Size of a chunk in bytes; only the last one may be shorter."""
         return min(self.chunk_size_bytes, self.size_bytes - index * self.chunk_size_bytes)
 
+    def stored_length(self, index: int) -> int:
+        """Size of a chunk as it is stored, in bytes."""
+        return self.chunk_length(index) + (SEAL_BYTES if self.key_id else 0)
+
     def spans(self, offset: int, length: int) -> Iterator[ChunkSpan]:
         """The chunks behind a range, in order. Raises InvalidRequestError outside the content."""
         if offset < 0 or length < 0 or offset + length > self.size_bytes:
@@ -96,8 +107,8 @@ class Manifest:
             offset += stop - start
 
     def check(self, index: int, data: bytes | memoryview) -> None:
-        """Raises DataRefusedError, naming the chunk, unless `data` is the whole chunk as it was."""
-        if len(data) != self.chunk_length(index) or hashlib.sha256(data).digest() != self.digest(index):
+        """Raises DataRefusedError, naming the chunk, unless `data` is the whole chunk as it was stored."""
+        if len(data) != self.stored_length(index) or hashlib.sha256(data).digest() != self.digest(index):
             raise DataRefusedError(
                 f"chunk {index} of {self.root} is not what its digest says; restore the content and try again",
                 reason=Reason.DIGEST_MISMATCH,
@@ -111,7 +122,7 @@ class Manifest:
     @staticmethod
     def from_wire(message: BlobManifest) -> Manifest:
         """The manifest out of a message. Raises as the constructor does."""
-        return Manifest(message.size_bytes, message.chunk_size_bytes, message.chunk_digests)
+        return Manifest(message.size_bytes, message.chunk_size_bytes, message.chunk_digests, message.key_id)
 
     def parts(self) -> list[bytes]:
         """The manifest cut into messages that a ChunkStore takes; at least one."""
@@ -120,7 +131,12 @@ class Manifest:
         return [self._wire(self.chunk_digests[cut : cut + step]).SerializeToString() for cut in cuts]
 
     def _wire(self, digests: bytes) -> BlobManifest:
-        return BlobManifest(size_bytes=self.size_bytes, chunk_size_bytes=self.chunk_size_bytes, chunk_digests=digests)
+        return BlobManifest(
+            size_bytes=self.size_bytes,
+            chunk_size_bytes=self.chunk_size_bytes,
+            chunk_digests=digests,
+            key_id=self.key_id,
+        )
 
 
 def part_key(root: str, part: int) -> str:
@@ -147,7 +163,8 @@ def part_count(first: BlobManifest) -> int:
 def join_parts(root: str, parts: list[BlobManifest]) -> Manifest:
     """The manifest out of all its parts, verified. Raises DataRefusedError (DIGEST_MISMATCH)."""
     first = parts[0]
-    manifest = Manifest(first.size_bytes, first.chunk_size_bytes, b"".join(part.chunk_digests for part in parts))
+    digests = b"".join(part.chunk_digests for part in parts)
+    manifest = Manifest(first.size_bytes, first.chunk_size_bytes, digests, first.key_id)
     if manifest.root != root:
         raise DataRefusedError(
             f"the manifest of {root} is not what its digest says; upload the content again",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hivefold.errors import LimitExceededError, NotFoundError
-from hivefold.limits import CHUNK_BYTES
+from hivefold.limits import STORED_CHUNK_BYTES
 
 
 class MemoryChunks:
@@ -15,8 +15,8 @@ class MemoryChunks:
 
     async def put(self, key: str, data: bytes) -> None:
         """Stores `data` under `key`; a stored key is left as it is. Raises LimitExceededError."""
-        if len(data) > CHUNK_BYTES:
-            raise LimitExceededError(f"{key} has {len(data)} bytes; store at most {CHUNK_BYTES} under one key")
+        if len(data) > STORED_CHUNK_BYTES:
+            raise LimitExceededError(f"{key} has {len(data)} bytes; store at most {STORED_CHUNK_BYTES} under one key")
         if key in self.chunks:
             return
         if sum(map(len, self.chunks.values())) + len(data) > self.capacity_bytes:

@@ -9,7 +9,7 @@ class ChunkStore(Protocol):
     """Stores immutable chunks by digest. Verification is the caller's (hivefold.blobs.content)."""
 
     async def put(self, key: str, data: bytes) -> None:
-        """Stores `data` (at most CHUNK_BYTES) under `key` durably; a stored key is left as it is.
+        """Stores `data` (at most STORED_CHUNK_BYTES) under `key` durably; a stored key is left as it is.
 
         `key` is "chunk.<digest>" or "manifest.<root>.<part>". Raises LimitExceededError when the
         store is full, BrokerUnavailableError.

@@ -15,6 +15,8 @@ from hivefold.limits import BROKER_ANSWER_S, BROKER_RETRY_MAX_MS, BROKER_RETRY_M
 
 NO_MESSAGE: Final = 10037
 CONSUMER_MISSING: Final = 10014
+MESSAGE_GONE: Final = frozenset({10037, 10043})
+"""Deleting what is not there: no message found, sequence not found."""
 STREAM_MISSING: Final = 10059
 STREAM_EXISTS: Final = 10058
 STORAGE_SHORT: Final = frozenset({10023, 10028, 10047, 10077})

@@ -21,9 +21,12 @@ class Blobs:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def upload(self, pieces: Iterator[bytes], size_bytes: int) -> blob_pb2.BlobRef:
-        """Stores the content that the pieces (each at most STREAM_PIECE_BYTES) make up; constant memory."""
-        requests = _upload_requests(pieces, size_bytes)
+    async def upload(self, pieces: Iterator[bytes], size_bytes: int, request_id: str = "") -> blob_pb2.BlobRef:
+        """Stores the content that the pieces (each at most STREAM_PIECE_BYTES) make up, sealed; constant memory.
+
+        The same content under the same `request_id` has the same root; without one each upload has its own.
+        """
+        requests = _upload_requests(pieces, size_bytes, request_id or new_request_id())
         response = await send(self._connection, BlobServiceStub, "UploadBlob", requests)
         blob: blob_pb2.BlobRef = response.blob
         return blob
@@ -49,9 +52,9 @@ class Blobs:
 
 
 async def _upload_requests(
-    pieces: Iterator[bytes], size_bytes: int
+    pieces: Iterator[bytes], size_bytes: int, request_id: str
 ) -> AsyncIterator[blob_service_pb2.UploadBlobRequest]:
-    request = blob_service_pb2.UploadBlobRequest(size_bytes=size_bytes)
+    request = blob_service_pb2.UploadBlobRequest(size_bytes=size_bytes, request_id=request_id)
     # Reading and converting may block: off the event loop, one piece ahead of what is being sent.
     following = asyncio.create_task(asyncio.to_thread(next, pieces, b""))
     try:

@@ -22,16 +22,24 @@ _PREFIX = "DATA_TYPE_"
 
 
 async def stored(
-    blobs: Blobs, rows: Rows, data_type: str, member: str = "", *, lossy: bool = False, on_progress: Progress = None
+    blobs: Blobs,
+    rows: Rows,
+    data_type: str,
+    member: str = "",
+    *,
+    lossy: bool = False,
+    request_id: str = "",
+    on_progress: Progress = None,
 ) -> job_pb2.DataSet:
     """Uploads the rows of a file or an array, converted to `data_type` ("FP32"; "" leaves them).
 
     Values keep what they are, unless `lossy` lets them be rounded. `on_progress` gets bytes sent and bytes in
-    all. Raises DataRefusedError.
+    all. The same rows under the same `request_id` give the same data set. Raises DataRefusedError.
     """
     source = await asyncio.to_thread(lambda: _opened(rows, member))
     source = source.as_type(data_type or source.data_type, lossy=lossy)
-    blob = await blobs.upload(_told(source.pieces(), source.size_bytes, on_progress), source.size_bytes)
+    pieces = _told(source.pieces(), source.size_bytes, on_progress)
+    blob = await blobs.upload(pieces, source.size_bytes, request_id)
     return job_pb2.DataSet(
         blob=blob,
         data_type=_type_number(source.data_type),

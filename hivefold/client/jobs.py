@@ -138,7 +138,7 @@ class Jobs:
     async def _infer_spec(
         self, model: str, rows: data.Rows, infer: InferOptions, options: JobOptions
     ) -> job_pb2.JobSpec:
-        data_set = await self._data_set(model, rows, infer)
+        data_set = await self._data_set(model, rows, infer, options.request_id)
         spec = _job_spec(options)
         spec.infer.CopyFrom(
             message(
@@ -153,14 +153,22 @@ class Jobs:
         )
         return spec
 
-    async def _data_set(self, model: str, rows: data.Rows, infer: InferOptions) -> job_pb2.DataSet:
+    async def _data_set(self, model: str, rows: data.Rows, infer: InferOptions, request_id: str) -> job_pb2.DataSet:
         found = await self._models.get(model)
         if infer.by_reference:
             if not isinstance(rows, Path | str):
                 raise InvalidRequestError("by_reference: an array lies in no file; leave it out, or save the array")
             return await data.referenced_file(self._blobs, rows, infer.member)
         wanted = data.type_name(found.inputs[0].data_type) if len(found.inputs) == 1 else ""
-        return await data.stored(self._blobs, rows, wanted, infer.member, lossy=infer.cast, on_progress=infer.on_upload)
+        return await data.stored(
+            self._blobs,
+            rows,
+            wanted,
+            infer.member,
+            lossy=infer.cast,
+            request_id=request_id,
+            on_progress=infer.on_upload,
+        )
 
     async def submit_probe(
         self, task_count: int, *, task_duration_s: float = 0.0, options: JobOptions | None = None
@@ -245,6 +253,16 @@ class Jobs:
         """Cancels an open job. Raises NotFoundError, ConflictError when it has ended otherwise."""
         request = job_service_pb2.CancelJobRequest(request_id=new_request_id(), job_id=job_id, note=note)
         job: job_pb2.Job = (await self._connection.call(JobServiceStub, "CancelJob", request)).job
+        return job
+
+    async def erase(self, job_id: str) -> job_pb2.Job:
+        """Erases the data of a job that has ended: its uploaded input and its outputs can never be read again.
+
+        Erasing twice is harmless. Raises NotFoundError; ConflictError while it, or another job that reads the same
+        input, is open.
+        """
+        request = job_service_pb2.EraseJobRequest(request_id=new_request_id(), job_id=job_id)
+        job: job_pb2.Job = (await self._connection.call(JobServiceStub, "EraseJob", request)).job
         return job
 
     async def download_output(

@@ -105,6 +105,10 @@ class SyncFleet:
         """As Jobs.wait."""
         return self._run(self._fleet.jobs.wait(job, on_progress))
 
+    def erase(self, job_id: str) -> job_pb2.Job:
+        """As Jobs.erase."""
+        return self._run(self._fleet.jobs.erase(job_id))
+
     def cancel(self, job_id: str, note: str = "") -> job_pb2.Job:
         """As Jobs.cancel."""
         return self._run(self._fleet.jobs.cancel(job_id, note))

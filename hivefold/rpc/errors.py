@@ -58,6 +58,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.DEADLINE_EXCEEDED: Row(_Code.DEADLINE_EXCEEDED, e.UnavailableError),
     Reason.CANCELLED: Row(_Code.CANCELLED, HivefoldError),
     Reason.JOB_STATE: Row(_Code.FAILED_PRECONDITION, e.ConflictError, "job"),
+    Reason.JOB_ERASED: Row(_Code.FAILED_PRECONDITION, e.DataRefusedError, "job"),
     Reason.NODE_LOST: Row(_Code.UNAVAILABLE, e.UnavailableError, "node", 1000),
     Reason.RETURNED: Row(_Code.UNAVAILABLE, e.UnavailableError, "node", 1000),
     Reason.RUNTIME_FAILED: Row(_Code.INTERNAL, HivefoldError),

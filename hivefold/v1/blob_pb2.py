@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hivefold/v1/blob.proto\x12\x0bhivefold.v1\"+\n\x07\x42lobRef\x12\x0c\n\x04root\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"S\n\x0c\x42lobManifest\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x18\n\x10\x63hunk_size_bytes\x18\x02 \x01(\r\x12\x15\n\rchunk_digests\x18\x03 \x01(\x0c\x42g\n\x0eio.hivefold.v1B\tBlobProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hivefold/v1/blob.proto\x12\x0bhivefold.v1\"+\n\x07\x42lobRef\x12\x0c\n\x04root\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"c\n\x0c\x42lobManifest\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x18\n\x10\x63hunk_size_bytes\x18\x02 \x01(\r\x12\x15\n\rchunk_digests\x18\x03 \x01(\x0c\x12\x0e\n\x06key_id\x18\x04 \x01(\tBg\n\x0eio.hivefold.v1B\tBlobProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BLOBREF']._serialized_start=39
   _globals['_BLOBREF']._serialized_end=82
   _globals['_BLOBMANIFEST']._serialized_start=84
-  _globals['_BLOBMANIFEST']._serialized_end=167
+  _globals['_BLOBMANIFEST']._serialized_end=183
 # @@protoc_insertion_point(module_scope)

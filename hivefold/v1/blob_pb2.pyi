@@ -54,22 +54,26 @@ class BlobManifest(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CHUNK_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CHUNK_DIGESTS_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Size of the content in bytes."""
     chunk_size_bytes: _builtins.int
     """Size of every chunk but the last in bytes."""
     chunk_digests: _builtins.bytes
     """SHA-256 of each chunk, 32 bytes each, concatenated in order."""
+    key_id: _builtins.str
+    """The key with which every chunk is sealed; empty when they are stored as they are."""
     def __init__(
         self,
         *,
         size_bytes: _builtins.int = ...,
         chunk_size_bytes: _builtins.int = ...,
         chunk_digests: _builtins.bytes = ...,
+        key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_digests", b"chunk_digests", "chunk_size_bytes", b"chunk_size_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_digests", b"chunk_digests", "chunk_size_bytes", b"chunk_size_bytes", "key_id", b"key_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hivefold.v1 import blob_pb2 as hivefold_dot_v1_dot_blob__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehivefold/v1/blob_service.proto\x12\x0bhivefold.v1\x1a\x16hivefold/v1/blob.proto\"5\n\x11UploadBlobRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"8\n\x12UploadBlobResponse\x12\"\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x14.hivefold.v1.BlobRef\"Z\n\x17RegisterManifestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\x08manifest\x18\x02 \x01(\x0b\x32\x19.hivefold.v1.BlobManifest\">\n\x18RegisterManifestResponse\x12\"\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x14.hivefold.v1.BlobRef\"#\n\x13\x44ownloadBlobRequest\x12\x0c\n\x04root\x18\x01 \x01(\t\"$\n\x14\x44ownloadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\x96\x02\n\x0b\x42lobService\x12O\n\nUploadBlob\x12\x1e.hivefold.v1.UploadBlobRequest\x1a\x1f.hivefold.v1.UploadBlobResponse(\x01\x12_\n\x10RegisterManifest\x12$.hivefold.v1.RegisterManifestRequest\x1a%.hivefold.v1.RegisterManifestResponse\x12U\n\x0c\x44ownloadBlob\x12 .hivefold.v1.DownloadBlobRequest\x1a!.hivefold.v1.DownloadBlobResponse0\x01\x42n\n\x0eio.hivefold.v1B\x10\x42lobServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehivefold/v1/blob_service.proto\x12\x0bhivefold.v1\x1a\x16hivefold/v1/blob.proto\"I\n\x11UploadBlobRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"8\n\x12UploadBlobResponse\x12\"\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x14.hivefold.v1.BlobRef\"Z\n\x17RegisterManifestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\x08manifest\x18\x02 \x01(\x0b\x32\x19.hivefold.v1.BlobManifest\">\n\x18RegisterManifestResponse\x12\"\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x14.hivefold.v1.BlobRef\"#\n\x13\x44ownloadBlobRequest\x12\x0c\n\x04root\x18\x01 \x01(\t\"$\n\x14\x44ownloadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\x96\x02\n\x0b\x42lobService\x12O\n\nUploadBlob\x12\x1e.hivefold.v1.UploadBlobRequest\x1a\x1f.hivefold.v1.UploadBlobResponse(\x01\x12_\n\x10RegisterManifest\x12$.hivefold.v1.RegisterManifestRequest\x1a%.hivefold.v1.RegisterManifestResponse\x12U\n\x0c\x44ownloadBlob\x12 .hivefold.v1.DownloadBlobRequest\x1a!.hivefold.v1.DownloadBlobResponse0\x01\x42n\n\x0eio.hivefold.v1B\x10\x42lobServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\020BlobServiceProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
   _globals['_UPLOADBLOBREQUEST']._serialized_start=71
-  _globals['_UPLOADBLOBREQUEST']._serialized_end=124
-  _globals['_UPLOADBLOBRESPONSE']._serialized_start=126
-  _globals['_UPLOADBLOBRESPONSE']._serialized_end=182
-  _globals['_REGISTERMANIFESTREQUEST']._serialized_start=184
-  _globals['_REGISTERMANIFESTREQUEST']._serialized_end=274
-  _globals['_REGISTERMANIFESTRESPONSE']._serialized_start=276
-  _globals['_REGISTERMANIFESTRESPONSE']._serialized_end=338
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=340
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=375
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=377
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=413
-  _globals['_BLOBSERVICE']._serialized_start=416
-  _globals['_BLOBSERVICE']._serialized_end=694
+  _globals['_UPLOADBLOBREQUEST']._serialized_end=144
+  _globals['_UPLOADBLOBRESPONSE']._serialized_start=146
+  _globals['_UPLOADBLOBRESPONSE']._serialized_end=202
+  _globals['_REGISTERMANIFESTREQUEST']._serialized_start=204
+  _globals['_REGISTERMANIFESTREQUEST']._serialized_end=294
+  _globals['_REGISTERMANIFESTRESPONSE']._serialized_start=296
+  _globals['_REGISTERMANIFESTRESPONSE']._serialized_end=358
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=360
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=395
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=397
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=433
+  _globals['_BLOBSERVICE']._serialized_start=436
+  _globals['_BLOBSERVICE']._serialized_end=714
 # @@protoc_insertion_point(module_scope)

@@ -25,19 +25,25 @@ class UploadBlobRequest(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The next bytes, at most 1 MiB."""
     size_bytes: _builtins.int
     """Size of the whole content in bytes; in the first message only."""
+    request_id: _builtins.str
+    """Chosen by the client, in the first message only: the same content under the same id gets the same root. Use the
+    id of the job that it is for, so that both may be repeated.
+    """
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         size_bytes: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

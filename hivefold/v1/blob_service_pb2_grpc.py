@@ -57,7 +57,7 @@ class BlobServiceServicer:
     """
 
     def UploadBlob(self, request_iterator, context):
-        """Stores content and gives its root digest. Stored chunks are not stored again.
+        """Stores content, sealed with a key of its own, and gives its root digest. Stored chunks are not stored again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class BlobServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BlobServiceAsyncStub: ...
     UploadBlob: _grpc.StreamUnaryMultiCallable[_blob_service_pb2.UploadBlobRequest, _blob_service_pb2.UploadBlobResponse]
-    """Stores content and gives its root digest. Stored chunks are not stored again."""
+    """Stores content, sealed with a key of its own, and gives its root digest. Stored chunks are not stored again."""
     RegisterManifest: _grpc.UnaryUnaryMultiCallable[_blob_service_pb2.RegisterManifestRequest, _blob_service_pb2.RegisterManifestResponse]
     """Stores the manifest of a file whose bytes stay where they are."""
     DownloadBlob: _grpc.UnaryStreamMultiCallable[_blob_service_pb2.DownloadBlobRequest, _blob_service_pb2.DownloadBlobResponse]
@@ -46,7 +46,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadBlob: _aio.StreamUnaryMultiCallable[_blob_service_pb2.UploadBlobRequest, _blob_service_pb2.UploadBlobResponse]  # type: ignore[assignment]
-    """Stores content and gives its root digest. Stored chunks are not stored again."""
+    """Stores content, sealed with a key of its own, and gives its root digest. Stored chunks are not stored again."""
     RegisterManifest: _aio.UnaryUnaryMultiCallable[_blob_service_pb2.RegisterManifestRequest, _blob_service_pb2.RegisterManifestResponse]  # type: ignore[assignment]
     """Stores the manifest of a file whose bytes stay where they are."""
     DownloadBlob: _aio.UnaryStreamMultiCallable[_blob_service_pb2.DownloadBlobRequest, _blob_service_pb2.DownloadBlobResponse]  # type: ignore[assignment]
@@ -61,7 +61,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_blob_service_pb2.UploadBlobRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_blob_service_pb2.UploadBlobResponse, _abc.Awaitable[_blob_service_pb2.UploadBlobResponse]]:
-        """Stores content and gives its root digest. Stored chunks are not stored again."""
+        """Stores content, sealed with a key of its own, and gives its root digest. Stored chunks are not stored again."""
 
     @_abc_1.abstractmethod
     def RegisterManifest(

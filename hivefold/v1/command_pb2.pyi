@@ -241,6 +241,42 @@ class CancelJob(_message.Message):
 Global___CancelJob: _TypeAlias = CancelJob  # noqa: Y015
 
 @_typing.final
+class EraseJob(_message.Message):
+    """Erase the data of a job that has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    INPUT_ROOT_FIELD_NUMBER: _builtins.int
+    PAST_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job."""
+    input_root: _builtins.str
+    """Root of its stored input; empty where it has none."""
+    past: _builtins.bool
+    """Whether it ended so long ago that the coordinator found it in the log alone."""
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys that open its data, as the coordinator found them."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        input_root: _builtins.str = ...,
+        past: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_root", b"input_root", "job_id", b"job_id", "key_ids", b"key_ids", "past", b"past"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseJob: _TypeAlias = EraseJob  # noqa: Y015
+
+@_typing.final
 class JoinNode(_message.Message):
     """Let a node join."""
 
@@ -616,6 +652,7 @@ class Command(_message.Message):
     REPORT_OUTCOMES_FIELD_NUMBER: _builtins.int
     PLACE_TASKS_FIELD_NUMBER: _builtins.int
     EXPIRE_JOBS_FIELD_NUMBER: _builtins.int
+    ERASE_JOB_FIELD_NUMBER: _builtins.int
     JOIN_NODE_FIELD_NUMBER: _builtins.int
     OBSERVE_NODE_FIELD_NUMBER: _builtins.int
     REPORT_SILENCE_FIELD_NUMBER: _builtins.int
@@ -671,6 +708,10 @@ class Command(_message.Message):
         """Expire jobs."""
 
     @_builtins.property
+    def erase_job(self) -> Global___EraseJob:
+        """Erase a job's data."""
+
+    @_builtins.property
     def join_node(self) -> Global___JoinNode:
         """Let a node join."""
 
@@ -709,6 +750,7 @@ class Command(_message.Message):
         report_outcomes: Global___ReportOutcomes | None = ...,
         place_tasks: Global___PlaceTasks | None = ...,
         expire_jobs: Global___ExpireJobs | None = ...,
+        erase_job: Global___EraseJob | None = ...,
         join_node: Global___JoinNode | None = ...,
         observe_node: Global___ObserveNode | None = ...,
         report_silence: Global___ReportSilence | None = ...,
@@ -716,11 +758,11 @@ class Command(_message.Message):
         drain_node: Global___DrainNode | None = ...,
         undrain_node: Global___UndrainNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "erase_job", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -93,6 +93,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The gRPC server cannot be reached or did not answer. Given by clients."""
     REASON_PROOF_FAILED: _Reason.ValueType  # 33
     """A log or a coordinator could not prove itself: a checkpoint is missing, contradicts an earlier one, or is not signed."""
+    REASON_JOB_ERASED: _Reason.ValueType  # 34
+    """The job's data were erased: the key that opens them is gone for good. Submit the job again, with its data."""
     REASON_EVENT_UNKNOWN: _Reason.ValueType  # 37
     """The log holds an event that this version does not know: a newer one wrote it. Upgrade hivefold."""
     REASON_LOG_FILE_INVALID: _Reason.ValueType  # 36
@@ -173,6 +175,8 @@ REASON_SERVER_UNAVAILABLE: Reason.ValueType  # 32
 """The gRPC server cannot be reached or did not answer. Given by clients."""
 REASON_PROOF_FAILED: Reason.ValueType  # 33
 """A log or a coordinator could not prove itself: a checkpoint is missing, contradicts an earlier one, or is not signed."""
+REASON_JOB_ERASED: Reason.ValueType  # 34
+"""The job's data were erased: the key that opens them is gone for good. Submit the job again, with its data."""
 REASON_EVENT_UNKNOWN: Reason.ValueType  # 37
 """The log holds an event that this version does not know: a newer one wrote it. Upgrade hivefold."""
 REASON_LOG_FILE_INVALID: Reason.ValueType  # 36

@@ -49,6 +49,8 @@ class _JobEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobEvent
     """It failed. Final."""
     JOB_EVENT_TYPE_CANCELLED: _JobEventType.ValueType  # 9
     """It was cancelled. Final."""
+    JOB_EVENT_TYPE_ERASED: _JobEventType.ValueType  # 10
+    """The data of the job, which had ended, were erased."""
 
 class JobEventType(_JobEventType, metaclass=_JobEventTypeEnumTypeWrapper):
     """What happened to a job."""
@@ -73,6 +75,8 @@ JOB_EVENT_TYPE_FAILED: JobEventType.ValueType  # 8
 """It failed. Final."""
 JOB_EVENT_TYPE_CANCELLED: JobEventType.ValueType  # 9
 """It was cancelled. Final."""
+JOB_EVENT_TYPE_ERASED: JobEventType.ValueType  # 10
+"""The data of the job, which had ended, were erased."""
 Global___JobEventType: _TypeAlias = JobEventType  # noqa: Y015
 
 class _NodeEventType:

@@ -505,6 +505,7 @@ class Job(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    ERASE_TIME_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job's id."""
     request_id: _builtins.str
@@ -549,6 +550,10 @@ class Job(_message.Message):
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.TensorSpec]:
         """The tensors of its output, for infer; shapes without the row dimension."""
 
+    @_builtins.property
+    def erase_time(self) -> _timestamp_pb2.Timestamp:
+        """When its data were erased; unset when they were not, or long ago."""
+
     def __init__(
         self,
         *,
@@ -565,10 +570,11 @@ class Job(_message.Message):
         model: _model_pb2.Model | None = ...,
         sequence: _builtins.int = ...,
         outputs: _abc.Iterable[_model_pb2.TensorSpec] | None = ...,
+        erase_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "failure", b"failure", "model", b"model", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "erase_time", b"erase_time", "failure", b"failure", "model", b"model", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "failure", b"failure", "job_id", b"job_id", "model", b"model", "outputs", b"outputs", "progress", b"progress", "request_id", b"request_id", "sequence", b"sequence", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "erase_time", b"erase_time", "failure", b"failure", "job_id", b"job_id", "model", b"model", "outputs", b"outputs", "progress", b"progress", "request_id", b"request_id", "sequence", b"sequence", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,11 @@ class JobServiceStub:
                 request_serializer=hivefold_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=hivefold_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.EraseJob = channel.unary_unary(
+                '/hivefold.v1.JobService/EraseJob',
+                request_serializer=hivefold_dot_v1_dot_job__service__pb2.EraseJobRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_job__service__pb2.EraseJobResponse.FromString,
+                _registered_method=True)
         self.DownloadOutput = channel.unary_stream(
                 '/hivefold.v1.JobService/DownloadOutput',
                 request_serializer=hivefold_dot_v1_dot_job__service__pb2.DownloadOutputRequest.SerializeToString,
@@ -131,6 +136,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseJob(self, request, context):
+        """Erases the data of a job that has ended: its stored input, as far as it was uploaded, and its outputs can never
+        be read again. Refused while another open job reads the same input. Repeating it is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DownloadOutput(self, request, context):
         """Streams the output of a job that succeeded as one file, in input order.
         """
@@ -175,6 +188,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=hivefold_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=hivefold_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'EraseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseJob,
+                    request_deserializer=hivefold_dot_v1_dot_job__service__pb2.EraseJobRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_job__service__pb2.EraseJobResponse.SerializeToString,
             ),
             'DownloadOutput': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadOutput,
@@ -372,6 +390,33 @@ class JobService:
             '/hivefold.v1.JobService/CancelJob',
             hivefold_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             hivefold_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.JobService/EraseJob',
+            hivefold_dot_v1_dot_job__service__pb2.EraseJobRequest.SerializeToString,
+            hivefold_dot_v1_dot_job__service__pb2.EraseJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class JobServiceStub:
     """Follows a job from a position on until it ends."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Cancels a job."""
+    EraseJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.EraseJobRequest, _job_service_pb2.EraseJobResponse]
+    """Erases the data of a job that has ended: its stored input, as far as it was uploaded, and its outputs can never
+    be read again. Refused while another open job reads the same input. Repeating it is harmless.
+    """
     DownloadOutput: _grpc.UnaryStreamMultiCallable[_job_service_pb2.DownloadOutputRequest, _job_service_pb2.DownloadOutputResponse]
     """Streams the output of a job that succeeded as one file, in input order."""
 
@@ -73,6 +77,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """Follows a job from a position on until it ends."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Cancels a job."""
+    EraseJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.EraseJobRequest, _job_service_pb2.EraseJobResponse]  # type: ignore[assignment]
+    """Erases the data of a job that has ended: its stored input, as far as it was uploaded, and its outputs can never
+    be read again. Refused while another open job reads the same input. Repeating it is harmless.
+    """
     DownloadOutput: _aio.UnaryStreamMultiCallable[_job_service_pb2.DownloadOutputRequest, _job_service_pb2.DownloadOutputResponse]  # type: ignore[assignment]
     """Streams the output of a job that succeeded as one file, in input order."""
 
@@ -136,6 +144,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
         """Cancels a job."""
+
+    @_abc_1.abstractmethod
+    def EraseJob(
+        self,
+        request: _job_service_pb2.EraseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.EraseJobResponse, _abc.Awaitable[_job_service_pb2.EraseJobResponse]]:
+        """Erases the data of a job that has ended: its stored input, as far as it was uploaded, and its outputs can never
+        be read again. Refused while another open job reads the same input. Repeating it is harmless.
+        """
 
     @_abc_1.abstractmethod
     def DownloadOutput(

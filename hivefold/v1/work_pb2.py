@@ -32,7 +32,7 @@ from hivefold.v1 import job_pb2 as hivefold_dot_v1_dot_job__pb2
 from hivefold.v1 import model_pb2 as hivefold_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hivefold/v1/work.proto\x12\x0bhivefold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chivefold/v1/checkpoint.proto\x1a\x16hivefold/v1/blob.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/fleet.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\"2\n\nInferShard\x12\x11\n\tfirst_row\x18\x01 \x01(\x04\x12\x11\n\trow_count\x18\x02 \x01(\x04\"e\n\x08TaskSpec\x12(\n\x05infer\x18\x01 \x01(\x0b\x32\x17.hivefold.v1.InferShardH\x00\x12\'\n\x05probe\x18\x02 \x01(\x0b\x32\x16.hivefold.v1.ProbeTaskH\x00\x42\x06\n\x04kind\"\x0b\n\tProbeTask\"N\n\x08WorkItem\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12#\n\x04spec\x18\x03 \x01(\x0b\x32\x15.hivefold.v1.TaskSpec\"\x80\x02\n\tWorkBatch\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\"\n\x04spec\x18\x05 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12!\n\x05model\x18\x06 \x01(\x0b\x32\x12.hivefold.v1.Model\x12\x31\n\rdeadline_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12$\n\x05items\x18\t \x03(\x0b\x32\x15.hivefold.v1.WorkItem\"*\n\nCancelWork\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"S\n\nTensorPart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.hivefold.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x04\"~\n\nTaskOutput\x12(\n\x07tensors\x18\x01 \x03(\x0b\x32\x17.hivefold.v1.TensorPart\x12\"\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.BlobRef\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\"\xd4\x02\n\x07Outcome\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0f\n\x07node_id\x18\x05 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trow_count\x18\t \x01(\x04\x12%\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x14.hivefold.v1.Failure\x12\'\n\x06output\x18\x0b \x01(\x0b\x32\x17.hivefold.v1.TaskOutput\x12\x15\n\rinline_output\x18\x0c \x01(\x0c\x12\x13\n\x0btraceparent\x18\r \x01(\t\"\xff\x01\n\tHeartbeat\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x1c\n\x14\x61ttempts_outstanding\x18\x03 \x01(\r\x12\x18\n\x10\x61ttempts_running\x18\x04 \x01(\r\x12\x15\n\rloaded_models\x18\x05 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\x06 \x01(\x04\x12\x1d\n\x15\x63pu_utilization_ratio\x18\x07 \x01(\x01\x12\x0f\n\x07leaving\x18\x08 \x01(\x08\x12\x0c\n\x04term\x18\t \x01(\x04\x12\x0f\n\x07refusal\x18\n \x01(\t\"\x88\x01\n\x05Pulse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x31\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1d.hivefold.v1.SignedCheckpointBg\n\x0eio.hivefold.v1B\tWorkProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hivefold/v1/work.proto\x12\x0bhivefold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chivefold/v1/checkpoint.proto\x1a\x16hivefold/v1/blob.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/fleet.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\"2\n\nInferShard\x12\x11\n\tfirst_row\x18\x01 \x01(\x04\x12\x11\n\trow_count\x18\x02 \x01(\x04\"e\n\x08TaskSpec\x12(\n\x05infer\x18\x01 \x01(\x0b\x32\x17.hivefold.v1.InferShardH\x00\x12\'\n\x05probe\x18\x02 \x01(\x0b\x32\x16.hivefold.v1.ProbeTaskH\x00\x42\x06\n\x04kind\"\x0b\n\tProbeTask\"N\n\x08WorkItem\x12\x0c\n\x04task\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12#\n\x04spec\x18\x03 \x01(\x0b\x32\x15.hivefold.v1.TaskSpec\"\xad\x02\n\tWorkBatch\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\"\n\x04spec\x18\x05 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12!\n\x05model\x18\x06 \x01(\x0b\x32\x12.hivefold.v1.Model\x12\x31\n\rdeadline_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12$\n\x05items\x18\t \x03(\x0b\x32\x15.hivefold.v1.WorkItem\x12\x14\n\x07job_key\x18\n \x01(\x0c\x42\x03\x80\x01\x01\x12\x15\n\x08\x64\x61ta_key\x18\x0b \x01(\x0c\x42\x03\x80\x01\x01\"*\n\nCancelWork\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"S\n\nTensorPart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.hivefold.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x04\"~\n\nTaskOutput\x12(\n\x07tensors\x18\x01 \x03(\x0b\x32\x17.hivefold.v1.TensorPart\x12\"\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.BlobRef\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\"\xd4\x02\n\x07Outcome\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0f\n\x07node_id\x18\x05 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trow_count\x18\t \x01(\x04\x12%\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x14.hivefold.v1.Failure\x12\'\n\x06output\x18\x0b \x01(\x0b\x32\x17.hivefold.v1.TaskOutput\x12\x15\n\rinline_output\x18\x0c \x01(\x0c\x12\x13\n\x0btraceparent\x18\r \x01(\t\"\xff\x01\n\tHeartbeat\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x1c\n\x14\x61ttempts_outstanding\x18\x03 \x01(\r\x12\x18\n\x10\x61ttempts_running\x18\x04 \x01(\r\x12\x15\n\rloaded_models\x18\x05 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\x06 \x01(\x04\x12\x1d\n\x15\x63pu_utilization_ratio\x18\x07 \x01(\x01\x12\x0f\n\x07leaving\x18\x08 \x01(\x08\x12\x0c\n\x04term\x18\t \x01(\x04\x12\x0f\n\x07refusal\x18\n \x01(\t\"\x88\x01\n\x05Pulse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x31\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1d.hivefold.v1.SignedCheckpointBg\n\x0eio.hivefold.v1B\tWorkProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hivefold.v1.work_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\tWorkProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
+  _globals['_WORKBATCH'].fields_by_name['job_key']._loaded_options = None
+  _globals['_WORKBATCH'].fields_by_name['job_key']._serialized_options = b'\200\001\001'
+  _globals['_WORKBATCH'].fields_by_name['data_key']._loaded_options = None
+  _globals['_WORKBATCH'].fields_by_name['data_key']._serialized_options = b'\200\001\001'
   _globals['_INFERSHARD']._serialized_start=256
   _globals['_INFERSHARD']._serialized_end=306
   _globals['_TASKSPEC']._serialized_start=308
@@ -49,17 +53,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKITEM']._serialized_start=424
   _globals['_WORKITEM']._serialized_end=502
   _globals['_WORKBATCH']._serialized_start=505
-  _globals['_WORKBATCH']._serialized_end=761
-  _globals['_CANCELWORK']._serialized_start=763
-  _globals['_CANCELWORK']._serialized_end=805
-  _globals['_TENSORPART']._serialized_start=807
-  _globals['_TENSORPART']._serialized_end=890
-  _globals['_TASKOUTPUT']._serialized_start=892
-  _globals['_TASKOUTPUT']._serialized_end=1018
-  _globals['_OUTCOME']._serialized_start=1021
-  _globals['_OUTCOME']._serialized_end=1361
-  _globals['_HEARTBEAT']._serialized_start=1364
-  _globals['_HEARTBEAT']._serialized_end=1619
-  _globals['_PULSE']._serialized_start=1622
-  _globals['_PULSE']._serialized_end=1758
+  _globals['_WORKBATCH']._serialized_end=806
+  _globals['_CANCELWORK']._serialized_start=808
+  _globals['_CANCELWORK']._serialized_end=850
+  _globals['_TENSORPART']._serialized_start=852
+  _globals['_TENSORPART']._serialized_end=935
+  _globals['_TASKOUTPUT']._serialized_start=937
+  _globals['_TASKOUTPUT']._serialized_end=1063
+  _globals['_OUTCOME']._serialized_start=1066
+  _globals['_OUTCOME']._serialized_end=1406
+  _globals['_HEARTBEAT']._serialized_start=1409
+  _globals['_HEARTBEAT']._serialized_end=1664
+  _globals['_PULSE']._serialized_start=1667
+  _globals['_PULSE']._serialized_end=1803
 # @@protoc_insertion_point(module_scope)

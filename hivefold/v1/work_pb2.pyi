@@ -148,6 +148,8 @@ class WorkBatch(_message.Message):
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    JOB_KEY_FIELD_NUMBER: _builtins.int
+    DATA_KEY_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The coordinator's term; a node refuses lower ones."""
     node_id: _builtins.str
@@ -158,6 +160,10 @@ class WorkBatch(_message.Message):
     """The job."""
     traceparent: _builtins.str
     """W3C trace context of the job."""
+    job_key: _builtins.bytes
+    """Seals the job's outputs, 32 bytes; empty: they are not sealed. Never to be logged or stored."""
+    data_key: _builtins.bytes
+    """Opens the job's stored input, 32 bytes; empty when it is not sealed or its key is gone."""
     @_builtins.property
     def spec(self) -> _job_pb2.JobSpec:
         """What the job is."""
@@ -186,10 +192,12 @@ class WorkBatch(_message.Message):
         deadline_time: _timestamp_pb2.Timestamp | None = ...,
         traceparent: _builtins.str = ...,
         items: _abc.Iterable[Global___WorkItem] | None = ...,
+        job_key: _builtins.bytes = ...,
+        data_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "model", b"model", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "deadline_time", b"deadline_time", "items", b"items", "job_id", b"job_id", "model", b"model", "node_id", b"node_id", "spec", b"spec", "term", b"term", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "data_key", b"data_key", "deadline_time", b"deadline_time", "items", b"items", "job_id", b"job_id", "job_key", b"job_key", "model", b"model", "node_id", b"node_id", "spec", b"spec", "term", b"term", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,7 +272,7 @@ class TaskOutput(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """SHA-256 of the bytes, 64 lower-case hex digits."""
+    """SHA-256 of the bytes, 64 lower-case hex digits; of a sealed output an HMAC of that under its job's key."""
     size_bytes: _builtins.int
     """Size of the bytes."""
     @_builtins.property
@@ -327,7 +335,7 @@ class Outcome(_message.Message):
     row_count: _builtins.int
     """Rows done (1, for a probe)."""
     inline_output: _builtins.bytes
-    """The bytes of the output, when they are few."""
+    """The bytes of the output, when they are few; sealed where the work came with a key."""
     traceparent: _builtins.str
     """W3C trace context of the attempt."""
     @_builtins.property

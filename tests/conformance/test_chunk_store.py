@@ -12,7 +12,7 @@ from hivefold.blobs.content import get_manifest, has, read_all, read_range, uplo
 from hivefold.blobs.jetstream import JetStreamChunks
 from hivefold.bus import streams
 from hivefold.errors import LimitExceededError, NotFoundError
-from hivefold.limits import CHUNK_BYTES
+from hivefold.limits import CHUNK_BYTES, STORED_CHUNK_BYTES
 from tests.fixtures.bus import Bus, NatsBus, soon
 
 pytestmark = pytest.mark.integration
@@ -54,8 +54,8 @@ async def test_a_key_that_is_not_stored_is_not_found(bus: Bus) -> None:
 async def test_more_than_a_chunk_is_refused(bus: Bus) -> None:
     """The broker would not take it."""
     node = await bus.node()
-    with pytest.raises(LimitExceededError, match=f"at most {CHUNK_BYTES}"):
-        await node.chunks.put(f"chunk.{_DIGEST}", bytes(CHUNK_BYTES + 1))
+    with pytest.raises(LimitExceededError, match=f"at most {STORED_CHUNK_BYTES}"):
+        await node.chunks.put(f"chunk.{_DIGEST}", bytes(STORED_CHUNK_BYTES + 1))
 
 
 async def test_content_comes_back_as_it_went_in(bus: Bus) -> None:

@@ -129,6 +129,10 @@ class Driver:
     def cancel(self, plain: list[str], _: dict[str, str]) -> cmd.CommandBody:
         return cmd.CancelJob(JobId(plain[0]), "no longer needed")
 
+    def erase(self, plain: list[str], named: dict[str, str]) -> cmd.CommandBody:
+        root = samples.infer(1).data_set.content.root if "input" in named else ""
+        return cmd.EraseJob(JobId(plain[0]), (f"j.{plain[0]}",), root, "past" in named)
+
     def place(self, _: list[str], __: dict[str, str]) -> cmd.CommandBody:
         return cmd.PlaceTasks()
 
@@ -165,7 +169,7 @@ class Driver:
         verb.__name__: verb
         for verb in (
             *(node, observe, silent, leave, drain, undrain, model),
-            *(probe, infer, cancel, place, expire, term, end, ok, empty, fail),
+            *(probe, infer, cancel, erase, place, expire, term, end, ok, empty, fail),
         )
     }
 

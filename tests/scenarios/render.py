@@ -49,7 +49,8 @@ def _job_event(
     | ev.AttemptsLost
     | ev.JobSucceeded
     | ev.JobFailed
-    | ev.JobCancelled,
+    | ev.JobCancelled
+    | ev.JobErased,
 ) -> str:
     match event:
         case ev.JobSubmitted():
@@ -70,6 +71,8 @@ def _job_event(
             return f" on {event.node_id} {spans(_pairs(event))} {event.reason}"
         case ev.JobFailed(_, failure):
             return f" {render_failure(failure)}"
+        case ev.JobErased(_, key_ids):
+            return f" {','.join(key_ids)}"
         case ev.JobSucceeded() | ev.JobCancelled():
             return ""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Rejected
 from coordinator.followers import Followed
+from coordinator.job_keys import JobKeys
 from coordinator.lead import Ends, Leadership, LeadSettings
 from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
@@ -42,6 +43,7 @@ class Shared:
     checker: Checker
     seed: int
     snapshot_records: int
+    job_keys: JobKeys
 
 
 @dataclass(slots=True)
@@ -149,6 +151,7 @@ class CoordinatorHost:
                 connection.signals(),
                 connection.work_sender(),
                 connection.result_receiver(),
+                self._shared.job_keys,
                 connection.event_sender(),
             )
         finally:

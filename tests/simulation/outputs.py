@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from coordinator.core.model import InferSpec, JobState
+from coordinator.job_keys import JobKeys
 from coordinator.output import OutputFormat, stream_output
-from hivefold.blobs.memory import MemoryChunks
 from hivefold.bus.memory import MemoryConnection
 from hivefold.errors import HivefoldError
 from hivefold.v1 import feed_pb2
@@ -16,13 +16,14 @@ from tests.simulation.models import expected_output
 _HEADER_BYTES: Final = 4096
 
 
-async def check_outputs(checker: Checker, connection: MemoryConnection, chunks: MemoryChunks) -> None:
+async def check_outputs(checker: Checker, connection: MemoryConnection, keys: JobKeys) -> None:
     """The output of each infer job is whole: every row once, in order, from whichever attempt it came."""
     for job_id, job in sorted(checker.ended.items()):
         if job.state is JobState.SUCCEEDED and isinstance(job.spec.kind, InferSpec):
             wanted = expected_output(job)
             try:
-                output = await stream_output(job, OutputFormat.NPY, connection.result_receiver(), chunks)
+                key = await keys.for_output(job)
+                output = await stream_output(job, OutputFormat.NPY, connection.result_receiver(), keys.chunks, key)
                 written = b"".join([piece async for piece in output.pieces])
             except HivefoldError as error:
                 checker.fail(f"the output of {job_id} cannot be had: {error}")

@@ -21,6 +21,7 @@ from hivefold.blobs.memory import MemoryChunks
 from hivefold.lease.memory import LeaseStore
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.snapshots import MemorySnapshots
+from tests.fixtures.keys import memory_job_keys
 from tests.simulation.checker import Checker
 from tests.simulation.coordinators import CoordinatorHost, Group, Shared
 from tests.simulation.faults import Faults
@@ -69,6 +70,7 @@ class World:
         self.store.slowness_s = scenario.slowness_s
         self.broker = SimBroker(self.checker)
         self.chunks = MemoryChunks()
+        self.job_keys = memory_job_keys(self.chunks)
         shared = Shared(
             self.store,
             LeaseStore(SimClock(loop)),
@@ -77,6 +79,7 @@ class World:
             self.checker,
             scenario.seed,
             scenario.snapshot_records,
+            self.job_keys,
         )
         self.group = Group(
             [
@@ -112,7 +115,7 @@ class World:
         await self._until_converged(calls)
         self.checker.converged()
         await self._check_replay()
-        await check_outputs(self.checker, self.broker.connect_for_checks(), self.chunks)
+        await check_outputs(self.checker, self.broker.connect_for_checks(), self.job_keys)
 
     async def _act(self, people: People) -> list[asyncio.Task[None]]:
         """Does what the scenario says when it says so; what was asked and may have no answer yet."""

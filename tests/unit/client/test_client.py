@@ -77,6 +77,9 @@ class Scripted(JobServiceServicer):
     async def WhyTask(self, request: pb.WhyTaskRequest, context: Any) -> pb.WhyTaskResponse:
         return pb.WhyTaskResponse(task=request.task)
 
+    async def EraseJob(self, request: pb.EraseJobRequest, context: Any) -> pb.EraseJobResponse:
+        raise NotImplementedError
+
     async def CancelJob(self, request: pb.CancelJobRequest, context: Any) -> pb.CancelJobResponse:
         return pb.CancelJobResponse()
 

@@ -16,6 +16,7 @@ from hivefold.clock import SystemClock
 from hivefold.entropy import SeededEntropy
 from hivefold.log.memory import MemoryEventLog
 from hivefold.v1 import fleet_pb2, work_pb2
+from tests.fixtures.keys import memory_job_keys
 
 _DEADLINE_S = 10.0
 
@@ -91,7 +92,7 @@ class ScriptedNode:
 async def coordinating(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterator[Writer]:
     """The coordinator's parts, running; they die without a word at the end."""
     connection = broker.connect()
-    ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver())
+    ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver(), memory_job_keys())
     settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=150, lost_after_ms=300, heartbeat_ms=20)
     seed = (await log.head()).sequence
     lead = await take_lead(ends, SystemClock(), SeededEntropy(seed), LeadSettings("test", "0", settings))

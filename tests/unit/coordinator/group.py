@@ -19,6 +19,7 @@ from hivefold.lease.memory import LeaseStore, MemoryLease
 from hivefold.lease.port import Holder
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.port import Stored
+from tests.fixtures.keys import memory_job_keys
 
 
 async def folded(log: MemoryEventLog) -> Replayed:
@@ -87,7 +88,8 @@ class Coordinator:
         connection = self._connection = self._broker.connect()
         self.open_terms += 1
         try:
-            yield Ends(self.log, connection.signals(), connection.work_sender(), connection.result_receiver())
+            keys = memory_job_keys()
+            yield Ends(self.log, connection.signals(), connection.work_sender(), connection.result_receiver(), keys)
         finally:
             self.open_terms -= 1
             connection.disconnect()

@@ -14,6 +14,7 @@ from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
 from coordinator.presence import PresenceSettings
 from coordinator.servicers import Backing, services
 from coordinator.writer import Writer
+from hivefold.blobs.keys import MemoryKeys
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.bus.memory import MemoryBroker
 from hivefold.client import Fleet, connect
@@ -21,6 +22,7 @@ from hivefold.clock import SystemClock
 from hivefold.entropy import SeededEntropy
 from hivefold.log.memory import MemoryEventLog
 from hivefold.rpc import RpcServer
+from tests.fixtures.keys import memory_job_keys
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Served:
     fleet: Fleet
     lead: Leadership
     chunks: MemoryChunks
+    keys: MemoryKeys
 
     @property
     def writer(self) -> Writer:
@@ -44,11 +47,15 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """A coordinator that leads and serves; it dies without a word at the end."""
     connection = broker.connect()
-    ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver())
+    stored = chunks or MemoryChunks()
+    keys = memory_job_keys(stored)
+    store = keys.store
+    assert isinstance(store, MemoryKeys)
+    ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver(), keys)
     settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=2000, lost_after_ms=4000, heartbeat_ms=20)
     clock, entropy = SystemClock(), SeededEntropy((await log.head()).sequence)
-    stored = chunks or MemoryChunks()
-    backing = Backing(log, ends.results, stored, clock, entropy, connection.checkpoints(), durability="fsync-always")
+    checkpoints = connection.checkpoints()
+    backing = Backing(log, ends.results, keys, clock, entropy, checkpoints, durability="fsync-always")
     rpc = RpcServer(services(backing))
     address = rpc.bind()
     lead = await take_lead(ends, clock, entropy, LeadSettings("test", "0", settings))
@@ -61,7 +68,7 @@ async def serving(
         tasks.append(asyncio.create_task(backing.index.run()))
     try:
         async with connect(address) as fleet:
-            yield Served(address, fleet, lead, stored)
+            yield Served(address, fleet, lead, stored, store)
     finally:
         await rpc.stop(0)
         for task in tasks:

@@ -1,0 +1,146 @@
+"""Erasing: keys go after the record, whatever comes between, and nobody reads what they sealed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from coordinator.core import commands as cmd
+from coordinator.core.model import JobSpec, ProbeSpec
+from coordinator.job_keys import JobKeys
+from coordinator.lead import Ends, LeadSettings, take_lead
+from coordinator.presence import PresenceSettings
+from coordinator.writer import Writer
+from hivefold.blobs.content import key_of, upload_bytes
+from hivefold.blobs.keys import MemoryKeys
+from hivefold.blobs.memory import MemoryChunks
+from hivefold.blobs.sealing import DataKey, job_key_id
+from hivefold.bus.memory import MemoryBroker
+from hivefold.clock import SystemClock
+from hivefold.entropy import SeededEntropy
+from hivefold.errors import BrokerUnavailableError, ConflictError, DataRefusedError, NotFoundError, Reason
+from hivefold.ids import Digest, JobId, RequestId
+from hivefold.log.memory import MemoryEventLog
+from tests import samples
+from tests.unit.coordinator.fleet import until
+from tests.unit.coordinator.serving import serving
+
+
+class StubbornKeys(MemoryKeys):
+    """Fails to shred as often as told."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__(SeededEntropy(1))
+        self.failures = failures
+
+    async def shred(self, key_id: str) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise BrokerUnavailableError("not now; try again")
+        await super().shred(key_id)
+
+
+async def _erased_log(*jobs: str) -> MemoryEventLog:
+    """A log that says that jobs were erased, left by a coordinator that shredded nothing."""
+    log = MemoryEventLog()
+    async with _leading(log, _DeafKeys(SeededEntropy(0))) as writer:
+        for name in jobs:
+            await writer.execute(cmd.SubmitJob(JobId(name), RequestId(name), JobSpec(ProbeSpec(1))))
+            await writer.execute(cmd.CancelJob(JobId(name)))
+            await writer.execute(cmd.EraseJob(JobId(name), (job_key_id(name),)))
+    return log
+
+
+class _DeafKeys(MemoryKeys):
+    """Shreds nothing, as if the coordinator had died before."""
+
+    async def shred(self, key_id: str) -> None:
+        del key_id
+
+
+@asynccontextmanager
+async def _leading(log: MemoryEventLog, keys: MemoryKeys) -> AsyncIterator[Writer]:
+    """A term whose parts run."""
+    connection = MemoryBroker().connect()
+    job_keys = JobKeys(keys, MemoryChunks())
+    ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver(), job_keys)
+    settings = LeadSettings("test", "0", PresenceSettings("127.0.0.1:1"))
+    lead = await take_lead(ends, SystemClock(), SeededEntropy(3), settings)
+    tasks = [asyncio.create_task(part) for part in lead.parts()]
+    try:
+        yield lead.writer
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_start_shreds_what_the_log_calls_erased(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator that died between record and shredding leaves it to the next, which does not give up."""
+    monkeypatch.setattr("hivefold.limits.RESEND_DELAY_S", 0.0)
+    log = await _erased_log("j-1", "j-2")
+    keys = StubbornKeys(failures=3)
+    for name in ("j-1", "j-2", "j-3"):
+        await keys.obtain(job_key_id(name))
+    async with _leading(log, keys):
+        await until(lambda: len(keys.secrets) == 1)
+    assert set(keys.secrets) == {job_key_id("j-3")}
+
+
+async def test_an_erased_job_stays_erased_and_others_stay() -> None:
+    """Its keys go, its output is refused by reason, erasing again is the same; another's upload is read as before."""
+    log, broker, chunks = MemoryEventLog(), MemoryBroker(), MemoryChunks()
+    async with serving(log, broker, chunks) as served:
+        jobs, store = served.fleet.jobs, served.keys
+        mine = await served.fleet.blobs.upload(iter([b"rows" * 640]), 2560, "mine")
+        other = await served.fleet.blobs.upload(iter([b"rows" * 640]), 2560, "other")
+        assert mine.root != other.root
+        assert await served.fleet.blobs.upload(iter([b"rows" * 640]), 2560, "mine") == mine
+        job = await _ended_job(served.writer, mine.root)
+        await store.obtain(job_key_id(job))
+
+        view = await jobs.erase(job)
+        assert view.HasField("erase_time")
+        assert (await jobs.get(job)).erase_time == view.erase_time
+        assert await jobs.erase(job) == view
+        assert set(store.secrets) == {await key_of(chunks, other.root)}
+        assert b"".join([piece async for piece in served.fleet.blobs.download(other.root)]) == b"rows" * 640
+        with pytest.raises(DataRefusedError) as refusal:
+            await anext(aiter(served.fleet.blobs.download(mine.root)))
+        assert refusal.value.reason is Reason.JOB_ERASED
+        with pytest.raises(DataRefusedError, match=job) as refusal:
+            await jobs.download_output(job, "never.npz")
+        assert refusal.value.reason is Reason.JOB_ERASED
+
+
+async def test_data_that_an_open_job_reads_are_not_erased() -> None:
+    """The refusal names the reader."""
+    async with serving(MemoryEventLog(), MemoryBroker(), chunks := MemoryChunks()) as served:
+        root = (await upload_bytes(chunks, b"rows", DataKey("d" + "0" * 32, b"k" * 32))).root
+        job = await _ended_job(served.writer, root)
+        reader = await _submitted(served.writer, root, "reader")
+        for erased in (job, reader):
+            with pytest.raises(ConflictError, match=reader):
+                await served.fleet.jobs.erase(erased)
+        with pytest.raises(NotFoundError):
+            await served.fleet.jobs.erase("nobody")
+
+
+async def _submitted(writer: Writer, root: str, name: str) -> str:
+    spec = samples.infer(10)
+    content = type(spec.data_set.content)(Digest(root), 2560)
+    kind = type(spec)(spec.model, type(spec.data_set)(content, "", "FP32", (64,), 10))
+    if not writer.state.models:
+        await writer.execute(cmd.RegisterModel(samples.model()))
+    answer = await writer.execute(samples.submit(name, kind))
+    assert not hasattr(answer, "message"), answer
+    return name
+
+
+async def _ended_job(writer: Writer, root: str) -> str:
+    job = await _submitted(writer, root, "ended")
+    await writer.execute(cmd.CancelJob(JobId(job)))
+    return job
