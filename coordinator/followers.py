@@ -48,7 +48,7 @@ class Followed(Protocol):
 
     @property
     def folded_bytes(self) -> int:
-        """Bytes of the records that this one folded since it was made."""
+        """Bytes of the records that led here, from record 1 or a snapshot on."""
         ...
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from coordinator.core.digest import state_digest
@@ -27,6 +27,8 @@ class Replayed:
     head_hash: bytes
     tree: CompactRange = EMPTY
     """The compact range over the hashes of all records up to there."""
+    folded_bytes: int = field(default=0, compare=False)
+    """Bytes of the records that were folded to come here, from record 1 or a snapshot on."""
 
     def digest(self) -> Digest:
         """The digest of the state."""
@@ -44,6 +46,7 @@ class Replayer:
         self._state = start.state if start else State()
         self._hash = start.head_hash if start else GENESIS_HASH
         self._tree = RangeBuilder(start.tree if start else EMPTY)
+        self._bytes = start.folded_bytes if start else 0
 
     def feed(self, page: Sequence[Stored]) -> None:
         """Folds a page. Raises LogCorruptError with the position of the first record that does not fit."""
@@ -71,6 +74,7 @@ class Replayer:
             )
         self._hash = record.hash
         self._tree.add(record.hash)
+        self._bytes += len(stored.data)
         state = evolve_all(state, position, record.time_us, record.events)
         if record.term != state.term:
             raise LogCorruptError(
@@ -89,7 +93,7 @@ class Replayer:
 
     def folded(self) -> Replayed:
         """The fold so far, taken at its word."""
-        return Replayed(self._state, self._hash, self._tree.range())
+        return Replayed(self._state, self._hash, self._tree.range(), self._bytes)
 
 
 async def replay(

@@ -244,10 +244,13 @@ class Snapshotter:
         if not reducer_version() or not self._is_due(source):
             return
         newest = await self._newest(source.state.sequence)
-        folded, self._bytes = source.folded, source.folded_bytes
         if newest > self._sequence:
+            # The first one found is that which this process started from: what it replayed since still counts.
+            self._bytes = source.folded_bytes if self._sequence else 0
             self._sequence = newest
-            return
+            if not self._is_due(source):
+                return
+        folded, self._bytes = source.folded, source.folded_bytes
         self._sequence = folded.state.sequence
         if await write_snapshot(self.store, folded, self.entropy.draw(12).hex()):
             _log.info("snapshot written", sequence=self._sequence)
@@ -256,8 +259,6 @@ class Snapshotter:
 
     def _is_due(self, source: Followed) -> bool:
         patience = limits.SNAPSHOT_LEADER_PATIENCE if self.leads() else 1
-        # A source counts bytes from its own beginning.
-        self._bytes = min(self._bytes, source.folded_bytes)
         return (
             source.state.sequence - self._sequence >= patience * self.every_records
             or source.folded_bytes - self._bytes >= patience * limits.SNAPSHOT_LOG_BYTES

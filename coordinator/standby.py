@@ -30,7 +30,7 @@ class Standby:
         self._end = start.state.sequence
         self._current_ms = clock.monotonic_ms()
         self._ended = False
-        self._folded_bytes = 0
+        self._folded_bytes = start.folded_bytes
 
     @property
     def state(self) -> State:
@@ -49,7 +49,7 @@ class Standby:
 
     @property
     def folded_bytes(self) -> int:
-        """Bytes of the records that were followed."""
+        """Bytes of the records that led here, from record 1 or a snapshot on."""
         return self._folded_bytes
 
     @property

@@ -80,7 +80,7 @@ class Writer:
         self._state = start.state
         self._head_hash = start.head_hash
         self._tree = RangeBuilder(start.tree)
-        self._folded_bytes = 0
+        self._folded_bytes = start.folded_bytes
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._followers = Followers()
@@ -117,11 +117,11 @@ class Writer:
     @property
     def folded(self) -> Replayed:
         """The durable state with all that a replay could go on from."""
-        return Replayed(self._state, self._head_hash, self._tree.range())
+        return Replayed(self._state, self._head_hash, self._tree.range(), self._folded_bytes)
 
     @property
     def folded_bytes(self) -> int:
-        """Bytes of the records of this term."""
+        """Bytes of the records that led here, from record 1 or a snapshot on."""
         return self._folded_bytes
 
     def follow(self) -> Follower:

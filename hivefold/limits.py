@@ -93,8 +93,8 @@ CHECKPOINT_INTERVAL_S: Final = 1.0
 SIGNING_KEYS_KEPT: Final = 8
 """Signing keys that a checkpoint names: a node that missed more rotations has to be told to trust anew."""
 SNAPSHOT_RECORDS: Final = 10_000
-SNAPSHOT_LOG_BYTES: Final = 8 * 1024 * 1024
-"""Records, or bytes of them, after which a snapshot is due: half a second of replay."""
+SNAPSHOT_LOG_BYTES: Final = 3 * 1024 * 1024
+"""Records, or bytes of them, after which a snapshot is due: a third of a second of replay."""
 SNAPSHOT_LEADER_PATIENCE: Final = 2
 """How many times as long a leader waits: where there are standbys they write the snapshots."""
 SNAPSHOT_LOOK_S: Final = 1.0

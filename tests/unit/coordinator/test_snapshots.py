@@ -189,6 +189,19 @@ async def test_a_snapshot_is_written_when_replay_would_take_long(
     assert [json.loads(manifest)["sequence"] for manifest in store.known] == [10, 11]
 
 
+async def test_what_a_start_replayed_counts(
+    log: MemoryEventLog, store: MemorySnapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a start that folded much since the last snapshot, the next one is due at once."""
+    await write_snapshot(store, await folded(log, 10), "old")
+    restored = await restore(store, log)
+    assert 0 < restored.folded_bytes < (await folded(log, END)).folded_bytes
+
+    monkeypatch.setattr(limits, "SNAPSHOT_LOG_BYTES", restored.folded_bytes)
+    await snapshotter(store, Source(restored, restored.folded_bytes)).look()
+    assert [json.loads(manifest)["sequence"] for manifest in store.known] == [10, END]
+
+
 async def test_a_leader_lets_standbys_go_first(
     log: MemoryEventLog, store: MemorySnapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
