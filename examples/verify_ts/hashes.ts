@@ -30,27 +30,32 @@ export function recordHash(sequence: number, subject: Uint8Array, data: Uint8Arr
   return sha256(RECORD, lengths, subject, data);
 }
 
-/** The Merkle tree over the records so far: as many hashes as its size has 1 bits. */
-export class Tree {
-  private readonly stack: Uint8Array[] = [];
-  private size = 0;
+/** The roots of the fewest perfect subtrees over some leaves: as many hashes as it takes, in order. */
+export class Range {
+  readonly begin: number;
+  readonly hashes: Uint8Array[] = [];
+  private end: number;
+
+  constructor(begin: number) {
+    this.begin = this.end = begin;
+  }
 
   add(leaf: Uint8Array): void {
-    this.stack.push(sha256(Uint8Array.of(0), leaf));
-    for (let index = this.size++; index % 2 === 1; index = Math.floor(index / 2)) this.join();
+    this.hashes.push(sha256(Uint8Array.of(0), leaf));
+    let start = this.end++;
+    for (let width = 1; Math.floor(start / width) % 2 === 1 && start - width >= this.begin; width *= 2) {
+      start -= width;
+      const right = this.hashes.pop()!;
+      this.hashes.push(sha256(Uint8Array.of(1), this.hashes.pop()!, right));
+    }
   }
+}
 
-  root(): Uint8Array {
-    let root = this.stack.at(-1) ?? sha256();
-    for (let i = this.stack.length - 2; i >= 0; i--) root = sha256(Uint8Array.of(1), this.stack[i], root);
-    return root;
-  }
-
-  private join(): void {
-    const right = this.stack.pop()!;
-    const left = this.stack.pop()!;
-    this.stack.push(sha256(Uint8Array.of(1), left, right));
-  }
+/** The root of the tree whose subtrees have these roots. */
+export function rootOf(hashes: Uint8Array[]): Uint8Array {
+  let root = hashes.at(-1) ?? sha256();
+  for (let i = hashes.length - 2; i >= 0; i--) root = sha256(Uint8Array.of(1), hashes[i], root);
+  return root;
 }
 
 /** A signing key as the log names it. */

@@ -11,6 +11,7 @@ import * as wire from "./wire.ts";
 
 const MARK_EVERY = 1024;
 const MARKS = 4096;
+const KEYS_KEPT = 8;
 
 /** Something is wrong, first shown at this position of the log. */
 class Wrong extends Error {
@@ -34,8 +35,11 @@ class Verifier {
   private lastHash: Uint8Array = h.ZEROS;
   private lastTerm = 0;
   private headerDigest: Uint8Array = h.ZEROS;
-  private tree = new h.Tree();
+  private term = 0;
+  private tree = new h.Range(0);
+  private since = new h.Range(0);
   private signers: h.Key[] = [];
+  private keys: h.Key[] = [];
   private keyNamed = false;
   private marks: Array<[number, number]> = [];
   private markEvery = MARK_EVERY;
@@ -95,6 +99,8 @@ class Verifier {
       check(right, `the header's key ${one.id} is not what it says`, first);
     });
     this.signers = first > 1 ? keys : [];
+    this.keys = [...this.signers];
+    this.since = new h.Range(first - 1);
     this.file.skip(size);
     this.headerDigest = this.file.digest();
   }
@@ -136,7 +142,12 @@ class Verifier {
       if (event.has(13)) this.changeKey(key(wire.parse(wire.bytes(event, 13))), position);
     }
     this.mark(position);
+    const term = wire.number(record, 2);
+    const termRight = term === this.term || this.term === 0 || (subject === "log.term" && term > this.term);
+    check(termRight, `record ${position} carries term ${term} after term ${this.term}`, position);
+    this.term = term;
     this.tree.add(hash);
+    this.since.add(hash);
     this.records++;
     [this.last, this.lastHash] = [position, hash];
     if (subject === "log.term") this.lastTerm = position;
@@ -149,30 +160,52 @@ class Verifier {
       : this.signers.some((known) => h.follows(next, known, this.chainId));
     check(h.isNamedRightly(next) && right, `record ${position} names a key that nobody vouches for`, position);
     [this.signers, this.keyNamed] = [[next], true];
+    this.keys.push(next);
   }
 
   private takeCheckpoint(signed: wire.Fields): void {
     const position = this.last;
     const note = wire.text(signed, 1);
-    const origin = `hivefold/log/${h.hex(this.chainId)}`;
     const lines = note.split("\n");
-    const [, size = "", root = "", term = "", head = ""] = lines;
-    const text = `${origin}\n${size}\n${root}\n${term}\n${head}\n`;
+    const [origin = "", sizeText = "", root = "", termLine = "", head = ""] = lines;
+    const text = `${origin}\n${sizeText}\n${root}\n${termLine}\n${head}\n`;
     const prefix = `${text}\n\u2014 ${origin} `;
     const signature = base64(note.slice(prefix.length, -1));
-    check(this.records > 0, "a checkpoint stands before any record", position);
-    check(note.startsWith(prefix) && note.endsWith("\n") && lines.length === 8, "a checkpoint is no note", position);
-    check(/^term [1-9][0-9]{0,18}$/.test(term) && signature?.length === 68, "a checkpoint is no note", position);
-    check(size === String(position), `a checkpoint of ${size} records stands after record ${position}`, position);
-    check(head === `head ${h.hex(this.lastHash)}`, `the checkpoint after record ${position} has another head`, position);
-    check(base64(root)?.length === 32, "a checkpoint has no root", position);
-    const whole = this.first > 1 || h.equal(this.tree.root(), base64(root)!);
-    check(whole, `the checkpoint after record ${position} has another root`, position);
+    const isNote =
+      note.startsWith(prefix) && note.endsWith("\n") && lines.length === 8 && note.length <= 2048 &&
+      /^hivefold\/log\/[0-9a-f]{64}$/.test(origin) && /^[1-9][0-9]{0,18}$/.test(sizeText) &&
+      base64(root)?.length === 32 && /^term [1-9][0-9]{0,18}$/.test(termLine) && /^head [0-9a-f]{64}$/.test(head);
+    check(isNote && signature?.length === 68, "a checkpoint is no note", position);
+    const size = Number(sizeText);
+    check(size <= position, `record ${position + 1} is missing: the checkpoint of ${size} records comes here`, position + 1);
+    check(size === position, `the checkpoint of ${size} records comes after record ${position}`, size);
+    const previousSize = wire.number(signed, 3);
+    const goesOn = this.signedUpTo === 0 || previousSize === this.signedUpTo;
+    check(goesOn, "a checkpoint is missing, or is here twice", Math.max(previousSize, this.signedUpTo));
+    check(origin === `hivefold/log/${h.hex(this.chainId)}`, "a checkpoint is of another log", position);
+    this.checkKeys(wire.messages(signed, 4).map(key), position);
     const signer = this.signers.find((one) => h.equal(h.keyHash(origin, one), signature.subarray(0, 4)));
     const genuine = signer !== undefined && h.isSignedBy(signer, signature.subarray(4), Buffer.from(text));
     check(genuine, `the checkpoint after record ${position} is not signed by the log's key`, position);
+    check(termLine === `term ${this.term}`, `the checkpoint after record ${position} has another term`, position);
+    check(head === `head ${h.hex(this.lastHash)}`, `the checkpoint after record ${position} has another head`, position);
+    const frontier = wire.byteses(signed, 5);
+    const rooted = h.equal(h.rootOf(frontier), base64(root)!);
+    check(rooted, `the frontier of the checkpoint after record ${position} does not have its root`, position);
+    check(this.first > 1 || same(frontier, this.tree.hashes), `records up to ${position} were rewritten`, position);
+    const whole = this.signedUpTo > 0 || previousSize === 0;
+    const ranged = this.first > 1 || !whole || same(wire.byteses(signed, 2), this.since.hashes);
+    check(ranged, `the range of the checkpoint after record ${position} is not that of its records`, position);
+    this.since = new h.Range(position);
     this.checkpoints++;
     this.signedUpTo = position;
+  }
+
+  /** A checkpoint names the latest keys of the log. */
+  private checkKeys(named: h.Key[], position: number): void {
+    if (this.first > 1 && this.keys.length === 0) [this.keys, this.signers] = [named, named.slice(-1)];
+    const known = JSON.stringify(this.keys.slice(-KEYS_KEPT).map(plain));
+    check(JSON.stringify(named.map(plain)) === known, `the checkpoint after record ${position} names other keys`, position);
   }
 
   private takeEnd(end: wire.Fields, size: number): void {
@@ -217,6 +250,15 @@ function key(fields: wire.Fields): h.Key {
     previousId: wire.text(fields, 3),
     endorsement: wire.bytes(fields, 4).slice(),
   };
+}
+
+function plain(key: h.Key): string[] {
+  return [key.id, h.hex(key.raw), key.previousId, h.hex(key.endorsement)];
+}
+
+/** Whether two lists of hashes are equal. */
+function same(a: Uint8Array[], b: Uint8Array[]): boolean {
+  return a.length === b.length && a.every((hash, index) => h.equal(hash, b[index]));
 }
 
 /** Base64 in the one way to write it; undefined when it is not. */

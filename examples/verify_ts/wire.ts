@@ -77,6 +77,14 @@ export function text(fields: Fields, name: number): string {
   }
 }
 
+/** All values of a repeated bytes field. */
+export function byteses(fields: Fields, name: number): Uint8Array[] {
+  return (fields.get(name) ?? []).map((value) => {
+    if (typeof value === "bigint") throw new Malformed("no bytes");
+    return value;
+  });
+}
+
 /** All values of a repeated message field. */
 export function messages(fields: Fields, name: number): Fields[] {
   return (fields.get(name) ?? []).map((value) => {

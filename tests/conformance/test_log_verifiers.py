@@ -5,20 +5,24 @@ The second one is examples/verify_ts, written from docs/log-format.md alone.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hivefold.errors import LogCorruptError
 from hivefold.ids import RequestId
 from hivefold.log.chain import GENESIS_HASH
 from hivefold.log.file import LogFileReader
 from hivefold.log.file_writer import LogFileStart, LogFileWriter
+from hivefold.log.framing import TRAILER
 from hivefold.proof.checkpoint import read_note
+from hivefold.proof.reading import verify_file
 from tests.fixtures.signing import SigningPlace
 from tests.unit.log.logs import golden_records, hash_of, write_file
 
@@ -125,3 +129,48 @@ def test_altered_records_are_named(tmp_path: Path) -> None:
         paths.append(path)
 
     assert [found["position"] for found in second(*paths)] == list(range(1, len(RECORDS) + 1))
+
+
+def first(path: Path) -> int:
+    """The first bad position by the verifier in Python; 0 when there is none."""
+    try:
+        verify_file(path)
+    except LogCorruptError as error:
+        return error.position
+    return 0
+
+
+def mutated(path: Path) -> Iterator[bytes]:
+    """The file with a byte altered in every entry, entries dropped, repeated and swapped, and cut short."""
+    whole = path.read_bytes()
+    offsets = [*entry_offsets(path), len(whole) - TRAILER.size]
+    entries = [whole[a:b] for a, b in itertools.pairwise(offsets)]
+    for begin, end in itertools.pairwise([0, *offsets, len(whole)]):
+        for part in (2, 3, 7):
+            at = begin + (end - begin) * (part - 1) // part
+            yield whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]
+        yield whole[: (begin + end) // 2]
+    for index in range(len(entries) - 1):
+        moved = [
+            [*entries[:index], *entries[index + 1 :]],
+            [*entries[: index + 1], *entries[index:]],
+            [*entries[:index], entries[index + 1], entries[index], *entries[index + 2 :]],
+        ]
+        yield from (whole[: offsets[0]] + b"".join(each) + whole[offsets[-1] :] for each in moved)
+
+
+async def test_both_name_the_same_position(signed: Path, tmp_path: Path) -> None:
+    """Whatever is done to a file, both verifiers refuse it at the same position."""
+    paths = []
+    for number, content in enumerate(mutated(signed)):
+        paths.append(tmp_path / f"{number}.hflog")
+        paths[-1].write_bytes(content)
+
+    differing = {
+        (path.name, expected, found["position"], found["reason"])
+        for path, found in zip(paths, second(*paths), strict=True)
+        if (expected := first(path)) != found["position"]
+    }
+
+    assert differing == set()
+    assert first(signed) == 0
