@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 import uvloop
 
+from coordinator.archiver import Archiver
 from coordinator.checkpoints import Signing
 from coordinator.index import JobIndex
 from coordinator.job_keys import JobKeys
@@ -42,8 +43,8 @@ from hivefold.errors import HivefoldError, LogCorruptError, LogError, Unavailabl
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.jetstream import open_lease
 from hivefold.lease.port import Holder
-from hivefold.log.jetstream import open_log
-from hivefold.log.port import EventLog
+from hivefold.log.archive import Archive
+from hivefold.log.jetstream import JetStreamEventLog, open_log
 from hivefold.log.snapshots import open_snapshots
 from hivefold.log.stream import LogSettings
 from hivefold.memory import keep_freed_memory
@@ -158,10 +159,16 @@ def _log_settings(config: CoordinatorConfig) -> LogSettings:
     )
 
 
+async def _archive(config: CoordinatorConfig, log: JetStreamEventLog) -> None:
+    if config.archive_dir:
+        await Archiver(log, Archive(Path(config.archive_dir)), SystemClock(), keep=config.keep_segments).run()
+
+
 @asynccontextmanager
-async def _open_ends(config: CoordinatorConfig, log: EventLog, keys: JobKeys) -> AsyncIterator[Ends]:
+async def _open_ends(config: CoordinatorConfig, log: JetStreamEventLog, keys: JobKeys) -> AsyncIterator[Ends]:
     """The bus of one term: with its connection go all its subscriptions, so that none outlives the term."""
     link = await connect(config.nodes, wait_s=limits.BROKER_START_S)
+    archiving = asyncio.create_task(_archive(config, log))
     try:
         yield Ends(
             log,
@@ -173,6 +180,7 @@ async def _open_ends(config: CoordinatorConfig, log: EventLog, keys: JobKeys) ->
             Signing(NatsCheckpoints(link), KeyFile(config.key_file or config.data_dir / KEY_FILE), SystemEntropy()),
         )
     finally:
+        archiving.cancel()
         await link.close()
 
 

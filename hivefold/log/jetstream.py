@@ -160,6 +160,10 @@ class JetStreamEventLog:
                 return found
         return 0
 
+    async def remove(self, segment: Segment) -> None:
+        """Takes a sealed segment from the broker for good: it MUST be archived. Raises BrokerUnavailableError."""
+        await self._segments.remove(segment)
+
     async def close(self) -> None:
         """Closes the connection; pending calls fail."""
         await self._link.close()

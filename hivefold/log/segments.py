@@ -159,6 +159,17 @@ class Segments:
                 raise BrokerUnavailableError(f"the log's next segment was not made: {error}; try again") from error
         await self.refresh()
 
+    async def remove(self, segment: Segment) -> None:
+        """Deletes the stream of a sealed segment that is not the last; lets the last one grow by what that frees."""
+        assert segment.sealed, "only what is closed may go"
+        assert segment != self.last, "the last one is where the log goes on"
+        try:
+            await api.call(self._link, f"STREAM.DELETE.{segment.stream}")
+            await self.refresh()
+            await self._grow((await api.call(self._link, f"STREAM.INFO.{self.last.stream}"))["config"])
+        except api.ApiError as error:
+            raise BrokerUnavailableError(f"segment {segment.number} was not removed: {error}; tried again") from error
+
     def _left_bytes(self) -> int:
         """What log_max_bytes leaves for a next segment."""
         return self._settings.max_bytes - sum(segment.size_bytes for segment in self._found)

@@ -7,7 +7,7 @@ from random import Random
 
 from hivefold.errors import HivefoldError, LogCorruptError
 from hivefold.limits import APPEND_BATCH_RECORDS, RECORD_BYTES
-from hivefold.log.port import TERM_SUBJECT, Entry, Head
+from hivefold.log.port import CLOSE_SUBJECT, TERM_SUBJECT, Entry, Head
 from tests.truth.cast import Cast, Writer
 from tests.truth.operations import Operation
 
@@ -69,7 +69,7 @@ class Append(Operation):
         )
         try:
             await _append(writer, entries, off)
-        except HivefoldError as error:
+        except (HivefoldError, ValueError) as error:
             return said(error)
         writer.idea = Head(off.sequence + self.count, off.term_sequence)
         return writer.idea
@@ -90,6 +90,23 @@ class AppendAgain(Operation):
         except HivefoldError as error:
             return said(error)
         return len(entries)
+
+
+@dataclass(frozen=True)
+class CloseSegment(Operation):
+    """A writer closes the segment; until a term record opens the next, its other appends are refused."""
+
+    leading: bool
+
+    async def on(self, cast: Cast, due: int) -> object:
+        writer = cast.writer(leading=self.leading)
+        head = writer.idea
+        try:
+            await _append(writer, (Entry(CLOSE_SUBJECT, b"close %d" % cast.unique()),), head)
+        except (HivefoldError, ValueError) as error:
+            return said(error)
+        writer.idea = Head(head.sequence + 1, head.term_sequence)
+        return writer.idea
 
 
 _BROKEN = {
@@ -156,8 +173,13 @@ class FillLog(Operation):
     full: bool
 
     async def on(self, cast: Cast, due: int) -> object:
-        head = await cast.writers[0].log.head()
-        if head.sequence and cast.log_full != self.full:
+        log = cast.writers[0].log
+        head = await log.head()
+        last = [
+            record async for page in log.read(after=max(0, head.sequence - 1), up_to=head.sequence) for record in page
+        ]
+        # Where a segment was closed there is nothing to fill: the next one has room of its own.
+        if last and last[0].subject != CLOSE_SUBJECT and cast.log_full != self.full:
             await cast.side.set_log_full(full=self.full)
             cast.log_full = self.full
         return head
@@ -177,7 +199,7 @@ async def _append(writer: Writer, entries: tuple[Entry, ...], head: Head) -> Non
 def draw_on_log(chance: Random) -> Operation:
     """One operation on the log."""
     leading = chance.random() < 0.85
-    match chance.choices(range(9), (6, 5, 45, 5, 2, 25, 1, 1, 4))[0]:
+    match chance.choices(range(10), (6, 5, 45, 5, 2, 25, 1, 1, 4, 1))[0]:
         case 0:
             return LookAtHead(leading)
         case 1:
@@ -200,5 +222,7 @@ def draw_on_log(chance: Random) -> Operation:
             return ReopenLog(chance.randrange(2))
         case 7:
             return FillLog(full=True)
-        case _:
+        case 8:
             return FillLog(full=False)
+        case _:
+            return CloseSegment(leading)

@@ -28,7 +28,6 @@ from hivefold.errors import BrokerUnavailableError
 from hivefold.log.jetstream import open_log
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.port import EventLog
-from hivefold.log.stream import STREAM
 from hivefold.server.embedded import EmbeddedServer, RunningServer
 
 NODES: Final = ("node-1", "node-2")
@@ -197,7 +196,8 @@ class RealSide:
         self._core, self._coordinator, second = [
             await self._connected(settings) for settings in (running.core, running.nodes, running.nodes)
         ]
-        for link, names in ((self._core, (STREAM,)), (self._coordinator, _STREAMS)):
+        found = (await api.call(self._core, "STREAM.NAMES"))["streams"] or ()
+        for link, names in ((self._core, found), (self._coordinator, _STREAMS)):
             for name in names:
                 with contextlib.suppress(api.ApiError):
                     await api.call(link, f"STREAM.DELETE.{name}")
@@ -227,7 +227,8 @@ class RealSide:
         self.logs[writer] = await self._open_log()
 
     async def set_log_full(self, *, full: bool) -> None:
-        await self._limit(self._core, STREAM, full=full)
+        name = max((await api.call(self._core, "STREAM.NAMES"))["streams"])
+        await self._limit(self._core, name, full=full)
 
     async def set_chunks_full(self, *, full: bool) -> None:
         await self._limit(self._coordinator, streams.BLOBS, full=full)
