@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test sim truth soak mutations check bench protos format lock
+.PHONY: help setup demo up test sim truth soak mutations check failover bench protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ mutations: $(READY) ## Mutate exported logs and verify them: all must be caught 
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
 	@scripts/check.sh
+
+failover: $(READY) ## Measure how long a group of coordinators is without a leader; result in bench/FAILOVER.md
+	@$(BIN)/python -m bench.failover --runs $(or $(RUNS),50)
 
 bench: $(READY) ## Measure, against peers; results in bench/RESULTS.md
 	@$(BIN)/python -m bench

@@ -29,7 +29,7 @@ class Fleet:
 
 
 @contextmanager
-def fleet(directory: Path, *, nodes: int, threads: int) -> Iterator[Fleet]:
+def fleet(directory: Path, *, nodes: int, threads: int, coordinators: int = 1) -> Iterator[Fleet]:
     """A fleet for the length of a block. Ready means: `hivefold up` says so."""
     directory.mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [
@@ -39,6 +39,8 @@ def fleet(directory: Path, *, nodes: int, threads: int) -> Iterator[Fleet]:
         directory,
         "--nodes",
         str(nodes),
+        "--coordinators",
+        str(coordinators),
     ]
     command += ["--threads", str(threads), "--port", "0", "--node-port", "0", "--nats-port", "0", "-o", "jsonl"]
     began = time.perf_counter()
@@ -56,6 +58,12 @@ def fleet(directory: Path, *, nodes: int, threads: int) -> Iterator[Fleet]:
         process.stdout.close()
 
 
+def endpoints(directory: Path) -> dict[str, Any]:
+    """Where the processes of a running fleet are now."""
+    found: dict[str, Any] = json.loads((directory / "endpoints.json").read_text(encoding="utf-8"))
+    return found
+
+
 def _until_ready(process: subprocess.Popen[bytes], directory: Path, began: float) -> Fleet:
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -63,5 +71,5 @@ def _until_ready(process: subprocess.Popen[bytes], directory: Path, began: float
     if not line:
         words = (directory / "up.log").read_text(encoding="utf-8", errors="replace")[-_WORDS:]
         raise ContenderError(f"hivefold up did not start: {words}")
-    endpoints: dict[str, Any] = json.loads(line)
-    return Fleet(endpoints["coordinator"], {"up": process.pid, **endpoints["pids"]}, ready_s)
+    places: dict[str, Any] = json.loads(line)
+    return Fleet(places["coordinator"], {"up": process.pid, **places["pids"]}, ready_s)

@@ -357,7 +357,7 @@ CALL_ELECTION_MS: Final = 15_000
 """How long a call is sent again while its coordinator is away, and while a group elects: that takes seconds."""
 CALL_RETRY_MS: Final = 100
 CALL_RETRY_MAX_MS: Final = 1000
-CALL_DOUBT_S: Final = 2.0
+CALL_DOUBT_S: Final = 1.0
 CALL_FIND_S: Final = 2.0
 WATCH_RESUME_S: Final = 60.0
 """How long a cut watch tries to go on before it gives up."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -96,7 +96,7 @@ class Connection:
         if self._target not in self._known:
             self._target = self._known[0]
         if len(self._known) > 1:
-            self._target = await self._leader() or self._target
+            self._target = await self._leader(self._known) or self._target
 
     async def close(self) -> None:
         """Closes the channels; running calls are cut."""
@@ -192,12 +192,14 @@ class Connection:
         if len(self._known) < 2:
             return await call
         waiting = asyncio.ensure_future(call)
+        patience_s = limits.CALL_DOUBT_S / 2
         try:
             while True:
-                done, _ = await asyncio.wait({waiting}, timeout=limits.CALL_DOUBT_S)
+                done, _ = await asyncio.wait({waiting}, timeout=patience_s)
                 if done:
                     return waiting.result()
-                leader = await self._leader()
+                patience_s = limits.CALL_DOUBT_S
+                leader = await self._leader([address for address in self._known if address != target])
                 if leader and leader != target and not waiting.done():
                     self._target = leader
                     raise _LeftBehindError
@@ -205,9 +207,9 @@ class Connection:
             if not waiting.done():
                 waiting.cancel()
 
-    async def _leader(self) -> str:
-        """Who leads, as the first says that answers; empty when nobody knows."""
-        asked = [asyncio.create_task(self._ask_head(address)) for address in self._known]
+    async def _leader(self, addresses: Sequence[str]) -> str:
+        """Which of these leads; empty when none says so."""
+        asked = [asyncio.create_task(self._ask_head(address)) for address in addresses]
         try:
             for answered in asyncio.as_completed(asked, timeout=limits.CALL_FIND_S):
                 head = await answered

@@ -45,9 +45,9 @@ def open_channel(target: str, *, repeating: bool = True) -> grpc.aio.Channel:
 
     Without `repeating` a failed call is told at once: for callers that repeat it themselves, elsewhere if need be.
     """
-    options = _options(target)
-    if not repeating:
-        options.append(("grpc.enable_retries", 0))
+    options = [
+        (name, 0 if name == "grpc.enable_retries" and not repeating else value) for name, value in _options(target)
+    ]
     return grpc.aio.insecure_channel(
         target, options=options, interceptors=aio_interceptors() if observe.tracing() else None
     )
