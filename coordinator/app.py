@@ -124,7 +124,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         member = Member(
             log=log,
             campaign=campaign,
-            open_ends=lambda: _open_ends(config, log, keys),
+            open_ends=lambda: _open_ends(config, log, keys, lambda: member.tenure is None or member.tenure.valid()),
             clock=clock,
             entropy=entropy,
             settings=LeadSettings(config.coordinator_id, VERSION, presence),
@@ -165,7 +165,9 @@ async def _archive(config: CoordinatorConfig, log: JetStreamEventLog) -> None:
 
 
 @asynccontextmanager
-async def _open_ends(config: CoordinatorConfig, log: JetStreamEventLog, keys: JobKeys) -> AsyncIterator[Ends]:
+async def _open_ends(
+    config: CoordinatorConfig, log: JetStreamEventLog, keys: JobKeys, may_act: Callable[[], bool]
+) -> AsyncIterator[Ends]:
     """The bus of one term: with its connection go all its subscriptions, so that none outlives the term."""
     link = await connect(config.nodes, wait_s=limits.BROKER_START_S)
     archiving = asyncio.create_task(_archive(config, log))
@@ -174,7 +176,7 @@ async def _open_ends(config: CoordinatorConfig, log: JetStreamEventLog, keys: Jo
             log,
             NatsSignals(link),
             NatsWorkSender(link),
-            NatsResultReceiver(link),
+            NatsResultReceiver(link, may_act),
             keys,
             NatsEventSender(link),
             Signing(NatsCheckpoints(link), KeyFile(config.key_file or config.data_dir / KEY_FILE), SystemEntropy()),

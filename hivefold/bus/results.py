@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -85,8 +85,10 @@ class NatsResultReceiver:
     new consumer after the last acknowledged result; what was handed over already is passed over.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, may_consume: Callable[[], bool] = lambda: True) -> None:
+        """`may_consume` is asked before a consumer is made anew: two coordinators must not take it from each other."""
         self._link = link
+        self._may_consume = may_consume
         self._puller = Puller(link, streams.RESULTS, streams.COORDINATOR, rebind=self._make_consumer)
         self._expected = 1
         self._handed_over = 0
@@ -160,6 +162,8 @@ class NatsResultReceiver:
         then out of order. A crash between the two calls makes all stored results come again, which
         is harmless: the core knows their attempts.
         """
+        if not self._may_consume():
+            raise BrokerUnavailableError("another coordinator may lead by now: its consumer stays as it is")
         name = _CONSUMER
         if self._acknowledged < 0:
             self._acknowledged = await self._recorded_position(name)

@@ -9,11 +9,15 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hivefold.client import Fleet, JobOptions, connect
 from hivefold.errors import NotLeaderError
-from hivefold.v1 import job_pb2, log_service_pb2
+from hivefold.rpc import error_from_rpc, open_channel
+from hivefold.v1 import fleet_service_pb2, job_pb2, log_service_pb2
+from hivefold.v1.fleet_service_pb2_grpc import FleetServiceStub
 from tests.integration.fleets import RunningFleet, running_fleet
 from tests.integration.test_kills import TASKS, check_log, submit, until_some_done
 
@@ -154,12 +158,6 @@ async def test_standbys_answer_reads_and_name_the_leader(trio: RunningFleet) -> 
 
 async def test_the_refusal_of_a_standby_names_the_leader(trio: RunningFleet) -> None:
     """Programs in other languages read it in ErrorInfo: reason NOT_LEADER, metadata `leader`."""
-    import grpc.aio
-
-    from hivefold.rpc import error_from_rpc, open_channel
-    from hivefold.v1 import fleet_service_pb2
-    from hivefold.v1.fleet_service_pb2_grpc import FleetServiceStub
-
     leader = await leader_of(trio)
     standby = next(address for name, address in addresses(trio).items() if name != leader)
     async with open_channel(standby) as channel:
@@ -171,3 +169,32 @@ async def test_the_refusal_of_a_standby_names_the_leader(trio: RunningFleet) -> 
     error = error_from_rpc(refused.value, standby)
     assert isinstance(error, NotLeaderError)
     assert error.metadata["leader"] == addresses(trio)[leader]
+
+
+async def serving(address: str) -> bool:
+    """What health says, to orchestrators and load balancers."""
+    async with open_channel(address) as channel:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_health_says_when_the_broker_is_frozen(trio: RunningFleet) -> None:
+    """SIGSTOP of nats-server: leader and standbys say NOT_SERVING, and SERVING once it goes on; nothing is lost."""
+    async with connect(directory=trio.directory) as client:
+        job = await submit(client, "once")
+        places = list(addresses(trio).values())
+
+        async def all_serve() -> bool:
+            return all([await serving(address) for address in places])
+
+        async def none_serves() -> bool:
+            return not any([await serving(address) for address in places])
+
+        await eventually(all_serve)
+        signal_to(trio, "nats", signal.SIGSTOP)
+        try:
+            await eventually(none_serves)
+        finally:
+            signal_to(trio, "nats", signal.SIGCONT)
+        await eventually(all_serve)
+        await finished(client, job.job_id)
