@@ -28,6 +28,8 @@ COORDINATOR_POINTS: Final[Mapping[str, float]] = {
     Failpoint.BEFORE_TERM: 0.05,
     Failpoint.AFTER_TERM: 0.05,
     Failpoint.MID_SNAPSHOT: 0.3,
+    Failpoint.AFTER_CLOSE: 0.3,
+    Failpoint.AFTER_ROLL: 0.3,
 }
 NODE_POINTS: Final[Mapping[str, float]] = {Failpoint.BEFORE_RESULT: 0.003, Failpoint.AFTER_RESULT: 0.003}
 _SERVER_KILL_S: Final = (2.0, 6.0)
@@ -38,6 +40,8 @@ SETTLE_S: Final = 180
 """How long all jobs may take to end once everything is well again."""
 _SNAPSHOT_RECORDS: Final = 100
 """So that starts read snapshots, and die while one is written."""
+_SEGMENT_RECORDS: Final = 250
+"""So that the log goes on in a new segment now and then, and older ones are read from their files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,10 @@ async def processes(settings: Settings, tally: Tally) -> tuple[Process, list[Pro
     stored = {"store_dir": str(directory / "store"), "sync_interval": "always", "max_file_store": 1 << 44}
     content = {"host": "127.0.0.1", "port": port, "http": f"127.0.0.1:{monitor}", "jetstream": stored}
     (directory / "nats.conf").write_text(json.dumps(content))
-    configured = f"snapshot_records = {_SNAPSHOT_RECORDS}\nkey_file = 'signing.key'\n"
+    configured = (
+        f"snapshot_records = {_SNAPSHOT_RECORDS}\nsegment_max_records = {_SEGMENT_RECORDS}\nkeep_segments = 1\n"
+        f"archive_dir = '{directory / 'archive'}'\nkey_file = 'signing.key'\n"
+    )
     (directory / "coordinator.toml").write_text(configured)
     binary = await find_server()
     command: list[str | Path] = [binary.path, "--config", directory / "nats.conf"]
