@@ -145,6 +145,7 @@ async def test_standbys_answer_reads_and_name_the_leader(trio: RunningFleet) -> 
         if name == leader:
             continue
         async with connect(address) as standby:
+            _ = [record async for record in standby.log.read(after=job.sequence)]  # waits until it is there
             events = [event async for event in standby.jobs.watch(job.job_id)]
             assert events[-1].job == job == await standby.jobs.get(job.job_id)
             assert [node.spec.node_id async for node in standby.nodes.list()] == ["node-1", "node-2", "node-3"]
