@@ -27,6 +27,7 @@ from coordinator.standby import Standby
 from hivefold import limits, observe
 from hivefold.blobs.jetstream import JetStreamChunks
 from hivefold.blobs.keys_jetstream import open_keys
+from hivefold.broker import BrokerSettings
 from hivefold.bus.checkpoints import NatsCheckpoints
 from hivefold.bus.connection import connect
 from hivefold.bus.events import NatsEventSender
@@ -45,6 +46,7 @@ from hivefold.lease.jetstream import open_lease
 from hivefold.lease.port import Holder
 from hivefold.log.archive import Archive
 from hivefold.log.jetstream import JetStreamEventLog, open_log
+from hivefold.log.mirror import prepare_mirrors
 from hivefold.log.snapshots import open_snapshots
 from hivefold.log.stream import LogSettings
 from hivefold.memory import keep_freed_memory
@@ -97,6 +99,8 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         log = await open_log(core, _log_settings(config))
         lease = await open_lease(core, ttl_s=config.lease_ttl_s, replicas=config.log_replicas)
         await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
+        if config.audit is not None:
+            await _mirror(config.audit)
         clock, entropy = SystemClock(), SystemEntropy()
         keys = JobKeys(await open_keys(core, entropy, config.log_replicas), JetStreamChunks(nodes))
         backing = Backing(
@@ -162,6 +166,15 @@ def _log_settings(config: CoordinatorConfig) -> LogSettings:
 async def _archive(config: CoordinatorConfig, log: JetStreamEventLog) -> None:
     if config.archive_dir:
         await Archiver(log, Archive(Path(config.archive_dir)), SystemClock(), keep=config.keep_segments).run()
+
+
+async def _mirror(audit: BrokerSettings) -> None:
+    """Has the log mirrored from now on; the servers do it among themselves."""
+    link = await connect(audit, wait_s=limits.BROKER_START_S)
+    try:
+        await prepare_mirrors(link)
+    finally:
+        await link.close()
 
 
 @asynccontextmanager

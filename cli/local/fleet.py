@@ -186,6 +186,7 @@ class LocalFleet:
                 CoordinatorConfig(
                     core=server.core,
                     nodes=server.nodes,
+                    audit=server.audit,
                     system=server.system,
                     coordinator_id=place.id,
                     host=HOST,

@@ -130,9 +130,9 @@ async def _updated(link: Link, config: dict[str, Any]) -> dict[str, Any]:
     name = config["name"]
     found = (await api.call(link, f"STREAM.INFO.{name}"))["config"]
     for key in _FIXED:
-        if found[key] != config[key]:
+        if found.get(key) != config.get(key):
             raise ConfigError(
-                f"stream {name} exists with {key} {found[key]!r}, not {config[key]!r}: "
+                f"stream {name} exists with {key} {found.get(key)!r}, not {config.get(key)!r}: "
                 "it is not hivefold's; rename it or give hivefold an account of its own"
             )
     try:

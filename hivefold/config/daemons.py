@@ -41,6 +41,8 @@ class CoordinatorConfig:
 
     core: BrokerSettings = field(default_factory=BrokerSettings)
     nodes: BrokerSettings = field(default_factory=BrokerSettings)
+    audit: BrokerSettings | None = None
+    """The account AUDIT, in which the log is mirrored; None: it is not."""
     system: BrokerSettings | None = None
     """The server's system account, to look up its durability."""
     monitor_url: str = ""
@@ -107,7 +109,7 @@ _COORDINATOR: Final[dict[str, Parse]] = {
     "lease_ttl_s": values.integer(1, 600),
     "snapshot_records": values.integer(1, 10_000_000),
 }
-_COORDINATOR_TABLES: Final = ("core", "nodes", "system")
+_COORDINATOR_TABLES: Final = ("core", "nodes", "audit", "system")
 _NODE: Final[dict[str, Parse]] = {
     **_COMMON,
     "id": values.name,
@@ -134,6 +136,7 @@ def load_coordinator_config(
     return CoordinatorConfig(
         core=broker_settings(settings, "core", "hivefold-coordinator"),
         nodes=broker_settings(settings, "nodes", "hivefold-coordinator"),
+        audit=broker_settings(settings, "audit", "hivefold-coordinator") if mentions(settings, "audit") else None,
         system=broker_settings(settings, "system", "hivefold-coordinator") if mentions(settings, "system") else None,
         coordinator_id=settings.get("id", default="") or _host_name(),
         data_dir=_data_dir(settings, "coordinator"),
@@ -177,6 +180,8 @@ def load_node_config(
 def write_coordinator_config(path: Path, config: CoordinatorConfig) -> None:
     """Writes a file (0600) that alone makes up `config`: NATS_* and contexts do not count beside it."""
     tables = {"core": config.core, "nodes": config.nodes}
+    if config.audit is not None:
+        tables["audit"] = config.audit
     if config.system is not None:
         tables["system"] = config.system
     _write(path, config, {"coordinator_id": "id"}, tables)

@@ -17,9 +17,15 @@ from hivefold.limits import (
 
 CORE_USER: Final = "coordinator-core"
 NODES_USER: Final = "coordinator-nodes"
+MIRROR_USER: Final = "coordinator-audit"
 AUDIT_USER: Final = "auditor"
+FOLLOWER_USER: Final = "follower"
 SYSTEM_USER: Final = "system"
-COORDINATOR_USERS: Final = (CORE_USER, NODES_USER, AUDIT_USER, SYSTEM_USER)
+COORDINATOR_USERS: Final = (CORE_USER, NODES_USER, MIRROR_USER, AUDIT_USER, FOLLOWER_USER, SYSTEM_USER)
+MIRRORED: Final = ("HF_LOG",)
+"""Streams of CORE that AUDIT mirrors."""
+MIRROR_API: Final = "CORE.API"
+"""Under which prefix AUDIT asks CORE for what a mirror needs, and nothing else."""
 _NODE: Final = "node."
 
 
@@ -58,6 +64,56 @@ def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
     }
 
 
+def mirror_subject(stream: str) -> str:
+    """Where CORE delivers a stream to its mirror."""
+    return f"audit.{stream}"
+
+
+def auditor_permissions() -> dict[str, dict[str, list[str]]]:
+    """Reads the mirrors; changes nothing, and hears nobody else's answers."""
+    reads = [
+        f"$JS.API.{call}.{stream}" for stream in MIRRORED for call in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET")
+    ]
+    return {"publish": {"allow": ["$JS.API.INFO", *reads]}, "subscribe": {"allow": [f"_INBOX_{AUDIT_USER}.>"]}}
+
+
+def follower_permissions() -> dict[str, dict[str, list[str]]]:
+    """Follows the public events and the telemetry, and reads events that were missed; says nothing."""
+    return {
+        "publish": {"allow": ["$JS.API.INFO", "$JS.API.STREAM.INFO.HF_EVENTS", "$JS.API.DIRECT.GET.HF_EVENTS"]},
+        "subscribe": {"allow": ["events.>", "telemetry.>", f"_INBOX_{FOLLOWER_USER}.>"]},
+    }
+
+
+def mirror_exports() -> list[dict[str, object]]:
+    """What CORE gives to AUDIT, so that AUDIT can mirror the log."""
+    found: list[dict[str, object]] = [{"service": "$JS.FC.>", "accounts": ["AUDIT"]}]
+    for stream in MIRRORED:
+        found += [{"service": subject, "accounts": ["AUDIT"]} for subject in _mirror_calls(stream)]
+        found.append({"stream": f"{mirror_subject(stream)}.>", "accounts": ["AUDIT"]})
+    return found
+
+
+def mirror_imports() -> list[dict[str, object]]:
+    """What AUDIT takes of it."""
+    found: list[dict[str, object]] = [{"service": {"account": "CORE", "subject": "$JS.FC.>"}}]
+    for stream in MIRRORED:
+        found += [
+            {
+                "service": {"account": "CORE", "subject": subject},
+                "to": subject.replace("$JS.API", MIRROR_API),
+            }
+            for subject in _mirror_calls(stream)
+        ]
+        found.append({"stream": {"account": "CORE", "subject": f"{mirror_subject(stream)}.>"}})
+    return found
+
+
+def _mirror_calls(stream: str) -> tuple[str, ...]:
+    create = f"$JS.API.CONSUMER.CREATE.{stream}"
+    return create, f"{create}.>", f"$JS.API.STREAM.INFO.{stream}"
+
+
 def server_configuration(*, host: str, port: int, directory: Path, passwords: Mapping[str, Secret]) -> str:
     """The configuration file: loopback only as `host` says, fsync before each answer, accounts apart."""
     jetstream = {
@@ -68,9 +124,13 @@ def server_configuration(*, host: str, port: int, directory: Path, passwords: Ma
     }
     node_users = [user for user in passwords if node_of(user) is not None]
     accounts = {
-        "CORE": {"jetstream": "enabled", "users": _users((CORE_USER,), passwords)},
-        "NODES": {"jetstream": "enabled", "users": _users((NODES_USER, *node_users), passwords)},
-        "AUDIT": {"jetstream": "enabled", "users": _users((AUDIT_USER,), passwords)},
+        "CORE": {"jetstream": "enabled", "users": _users((CORE_USER,), passwords), "exports": mirror_exports()},
+        "NODES": {"jetstream": "enabled", "users": _users((NODES_USER, FOLLOWER_USER, *node_users), passwords)},
+        "AUDIT": {
+            "jetstream": "enabled",
+            "users": _users((MIRROR_USER, AUDIT_USER), passwords),
+            "imports": mirror_imports(),
+        },
         "SYS": {"users": _users((SYSTEM_USER,), passwords)},
     }
     # NATS' configuration language takes JSON.
@@ -99,4 +159,7 @@ def _users(users: Iterable[str], passwords: Mapping[str, Secret]) -> list[dict[s
 def _user(user: str, password: Secret) -> dict[str, object]:
     entry: dict[str, object] = {"user": user, "password": password.reveal()}
     node_id = node_of(user)
-    return entry if node_id is None else {**entry, "permissions": node_permissions(node_id)}
+    if node_id is not None:
+        return {**entry, "permissions": node_permissions(node_id)}
+    limited = {AUDIT_USER: auditor_permissions, FOLLOWER_USER: follower_permissions}.get(user)
+    return {**entry, "permissions": limited()} if limited else entry

@@ -100,6 +100,9 @@ class RunningServer:
         self.core = self._settings(accounts.CORE_USER)
         self.nodes = self._settings(accounts.NODES_USER)
         self.system = self._settings(accounts.SYSTEM_USER)
+        self.audit = self._settings(accounts.MIRROR_USER)
+        self.auditor = self._settings(accounts.AUDIT_USER, f"_INBOX_{accounts.AUDIT_USER}")
+        self.follower = self._settings(accounts.FOLLOWER_USER, f"_INBOX_{accounts.FOLLOWER_USER}")
 
     @property
     def pid(self) -> int:
