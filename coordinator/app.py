@@ -14,7 +14,6 @@ from typing import Final
 import structlog
 import uvloop
 
-from coordinator.archiver import Archiver
 from coordinator.checkpoints import Signing
 from coordinator.index import JobIndex
 from coordinator.job_keys import JobKeys
@@ -27,7 +26,6 @@ from coordinator.standby import Standby
 from hivefold import limits, observe
 from hivefold.blobs.jetstream import JetStreamChunks
 from hivefold.blobs.keys_jetstream import open_keys
-from hivefold.broker import BrokerSettings
 from hivefold.bus.checkpoints import NatsCheckpoints
 from hivefold.bus.connection import connect
 from hivefold.bus.events import NatsEventSender
@@ -44,7 +42,6 @@ from hivefold.errors import HivefoldError, LogCorruptError, LogError, Unavailabl
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.jetstream import open_lease
 from hivefold.lease.port import Holder
-from hivefold.log.archive import Archive
 from hivefold.log.jetstream import JetStreamEventLog, open_log
 from hivefold.log.mirror import prepare_mirrors
 from hivefold.log.snapshots import open_snapshots
@@ -98,9 +95,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(nodes.close)
         log = await open_log(core, _log_settings(config))
         lease = await open_lease(core, ttl_s=config.lease_ttl_s, replicas=config.log_replicas)
-        await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
-        if config.audit is not None:
-            await _mirror(config.audit)
+        await _prepare(config, nodes)
         clock, entropy = SystemClock(), SystemEntropy()
         keys = JobKeys(await open_keys(core, entropy, config.log_replicas), JetStreamChunks(nodes))
         backing = Backing(
@@ -163,18 +158,16 @@ def _log_settings(config: CoordinatorConfig) -> LogSettings:
     )
 
 
-async def _archive(config: CoordinatorConfig, log: JetStreamEventLog) -> None:
-    if config.archive_dir:
-        await Archiver(log, Archive(Path(config.archive_dir)), SystemClock(), keep=config.keep_segments).run()
-
-
-async def _mirror(audit: BrokerSettings) -> None:
-    """Has the log mirrored from now on; the servers do it among themselves."""
-    link = await connect(audit, wait_s=limits.BROKER_START_S)
+async def _prepare(config: CoordinatorConfig, nodes: Link) -> None:
+    """Makes the streams of the account NODES and, where there is an account for that, the mirror of the log."""
+    await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
+    if config.audit is None:
+        return
+    audit = await connect(config.audit, wait_s=limits.BROKER_START_S)
     try:
-        await prepare_mirrors(link)
+        await prepare_mirrors(audit)
     finally:
-        await link.close()
+        await audit.close()
 
 
 @asynccontextmanager

@@ -45,8 +45,10 @@ def test_the_log_is_in_an_account_without_nodes() -> None:
     assert isinstance(found, dict)
 
     assert [user["user"] for user in found["CORE"]["users"]] == [accounts.CORE_USER]
-    assert [user["user"] for user in found["NODES"]["users"]] == [accounts.NODES_USER, "node.a", "node.b"]
+    users = [accounts.NODES_USER, accounts.FOLLOWER_USER, "node.a", "node.b"]
+    assert [user["user"] for user in found["NODES"]["users"]] == users
     assert all("permissions" in user for user in found["NODES"]["users"][1:])
+    assert {accounts_of for export in found["CORE"]["exports"] for accounts_of in export["accounts"]} == {"AUDIT"}
 
 
 def test_a_version_is_found_in_what_a_server_says() -> None:
