@@ -158,6 +158,11 @@ def _log_settings(config: CoordinatorConfig) -> LogSettings:
     )
 
 
+async def _archive(config: CoordinatorConfig, log: JetStreamEventLog) -> None:
+    if config.archive_dir:
+        await Archiver(log, Archive(Path(config.archive_dir)), SystemClock(), keep=config.keep_segments).run()
+
+
 async def _prepare(config: CoordinatorConfig, nodes: Link) -> None:
     """Makes the streams of the account NODES and, where there is an account for that, the mirror of the log."""
     await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
