@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 import uvloop
 
+from coordinator.archiver import Archiver
 from coordinator.checkpoints import Signing
 from coordinator.index import JobIndex
 from coordinator.job_keys import JobKeys
@@ -42,6 +43,7 @@ from hivefold.errors import HivefoldError, LogCorruptError, LogError, Unavailabl
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.jetstream import open_lease
 from hivefold.lease.port import Holder
+from hivefold.log.archive import Archive
 from hivefold.log.jetstream import JetStreamEventLog, open_log
 from hivefold.log.mirror import prepare_mirrors
 from hivefold.log.snapshots import open_snapshots
