@@ -1,94 +1,91 @@
-// Protobuf's wire format, as far as a log file needs it: numbers (wire type 0) and bytes (wire type 2).
+import { check, Wrong } from "./wrong.ts";
 
-export class Malformed extends Error {}
+// A byte order mark is a character of the string like any other.
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The fields of one message: for each number the values in order, numbers as bigint, the rest as bytes. */
-export type Fields = Map<number, Array<bigint | Uint8Array>>;
+/**
+ * The fields of one message in protobuf's wire format. All numbers are unsigned: the log has no others that matter here.
+ * A field with another wire type than the one asked for counts as unknown, as it does in protobuf.
+ */
+export class Message {
+  // In the order of the last occurrence of each field: of a oneof, the last one on the wire is set.
+  #fields = new Map<number, (bigint | Buffer)[]>();
+  #bytes: Buffer;
+  #at = 0;
 
-/** A varint at `at`, and where it ends. */
-function varint(data: Uint8Array, at: number): [bigint, number] {
-  let value = 0n;
-  for (let shift = 0n; shift < 70n; shift += 7n) {
-    if (at >= data.length) throw new Malformed("a number is cut short");
-    const byte = data[at++];
-    value |= BigInt(byte & 0x7f) << shift;
-    if (byte < 0x80) return [BigInt.asUintN(64, value), at];
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+    while (this.#at < bytes.length) this.#readField();
   }
-  throw new Malformed("a number is too long");
-}
 
-/** Parses a message. Throws Malformed. */
-export function parse(data: Uint8Array): Fields {
-  const fields: Fields = new Map();
-  let at = 0;
-  while (at < data.length) {
-    let key: bigint;
-    [key, at] = varint(data, at);
-    const number = Number(key >> 3n);
-    const type = Number(key & 7n);
-    if (number === 0 || number > 0x1fffffff) throw new Malformed("a field has an impossible number");
-    let value: bigint | Uint8Array;
-    if (type === 0) {
-      [value, at] = varint(data, at);
-    } else {
-      let size: number;
-      if (type === 2) {
-        let length: bigint;
-        [length, at] = varint(data, at);
-        size = length > 0xffffffffn ? Infinity : Number(length);
-      } else if (type === 1 || type === 5) {
-        size = type === 1 ? 8 : 4;
-      } else {
-        throw new Malformed("a field has an unknown wire type");
-      }
-      if (at + size > data.length) throw new Malformed("a field is cut short");
-      value = data.subarray(at, at + size);
-      at += size;
+  number(field: number): bigint {
+    const values = this.#fields.get(field) ?? [];
+    return values.findLast((value) => typeof value === "bigint") ?? 0n;
+  }
+
+  bytes(field: number): Buffer {
+    return this.all(field).at(-1) ?? Buffer.alloc(0);
+  }
+
+  string(field: number): string {
+    try {
+      return UTF8.decode(this.bytes(field));
+    } catch {
+      throw new Wrong("a string is not UTF-8");
     }
-    const known = fields.get(number);
-    if (known) known.push(value);
-    else fields.set(number, [value]);
   }
-  return fields;
-}
 
-/** A number field; 0 when it is missing. The last one counts. */
-export function number(fields: Fields, name: number): number {
-  const value = fields.get(name)?.at(-1);
-  if (value === undefined) return 0;
-  if (typeof value !== "bigint" || value > BigInt(Number.MAX_SAFE_INTEGER)) throw new Malformed("no number");
-  return Number(value);
-}
-
-/** A bytes or message field; empty when it is missing. The last one counts. */
-export function bytes(fields: Fields, name: number): Uint8Array {
-  const value = fields.get(name)?.at(-1);
-  if (value === undefined) return new Uint8Array();
-  if (typeof value === "bigint") throw new Malformed("no bytes");
-  return value;
-}
-
-/** A string field: UTF-8, nothing else. */
-export function text(fields: Fields, name: number): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes(fields, name));
-  } catch {
-    throw new Malformed("a string is not UTF-8");
+  all(field: number): Buffer[] {
+    const values = this.#fields.get(field) ?? [];
+    return values.filter((value) => typeof value !== "bigint");
   }
-}
 
-/** All values of a repeated bytes field. */
-export function byteses(fields: Fields, name: number): Uint8Array[] {
-  return (fields.get(name) ?? []).map((value) => {
-    if (typeof value === "bigint") throw new Malformed("no bytes");
-    return value;
-  });
-}
+  messages(field: number): Message[] {
+    return this.all(field).map((bytes) => new Message(bytes));
+  }
 
-/** All values of a repeated message field. */
-export function messages(fields: Fields, name: number): Fields[] {
-  return (fields.get(name) ?? []).map((value) => {
-    if (typeof value === "bigint") throw new Malformed("no message");
-    return parse(value);
-  });
+  /** A message that occurs twice where it may once is merged, which is what joining the bytes amounts to. */
+  message(field: number): Message {
+    return new Message(Buffer.concat(this.all(field)));
+  }
+
+  /** Which of these fields, each of wire type 2, is set; the last on the wire if several are. */
+  whichOf(fields: number[]): number | undefined {
+    return [...this.#fields.keys()].findLast((field) => fields.includes(field) && this.all(field).length > 0);
+  }
+
+  #readField(): void {
+    const tag = this.#varint();
+    const field = Number(tag >> 3n);
+    const type = Number(tag & 7n);
+    check(field >= 1 && field < 2 ** 29, "a field has a number that protobuf does not have");
+    if (type === 0) this.#add(field, this.#varint());
+    else if (type === 1) this.#next(8);
+    else if (type === 2) this.#add(field, this.#next(Number(this.#varint())));
+    else if (type === 5) this.#next(4);
+    else throw new Wrong(`a field has wire type ${type}`);
+  }
+
+  #add(field: number, value: bigint | Buffer): void {
+    const values = this.#fields.get(field) ?? [];
+    values.push(value);
+    this.#fields.delete(field);
+    this.#fields.set(field, values);
+  }
+
+  #next(size: number): Buffer {
+    check(this.#at + size <= this.#bytes.length, "a message ends within a field");
+    this.#at += size;
+    return this.#bytes.subarray(this.#at - size, this.#at);
+  }
+
+  #varint(): bigint {
+    let value = 0n;
+    for (let shift = 0n; shift < 70n; shift += 7n) {
+      const byte = this.#next(1)[0]!;
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) return BigInt.asUintN(64, value);
+    }
+    throw new Wrong("a number has more than 10 bytes");
+  }
 }
