@@ -23,7 +23,7 @@ def work(fleet: RunningFleet, jobs: int) -> int:
 
 def flip(directory: Path, part: float) -> None:
     """Turns one bit in the file of the log, so far into it."""
-    (block,) = directory.rglob("HF_LOG*/msgs/1.blk")
+    (block,) = directory.rglob("CORE/streams/HF_LOG/msgs/1.blk")
     content = bytearray(block.read_bytes())
     content[int(len(content) * part)] ^= 1
     block.write_bytes(content)
