@@ -123,6 +123,7 @@ class Member:
             async with self.open_ends() as ends, asyncio.TaskGroup() as group:
                 group.create_task(tenure.run())
                 lead = await take_lead(ends, self.clock, self.entropy, self.settings, start=start, may_act=tenure.valid)
+                tenure.on_lapse = lead.writer.doubt
                 tenure.lead(lead.writer.state.term)
                 self._term = (lead, ends, tenure)
                 self.stage.lead(lead)

@@ -89,6 +89,7 @@ class Writer:
         self._vain_placement = -1
         self._stopped: Exception | None = None
         self._ending = False
+        self._doubted = False
         self._segment_closed = False
         """Whether the last record closed a segment: then nothing but the opening of the next one may follow."""
         self._time_us = start.state.time_us
@@ -189,9 +190,14 @@ class Writer:
         """Looks whether time has made a command due; called a few times a second."""
         if not self._may_act():
             return
-        if self._queue or due(self._state, self._now_us()):
+        if self._queue or self._doubted or due(self._state, self._now_us()):
             self._vain_placement = -1
             self._wake.set()
+
+    def doubt(self) -> None:
+        """Another may have led meanwhile: the log is asked, even where there is nothing to record."""
+        self._doubted = True
+        self._wake.set()
 
     async def run(self) -> None:
         """Writes until it is cancelled. Raises LogError when it may not go on: replay, then start anew."""
@@ -221,8 +227,9 @@ class Writer:
         try:
             if batch.records:
                 await self._append(batch)
-            elif answers:
+            elif answers or self._doubted:
                 await self._confirm()
+                self._doubted = False
         except UnavailableError as error:
             _answer(answers, error)
             _log.warning("append refused", reason=error.reason, error=str(error), records=len(batch.records))
@@ -299,10 +306,7 @@ class Writer:
         self._followers.offer(batch.records)
 
     async def _confirm(self) -> None:
-        """Raises FencedError when another wrote: to record nothing, too, needs the latest state.
-
-        A deposed leader would answer from an old one, and let go of outcomes that only its successor knows.
-        """
+        """Raises FencedError when another wrote: a deposed leader would answer from old state, and forget outcomes."""
         if await self._log.head() != Head(self._state.sequence, self._state.term_sequence):
             raise FencedError("another coordinator wrote to the log; this one stops leading")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -28,6 +29,8 @@ class Tenure:
         self._renew_s = lease.ttl_ms / 3000
         self._over = False
         self._due = asyncio.Event()
+        self.on_lapse: Callable[[], None] = lambda: None
+        """Called when a lease that had lapsed is taken back: meanwhile another may have held it, and led."""
 
     def valid(self) -> bool:
         """Whether nobody else can hold the lease yet, however long this process was stopped or asleep."""
@@ -91,5 +94,7 @@ class Tenure:
                 f"{holder.coordinator_id} holds the lease now; this coordinator stops leading",
                 metadata={"leader": holder.address},
             )
+        if holder is None:
+            self.on_lapse()
         self._revision = standing.revision
         self._due.set()

@@ -9,6 +9,7 @@ from contextvars import Context
 
 from hivefold.errors import AppendUnresolvedError, BrokerUnavailableError, LogFullError
 from hivefold.lease.memory import LeaseStore, MemoryLease
+from hivefold.log.entries import check_entries
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.port import Entry, Stored
 from tests.simulation.checker import Checker
@@ -49,6 +50,16 @@ class SimLog(MemoryEventLog):
 
     async def append(self, entries: Sequence[Entry], *, expected_sequence: int, term_sequence: int) -> None:
         """Stores all entries or none."""
+        check_entries(entries)
+        if self._appending:
+            raise RuntimeError("one append at a time: another one is in flight")
+        self._appending = True
+        try:
+            await self._send(entries, expected_sequence, term_sequence)
+        finally:
+            self._appending = False
+
+    async def _send(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
         cuts = self._shared.cuts
         on_its_way = self._arrive(tuple(entries), expected_sequence, term_sequence)
         request = asyncio.get_running_loop().create_task(on_its_way, context=Context())
@@ -60,11 +71,12 @@ class SimLog(MemoryEventLog):
             raise AppendUnresolvedError("the append was not answered and could not be looked up")
 
     async def _arrive(self, entries: Sequence[Entry], expected_sequence: int, term_sequence: int) -> None:
+        """What the broker does, whatever has become of the sender."""
         cuts = self._shared.cuts
         await self._take_time()
+        await self._answer()
         self._require_power(cuts)
-        self._require_network()
-        await super().append(entries, expected_sequence=expected_sequence, term_sequence=term_sequence)
+        self._store(entries, expected_sequence, term_sequence)
 
     def cut(self) -> None:
         """The connection is down: what is on its way is not stored, or its answer is lost."""

@@ -165,6 +165,23 @@ async def test_a_rejection_records_nothing() -> None:
         assert len(log.store) == before
 
 
+async def test_a_leader_in_doubt_asks_the_log_although_it_has_nothing_to_record() -> None:
+    """Else one whose successor froze would sit on the lease while nodes believe the later term (simulation, 1965)."""
+    log = MemoryEventLog()
+    async with leading(log) as writer:
+        writer.doubt()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert writer.leading
+
+        async with leading(MemoryEventLog(log.store)):
+            pass
+        writer.doubt()
+        async with asyncio.timeout(5):
+            while not writer.ended:
+                await asyncio.sleep(0)
+
+
 async def test_a_follower_that_lags_is_told_instead_of_skipping() -> None:
     """No silent gap: the follower gets a prefix, then an error."""
     log = MemoryEventLog()

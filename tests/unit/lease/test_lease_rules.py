@@ -138,6 +138,24 @@ async def test_a_lease_that_lapsed_unclaimed_is_taken_again(ann: Candidate, cloc
         assert (await ann.lease.look()).holder == tenure.holder
 
 
+async def test_who_takes_a_lapsed_lease_again_is_told_to_ask_the_log(
+    ann: Candidate, bob: Candidate, clock: ManualClock
+) -> None:
+    """Another may have held it, led and lapsed too: the lease cannot tell (simulation, seed 1965)."""
+    tenure = await ann.win()
+    told: list[bool] = []
+    tenure.on_lapse = lambda: told.append(tenure.valid())
+    clock.advance_ms(30_000)
+    await bob.win()
+    clock.advance_ms(30_000)
+    tenure.lead(1)
+    async with renewing(tenure), asyncio.timeout(5):
+        while not tenure.valid():
+            await asyncio.sleep(0)
+
+    assert told == [False]
+
+
 async def test_a_renewal_whose_answer_was_lost_counts(ann: Candidate, store: LeaseStore) -> None:
     """The broker renewed, the leader was not told: it finds its own claim there and goes on from it."""
     tenure = await ann.win()
