@@ -53,7 +53,7 @@ def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
     """
     path = tmp_path / "fleet.hflog"
     with running_fleet(tmp_path / "hf") as fleet:
-        job = fleet.json("job", "submit", "probe", "--tasks", "300", "--task-duration", "0.02")["jobId"]
+        job = fleet.json("job", "submit", "probe", "--tasks", "1200", "--task-duration", "0.02")["jobId"]
         os.kill(fleet.endpoints["pids"]["node-2"], signal.SIGKILL)
         assert fleet.run("job", "wait", job).returncode == 0
         live = fleet.json("log", "explain", job)
@@ -71,7 +71,7 @@ def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
     assert {"accepted", "planned", "assigned", "answered", "lost", "succeeded"} <= {
         line["title"] for line in story["lines"]
     }
-    assert sum(work["succeeded"] for work in story["work"]) == 300
+    assert sum(work["succeeded"] for work in story["work"]) == 1200
     lost = next(line["event"]["attemptsLost"] for line in story["lines"] if line["title"] == "lost")
     task = offline("log", "explain", f"{job}/{lost['tasks'][0]}", path)
     assert [line["title"] for line in task["lines"]][-3:] == ["lost", "assigned", "answered"]
