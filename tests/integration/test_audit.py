@@ -56,7 +56,7 @@ def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
         job = fleet.json("job", "submit", "probe", "--tasks", "1200", "--task-duration", "0.02")["jobId"]
         os.kill(fleet.endpoints["pids"]["node-2"], signal.SIGKILL)
         assert fleet.run("job", "wait", job).returncode == 0
-        live = fleet.json("log", "explain", job)
+        live = fleet.json("log", "explain", job, "--limit", "100000")
         exported = fleet.json("log", "export", path)
         state = fleet.json("log", "replay")
     assert exported["signedUpTo"] == exported["lastSequence"]
@@ -65,7 +65,7 @@ def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
     verified = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
     assert str(verified["signedUpTo"]) == exported["lastSequence"]
 
-    story = offline("log", "explain", job, path)
+    story = offline("log", "explain", job, path, "--limit", "100000")
     assert story == live
     assert story["facts"]["state"] == "succeeded"
     assert {"accepted", "planned", "assigned", "answered", "lost", "succeeded"} <= {
@@ -85,10 +85,10 @@ def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
     assert end["hash"] == exported["lastHash"]
     before = offline("log", "replay", path, "--at", "1")
     assert (before["nodes"], before["jobs"]) == ([], [])
-    tasks = offline("log", "replay", path, "--tasks", job, "--limit", "300")["tasks"]
+    tasks = offline("log", "replay", path, "--tasks", job, "--limit", "1200")["tasks"]
     assert {found["state"] for found in tasks} == {"TASK_STATE_SUCCEEDED"}
     changed = offline("log", "diff", "1", end["time"], path)
-    assert changed["counts"]["tasks succeeded"] == "300"
+    assert changed["counts"]["tasks succeeded"] == "1200"
 
 
 def test_a_waiting_job_tells_what_it_waits_for(fleet: RunningFleet) -> None:
