@@ -61,7 +61,7 @@ def export(
         if not after <= last or (up_to or 0) > head:
             raise InvalidRequestError(f"the log has records 1 to {head}, not {after + 1} to {last}")
         signed = _Signed(fleet, after, last)
-        start = await _start(fleet, after, last, await signed.keys())
+        start = await _start(fleet, after, last, await signed.keys_before())
         with _writer(file, start, jsonl=jsonl, replace=force) as writer, Bar("export", "records") as bar:
             async for page in LiveLog(fleet).read(after=after, up_to=last):
                 for stored in page:
@@ -135,18 +135,39 @@ def _size(checkpoint: SignedCheckpoint) -> int:
     return int(checkpoint.note.split("\n", 2)[1])
 
 
+async def _key_changes(fleet: Fleet, after: int, up_to: int) -> int:
+    """How many times the signing key changes in a range."""
+    from hivefold.log.port import KEY_SUBJECT
+    from hivefold.v1.record_pb2 import Record
+
+    changes = 0
+    async for record in fleet.log.read(after=after, up_to=up_to):
+        if record.subject == KEY_SUBJECT:
+            events = Record.FromString(record.data).events
+            changes += sum(event.HasField("signing_key_changed") for event in events)
+    return changes
+
+
 class _Signed:
     """The checkpoints of a range, one at a time."""
 
     def __init__(self, fleet: Fleet, after: int, last: int) -> None:
+        self._fleet = fleet
+        self._after = after
         self._rest = fleet.log.checkpoints(after_size=after, up_to_size=last)
         self._next: SignedCheckpoint | None = None
         self._begun = False
 
-    async def keys(self) -> Sequence[SigningKey]:
-        """The keys that the first of them names."""
+    async def keys_before(self) -> Sequence[SigningKey]:
+        """The keys that the first of them names, without those that records of the range bring.
+
+        A range from record 1 brings them all: they are told beforehand, for people.
+        """
         await self._begin()
-        return self._next.keys if self._next is not None else ()
+        if self._next is None or not self._after:
+            return self._next.keys if self._next is not None else ()
+        brought = await _key_changes(self._fleet, self._after, _size(self._next))
+        return self._next.keys[: max(0, len(self._next.keys) - brought)]
 
     async def at(self, sequence: int) -> SignedCheckpoint | None:
         """The one of so many records, if there is one. `sequence` MUST grow from call to call."""

@@ -19,23 +19,22 @@ export class KeyHistory {
   #chainId: Buffer;
   // Oldest first; the latest are all that is needed, so no more are kept once it is known which they are.
   #keys: SigningKey[];
-  // Whether the last of #keys is known to be the one that signs now. In a file that begins later it is not before the
-  // first change: the header was written when the log was further on, any key in it may be the one.
-  #settled: boolean;
   // Whether there may be keys before the first of #keys that neither the header nor a checkpoint has named.
   #incomplete: boolean;
 
   constructor(chainId: Buffer, headerKeys: SigningKey[], fromFirstRecord: boolean) {
     this.#chainId = chainId;
-    this.#keys = fromFirstRecord ? [] : headerKeys;
-    this.#settled = fromFirstRecord;
+    this.#keys = fromFirstRecord ? [] : headerKeys.slice(-KEYS_IN_CHECKPOINT);
     this.#incomplete = !fromFirstRecord && headerKeys.length === 0;
   }
 
   change(key: SigningKey): void {
     checkKeyId(key);
-    this.#keys = [...this.#keysBefore(key), key].slice(-KEYS_IN_CHECKPOINT);
-    this.#settled = true;
+    const last = this.#keys.at(-1);
+    const onTrust = last === undefined && this.#incomplete; // nothing tells which key it follows
+    const inOrder = last === undefined ? isFirst(key) : follows(key, last, this.#chainId);
+    check(onTrust || inOrder, `key ${key.keyId} does not follow the key that signed until then`);
+    this.#keys = [...this.#keys, key].slice(-KEYS_IN_CHECKPOINT);
   }
 
   /** Checks the keys that a checkpoint names; returns the one that must have signed it. */
@@ -43,26 +42,8 @@ export class KeyHistory {
     const signer = named.at(-1);
     check(signer !== undefined, "a checkpoint names no key");
     if (this.#incomplete) this.#learn(named);
-    let known = this.#keys;
-    if (!this.#settled) known = known.slice(0, known.findLastIndex((key) => same(key, signer)) + 1);
-    check(sameKeys(named, known.slice(-KEYS_IN_CHECKPOINT)), "a checkpoint does not name the latest keys of the log");
+    check(sameKeys(named, this.#keys), "a checkpoint does not name the latest keys of the log");
     return signer;
-  }
-
-  #keysBefore(key: SigningKey): SigningKey[] {
-    const message = `key ${key.keyId} does not follow the key that signed until then`;
-    if (this.#settled) {
-      const last = this.#keys.at(-1);
-      check(last === undefined ? isFirst(key) : follows(key, last, this.#chainId), message);
-      return this.#keys;
-    }
-    if (this.#incomplete) return []; // nothing tells which key it follows; taken on trust
-    // The header may name this very key: then what it follows was checked there.
-    const inHeader = this.#keys.findIndex((known) => same(known, key));
-    if (inHeader >= 0) return this.#keys.slice(0, inHeader);
-    const before = this.#keys.findLastIndex((known) => follows(key, known, this.#chainId));
-    check(before >= 0, message);
-    return this.#keys.slice(0, before + 1);
   }
 
   #learn(named: SigningKey[]): void {
@@ -71,7 +52,6 @@ export class KeyHistory {
     const known = this.#keys; // from the records before the checkpoint
     check(known.length === 0 || sameKeys(named.slice(-known.length), known), "a checkpoint names other keys than the log");
     this.#keys = named;
-    this.#settled = true;
     this.#incomplete = false;
   }
 }

@@ -33,7 +33,7 @@ export function verifyLogFile(fd: number): Summary {
   const source = new Source(fd);
   const digest = createHash("sha256");
   const header = at(1n, () => readHeader(source, digest));
-  at(header.firstSequence, () => checkKeys(header.keys, header.chainId));
+  at(1n, () => checkKeys(header.keys, header.chainId));
   const headerDigest = digest.copy().digest();
   const log = new LogVerifier(header);
   while (true) {
@@ -45,7 +45,7 @@ export function verifyLogFile(fd: number): Summary {
     });
     if (content.kind === "end") {
       const { end } = content;
-      check(end.headerDigest.equals(headerDigest), "the end has another digest of the header", header.firstSequence);
+      check(end.headerDigest.equals(headerDigest), "the end has another digest of the header", 1n);
       at(log.lastSequence, () => {
         log.checkEnd(end);
         check(end.digest.equals(digest.digest()), "the end has another digest of the file");
@@ -93,9 +93,10 @@ class LogVerifier {
   #signedUpTo = 0n;
   #keys: KeyHistory;
   #marks = new Marks();
-  // The tree over all records, and the part of it since the last checkpoint. A file that begins later has not the leaves.
+  // The tree over all records; in a file that begins later, undefined until a checkpoint tells what came before.
   #tree: CompactRange | undefined;
-  #range: CompactRange | undefined;
+  // The part of it since the last checkpoint.
+  #range: CompactRange;
 
   constructor(header: Header) {
     const fromFirstRecord = header.firstSequence === 1n;
@@ -104,7 +105,7 @@ class LogVerifier {
     this.#lastHash = header.previousHash;
     this.#keys = new KeyHistory(header.chainId, header.keys, fromFirstRecord);
     this.#tree = fromFirstRecord ? new CompactRange(0n) : undefined;
-    this.#range = fromFirstRecord ? new CompactRange(0n) : undefined;
+    this.#range = new CompactRange(this.lastSequence);
   }
 
   get nextSequence(): bigint {
@@ -137,7 +138,7 @@ class LogVerifier {
 
     this.#marks.add(this.#recordCount, { sequence, offset });
     this.#tree?.push(hash);
-    this.#range?.push(hash);
+    this.#range.push(hash);
     this.#lastHash = hash;
     this.#lastTerm = payload.term;
     if (startsTerm) this.#lastTermSequence = sequence;
@@ -155,7 +156,7 @@ class LogVerifier {
     this.#checkTree(note, checkpoint);
     this.#checkpointCount++;
     this.#signedUpTo = note.size;
-    if (this.#range) this.#range = new CompactRange(note.size);
+    this.#range = new CompactRange(note.size);
   }
 
   checkEnd(end: End): void {
@@ -191,7 +192,10 @@ class LogVerifier {
 
   #checkTree(note: Note, { frontier, range, previousSize }: SignedCheckpoint): void {
     check(rootOf(frontier, note.size)?.equals(note.root) === true, "a checkpoint's frontier does not have its root");
-    if (!this.#tree || !this.#range) return;
+    if (!this.#tree) {
+      this.#tree = CompactRange.ofFrontier(frontier, note.size);
+      return;
+    }
     check(equalHashes(frontier, this.#tree.roots()), "a checkpoint is not over the records in the file");
     if (this.#checkpointCount === 0n && previousSize !== 0n) return; // the range begins who knows where
     check(equalHashes(range, this.#range.roots()), "a checkpoint's range is not over the records since the one before");

@@ -15,6 +15,14 @@ export class CompactRange {
     this.#end = begin;
   }
 
+  /** The range over [0, size) with this frontier, which has its root there. */
+  static ofFrontier(frontier: Buffer[], size: bigint): CompactRange {
+    const range = new CompactRange(size);
+    const levels = [...size.toString(2)].flatMap((bit, i, bits) => (bit === "1" ? [bits.length - 1 - i] : []));
+    range.#subtrees = frontier.map((root, i) => ({ level: levels[i]!, root }));
+    return range;
+  }
+
   push(recordHash: Buffer): void {
     let root = sha256(LEAF, recordHash);
     let level = 0;

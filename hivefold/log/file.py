@@ -149,7 +149,7 @@ class LogFileReader:
             raise LogFileInvalidError(
                 f"the file has format {header.format_version}, this hivefold reads {FORMAT_VERSION}; upgrade hivefold",
                 offset=offset,
-                position=header.first_sequence,
+                position=1,
             )
         genesis = header.first_sequence == 1 and header.previous_hash != GENESIS_HASH
         if genesis or header.first_sequence < 1 or len(header.previous_hash) != HASH_BYTES:
@@ -237,9 +237,7 @@ def _parse(body: bytes, offset: int, position: int) -> LogFileEntry:
 def _check_end(end: LogFileEnd, found: LogFileEnd, offset: int) -> None:
     """Raises LogFileInvalidError when the end tells of another file than was read."""
     if end.header_digest != found.header_digest:
-        raise LogFileInvalidError(
-            "the header was altered", offset=len(MAGIC), position=found.last_sequence - found.record_count + 1
-        )
+        raise LogFileInvalidError("the header was altered", offset=len(MAGIC), position=1)
     for name in ("last_sequence", "last_hash", "record_count", "last_term_sequence", "checkpoint_count", "digest"):
         if getattr(end, name) != getattr(found, name):
             raise LogFileInvalidError(

@@ -87,11 +87,16 @@ class KeyStatement:
     previous_key_id: str = ""
     endorsement: bytes = b""
 
-    def check(self, chain_id: bytes, previous: PublicKey | None) -> PublicKey:
-        """The key, once it is plain that it may follow `previous` (None: is the first). Raises ProofError."""
+    def known(self) -> PublicKey:
+        """The key, once it is plain that it has its own id. Raises ProofError."""
         key = PublicKey(self.public_key)
         if self.key_id != key.key_id:
             raise ProofError(f"a signing key is called {self.key_id} and is {key.key_id}: one of them was altered")
+        return key
+
+    def check(self, chain_id: bytes, previous: PublicKey | None) -> PublicKey:
+        """The key, once it is plain that it may follow `previous` (None: is the first). Raises ProofError."""
+        key = self.known()
         if previous is None:
             if self.previous_key_id or self.endorsement:
                 raise ProofError(f"signing key {key.key_id} is the first and names one before it")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hivefold.errors import LogCorruptError, LogFileInvalidError
+from hivefold.errors import LogCorruptError, LogFileInvalidError, ProofError
 from hivefold.limits import READ_PAGE_RECORDS
 from hivefold.log.file import LogFileReader
 from hivefold.log.port import Stored
 from hivefold.proof.extension import Proven
+from hivefold.proof.key_history import check_keys
 from hivefold.proof.keys import KeyStatement
 from hivefold.proof.verifier import Beginning, LogVerifier, Verified
 
@@ -30,6 +31,10 @@ def verify_file(
         header = reader.header
         partial = header.first_sequence > 1
         keys = [KeyStatement(k.key_id, k.public_key, k.previous_key_id, k.endorsement) for k in header.keys]
+        try:
+            check_keys(keys, header.chain_id)
+        except ProofError as error:
+            raise LogCorruptError(error.message, position=1) from None
         beginning = Beginning(
             header.first_sequence, header.previous_hash, header.chain_id, tuple(keys) if partial else ()
         )

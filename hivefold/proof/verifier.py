@@ -13,11 +13,11 @@ from typing import NoReturn
 from google.protobuf.message import DecodeError
 
 from hivefold.errors import LogCorruptError, ProofError
-from hivefold.limits import SIGNING_KEYS_KEPT
 from hivefold.log.chain import GENESIS_HASH, record_hash
 from hivefold.log.port import KEY_SUBJECT, TERM_SUBJECT, Stored
 from hivefold.proof.checkpoint import Checkpoint, read_note
 from hivefold.proof.extension import Proven, compact_range, keys_of
+from hivefold.proof.key_history import KeyHistory
 from hivefold.proof.keys import KeyStatement, PublicKey
 from hivefold.proof.merkle import CompactRange, RangeBuilder, subtrees
 from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
@@ -68,8 +68,9 @@ class LogVerifier:
         self._position = start.first_sequence - 1
         self._hash = start.previous_hash
         self._chain_id = start.chain_id
-        self._keys = list(start.keys)
-        self._key_positions: list[int] = [0] * len(self._keys)
+        self._keys = KeyHistory(start.keys, from_first_record=self._first == 1)
+        self._first_key = 0
+        """Position of the first record that names a key; 0 before there is one."""
         self._key_id = key_id
         self._witness = witness
         self._term = 0
@@ -129,8 +130,8 @@ class LogVerifier:
         if self._witness is not None and (self._last is None or self._last.size < self._witness.checkpoint.size):
             size = self._witness.checkpoint.size
             self._bad(size, f"a checkpoint over {size} records was seen, and none is here: it was taken out")
-        if self._key_id and all(key.key_id != self._key_id for key in self._keys):
-            named = next((at for at in self._key_positions if at), self._first)
+        if self._key_id and not self._keys.names(self._key_id):
+            named = self._first_key or self._first
             self._bad(named, f"key {self._key_id} is none of the log's keys: the log is signed by somebody else")
         if self._key_id and self._last is None:
             self._bad(self._first, f"there is no checkpoint: nothing shows that key {self._key_id} signed this log")
@@ -142,7 +143,7 @@ class LogVerifier:
             checkpoints=self._checkpoints,
             signed=self._last.size if self._last else 0,
             chain_id=self._chain_id,
-            key=PublicKey(self._keys[-1].public_key) if self._keys and self._last else None,
+            key=self._keys.last if self._last else None,
         )
 
     # -- records ------------------------------------------------------------
@@ -181,13 +182,11 @@ class LogVerifier:
                 continue
             body = event.signing_key_changed
             statement = KeyStatement(body.key_id, body.public_key, body.previous_key_id, body.endorsement)
-            previous = PublicKey(self._keys[-1].public_key) if self._keys else None
             try:
-                statement.check(self._chain_id, previous)
+                self._keys.change(statement, self._chain_id)
             except ProofError as error:
                 self._bad(position, error.message)
-            self._keys.append(statement)
-            self._key_positions.append(position)
+            self._first_key = self._first_key or position
 
     # -- checkpoints --------------------------------------------------------
 
@@ -227,13 +226,10 @@ class LogVerifier:
 
     def _signer(self, signed: SignedCheckpoint, claim: Checkpoint) -> PublicKey:
         """The key that the log names at this size. The checkpoint names it, and those before it, too."""
-        named = keys_of(signed)
-        if not self._keys and self._first > 1:
-            self._keys += named
-            self._key_positions += [0] * len(named)
-        if not self._keys or named != self._keys[-SIGNING_KEYS_KEPT:]:
+        key = self._keys.signer(keys_of(signed), claim.chain_id)
+        if key is None:
             raise ProofError(f"checkpoint {claim.size} names other keys than the log does")
-        return PublicKey(self._keys[-1].public_key)
+        return key
 
     def _signed_tree(self, signed: SignedCheckpoint, claim: Checkpoint) -> CompactRange:
         """The tree over all records, once it has the signed root. Names the subtree in which it does not."""

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hivefold.log.chain import GENESIS_HASH
 from hivefold.log.file import LogFileReader
 from hivefold.log.file_writer import LogFileStart, LogFileWriter
 from hivefold.log.framing import TRAILER
+from hivefold.log.port import KEY_SUBJECT
 from hivefold.proof.checkpoint import read_note
 from hivefold.proof.reading import verify_file
 from tests.fixtures.signing import SigningPlace
@@ -41,8 +43,16 @@ def second(*paths: Path) -> list[Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Signed:
+    """A signed log, and a file of it."""
+
+    place: SigningPlace
+    path: Path
+
+
 @pytest.fixture
-async def signed(tmp_path: Path) -> Path:
+async def signed(tmp_path: Path) -> Signed:
     """A file of a log that was led twice and whose key was changed, a checkpoint after every few records."""
     place = SigningPlace(tmp_path)
     async with place.term() as term:
@@ -55,16 +65,18 @@ async def signed(tmp_path: Path) -> Path:
     async with place.term() as term:
         await term.record(2)
         await term.checkpoints.seal()
-    return write_signed(tmp_path / "signed.hflog", place)
+    return Signed(place, write_signed(tmp_path / "signed.hflog", place))
 
 
-def write_signed(path: Path, place: SigningPlace, *, first: int = 1) -> Path:
-    """Writes the log with its checkpoints from a position on."""
+def write_signed(path: Path, place: SigningPlace, *, first: int = 1, named: bool = True) -> Path:
+    """Writes the log with its checkpoints from a position on; the header names the keys before it unless told not to."""
     records = place.log.store
     checkpoints = {read_note(signed.note).checkpoint.size: signed for signed in place.checkpoints()}
-    keys = next(signed.keys for size, signed in sorted(checkpoints.items()) if size >= first)
+    later = next(signed.keys for size, signed in sorted(checkpoints.items()) if size >= first)
+    brought = sum(stored.subject == KEY_SUBJECT for stored in records[first - 1 :])
+    keys = later if first == 1 else checkpoints[max(checkpoints)].keys[: -brought or None]
     previous = hash_of(records[first - 2]) if first > 1 else GENESIS_HASH
-    with LogFileWriter(path, LogFileStart(hash_of(records[0]), first, previous, keys)) as writer:
+    with LogFileWriter(path, LogFileStart(hash_of(records[0]), first, previous, keys if named else ())) as writer:
         for stored in records[first - 1 :]:
             writer.record(stored)
             if stored.sequence in checkpoints:
@@ -72,29 +84,32 @@ def write_signed(path: Path, place: SigningPlace, *, first: int = 1) -> Path:
     return path
 
 
-async def test_signatures_are_verified(signed: Path) -> None:
+async def test_signatures_are_verified(signed: Signed) -> None:
     """Every checkpoint, across a change of the key, up to the last record."""
-    (found,) = second(signed)
+    (found,) = second(signed.path)
 
     assert found["valid"], found
     assert found["signedUpTo"] == found["lastSequence"]
     assert found["checkpointCount"] >= 8
 
 
-async def test_a_signed_part_of_a_log_is_verified(tmp_path: Path) -> None:
-    """A file that begins after the first records trusts the keys of its header, and follows them on."""
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_part_of_a_log_is_verified_wherever_it_begins(tmp_path: Path, *, named: bool) -> None:
+    """Before, at and after each change of the key, and whether or not its header names the keys before it."""
     place = SigningPlace(tmp_path)
     async with place.term() as term:
-        await term.record(5)
+        for number in range(3):
+            await term.record(2)
+            await term.checkpoints.seal()
+            await term.checkpoints.rotate(RequestId(f"rotation {number}"))
+            await term.record(1)
         await term.checkpoints.seal()
-        await term.checkpoints.rotate(RequestId("rotation"))
-        await term.record(5)
-        await term.checkpoints.seal()
+    last = len(place.log.store)
 
-    (found,) = second(write_signed(tmp_path / "part.hflog", place, first=4))
+    paths = [write_signed(tmp_path / f"{first}.hflog", place, first=first, named=named) for first in range(2, last + 1)]
 
-    assert found["valid"], found
-    assert found["signedUpTo"] == found["lastSequence"]
+    assert [(found["valid"], found["signedUpTo"]) for found in second(*paths)] == [(True, last)] * len(paths)
+    assert [verify_file(path).signed for path in paths] == [last] * len(paths)
 
 
 def test_a_good_file_is_verified(tmp_path: Path) -> None:
@@ -159,18 +174,20 @@ def mutated(path: Path) -> Iterator[bytes]:
         yield from (whole[: offsets[0]] + b"".join(each) + whole[offsets[-1] :] for each in moved)
 
 
-async def test_both_name_the_same_position(signed: Path, tmp_path: Path) -> None:
-    """Whatever is done to a file, both verifiers refuse it at the same position."""
+@pytest.mark.parametrize(("first_record", "named"), [(1, True), (4, True), (4, False)])
+async def test_both_name_the_same_position(signed: Signed, tmp_path: Path, first_record: int, *, named: bool) -> None:
+    """Whatever is done to a file, one of a part too, both verifiers refuse it at the same position."""
+    whole = write_signed(tmp_path / "whole.hflog", signed.place, first=first_record, named=named)
     paths = []
-    for number, content in enumerate(mutated(signed)):
+    for number, content in enumerate(mutated(whole)):
         paths.append(tmp_path / f"{number}.hflog")
         paths[-1].write_bytes(content)
 
     differing = {
-        (path.name, expected, found["position"], found["reason"])
+        (path.name, expected, found["position"], found.get("message"))
         for path, found in zip(paths, second(*paths), strict=True)
         if (expected := first(path)) != found["position"]
     }
 
     assert differing == set()
-    assert first(signed) == 0
+    assert first(whole) == 0

@@ -52,11 +52,16 @@ def test_a_log_is_verified_live_and_from_a_file(tmp_path: Path) -> None:
         assert live["verified"]
         assert live["keyId"] == rotated["keyId"]
         assert fleet.run("log", "export", file).returncode == 0
+        for after in (1, 4, int(live["sequence"]) - 2):
+            assert fleet.run("log", "export", tmp_path / f"{after}.hflog", "--after", str(after)).returncode == 0
         witness = fleet.directory / "state" / "node-1" / "witness"
         seen = tmp_path / "witness"
         shutil.copy(witness, seen)
     assert _verified(file, "--key", rotated["previousKeyId"], "--witness", seen) == (0, True)
     assert _verified(file, "--key", "0" * 32) == (1, False)
+    parts = [path for path in tmp_path.glob("*.hflog") if path != file]
+    assert len(parts) == 3
+    assert [_verified(path, "--key", rotated["keyId"]) for path in parts] == [(0, True)] * 3
     data = bytearray(file.read_bytes())
     data[data.index(b"log.job.")] ^= 1
     file.write_bytes(data)
