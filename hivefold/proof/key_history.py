@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hivefold.errors import ProofError
 from hivefold.limits import SIGNING_KEYS_KEPT
 from hivefold.proof.keys import KeyStatement, PublicKey
 

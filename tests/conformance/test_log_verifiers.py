@@ -69,7 +69,7 @@ async def signed(tmp_path: Path) -> Signed:
 
 
 def write_signed(path: Path, place: SigningPlace, *, first: int = 1, named: bool = True) -> Path:
-    """Writes the log with its checkpoints from a position on; the header names the keys before it unless told not to."""
+    """Writes the log with its checkpoints from a position on; the header names the keys before it, or none."""
     records = place.log.store
     checkpoints = {read_note(signed.note).checkpoint.size: signed for signed in place.checkpoints()}
     later = next(signed.keys for size, signed in sorted(checkpoints.items()) if size >= first)
