@@ -259,6 +259,10 @@ class MemoryConnection:
         self._subscriptions.append(subscription)
         return subscription
 
+    def hears(self, subject: str) -> bool:
+        """Whether anybody at this connection wants messages on `subject`, and it is up."""
+        return self.connected and any(subscription.wants(subject) for subscription in self._subscriptions)
+
     def receive(self, message: Message) -> None:
         """Hands a message to the subscriptions that match."""
         if self.connected:

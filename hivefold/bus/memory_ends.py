@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hivefold.bus import frames
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from hivefold.bus.memory import MemoryConnection, WorkQueue
 
 
+@lru_cache(maxsize=4096)
 def subject_matches(pattern: str, subject: str) -> bool:
     """Whether a subscription to `pattern` (with `*` and a final `>`) gets messages on `subject`."""
     wanted, found = pattern.split("."), subject.split(".")
@@ -34,8 +36,12 @@ class MemorySubscription:
 
     def receive(self, message: Message) -> None:
         """Calls the handler if the subject matches."""
-        if self in self._siblings and subject_matches(self._pattern, message.subject):
+        if subject_matches(self._pattern, message.subject) and self in self._siblings:
             self._handler(message)
+
+    def wants(self, subject: str) -> bool:
+        """Whether messages on `subject` are for it."""
+        return subject_matches(self._pattern, subject)
 
     async def stop(self) -> None:
         """Ends it; the handler is not called again afterwards."""

@@ -37,7 +37,7 @@ class Owner:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
-        self._held: list[asyncio.Handle] = []
+        self._held: list[SimHandle] = []
         self.frozen = False
         self.context = copy_context()
         self.context.run(_OWNER.set, self)
@@ -53,7 +53,7 @@ class Owner:
         held, self._held = self._held, []
         self._loop.resume(held)
 
-    def hold(self, handle: asyncio.Handle) -> None:
+    def hold(self, handle: SimHandle) -> None:
         """Keeps what cannot be done now."""
         self._held.append(handle)
 
@@ -81,11 +81,29 @@ class SimTask(asyncio.Task[T]):
         return self._number
 
 
+def _nothing() -> None:
+    """What a cancelled handle does."""
+
+
+class SimHandle(asyncio.TimerHandle):
+    """A callback that waits for its turn or its time. Made for every step of every task: it has what is needed only."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., object], args: Any, context: Context, when_s: float) -> None:
+        self._callback, self._args, self._context = callback, args, context
+        self._when = when_s
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """It is passed over; what it holds is let go."""
+        self._cancelled = True
+        self._callback, self._args = _nothing, ()
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """A loop of one thread without files or sockets. With `shuffle`, what is ready together runs in a drawn order."""
 
-    _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
     _stopping: bool
 
     def __init__(self, draw: random.Random, *, shuffle: bool) -> None:
@@ -94,23 +112,53 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._draw = draw
         self._shuffle = shuffle
+        self._turn: deque[SimHandle] = deque()
+        self._timers: list[tuple[float, int, SimHandle]] = []
+        self._timer_numbers = itertools.count()
         self.owners: list[Owner] = []
         self.died: list[str] = []
         """What tasks that nobody waited for died of."""
-        self.set_task_factory(lambda loop, coroutine, **options: SimTask(coroutine, loop=loop, **options))
         self.set_exception_handler(lambda _loop, context: self.died.append(_said(context)))
 
     def time(self) -> float:
         """Virtual seconds since the start."""
         return self._now_s
 
-    def resume(self, handles: list[asyncio.Handle]) -> None:
+    def resume(self, handles: list[SimHandle]) -> None:
         """What was held is ready."""
-        self._ready.extend(handles)
+        self._turn.extend(handles)
+
+    def create_task(  # type: ignore[override]  # no name: nobody here reads it
+        self, coroutine: Generator[Any, None, T] | Coroutine[Any, Any, T], **options: Any
+    ) -> SimTask[T]:
+        """A task of this loop."""
+        return SimTask(coroutine, loop=self, **options)
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> SimHandle:
+        """It runs in the next turn."""
+        handle = SimHandle(callback, args, context or copy_context(), 0.0)
+        self._turn.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> SimHandle:
+        """It runs after `delay` virtual seconds."""
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> SimHandle:
+        """It runs at a virtual time; of two at the same time, that first which was asked for first."""
+        handle = SimHandle(callback, args, context or copy_context(), when)
+        heapq.heappush(self._timers, (when, next(self._timer_numbers), handle))
+        return handle
 
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.Handle:
+    ) -> SimHandle:
         """There is one thread only."""
         return self.call_soon(callback, *args, context=context)
 
@@ -130,27 +178,40 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return future
 
     def _run_once(self) -> None:
-        """One turn of BaseEventLoop's loop: what is ready now; when nothing is, the clock moves to the next timer."""
-        ready, scheduled = self._ready, self._scheduled
-        while scheduled and scheduled[0].cancelled():
-            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]  # as BaseEventLoop does
-        if not ready and not self._stopping:
-            if not scheduled:
-                raise StuckError("every task waits for ever")
-            self._now_s = max(self._now_s, scheduled[0].when())
-        while scheduled and scheduled[0].when() <= self._now_s:
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False  # type: ignore[attr-defined]
-            ready.append(timer)
-        if self._shuffle and len(ready) > 1:
-            self._draw.shuffle(ready)
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            owner = handle._context.get(_OWNER)  # type: ignore[attr-defined]
-            if owner is not None and owner.frozen:
-                owner.hold(handle)
-            elif not handle.cancelled():
-                handle._run()
+        """Turns until somebody stops the loop: what is ready; when nothing is, the clock moves to the next timer."""
+        turn, timers = self._turn, self._timers
+        while True:
+            if not turn:
+                self._move_clock()
+            while timers and timers[0][0] <= self._now_s:
+                turn.append(heapq.heappop(timers)[2])
+            if self._shuffle and len(turn) > 1:
+                self._draw.shuffle(turn)
+            for _ in range(len(turn)):
+                self._do(turn.popleft())
+            if self._stopping:
+                return
+
+    def _move_clock(self) -> None:
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not timers:
+            raise StuckError("every task waits for ever")
+        self._now_s = max(self._now_s, timers[0][0])
+
+    def _do(self, handle: SimHandle) -> None:
+        if handle._cancelled:
+            return
+        context = handle._context
+        owner = context.get(_OWNER)
+        if owner is not None and owner.frozen:
+            owner.hold(handle)
+            return
+        try:
+            context.run(handle._callback, *handle._args)
+        except Exception as error:  # noqa: BLE001 - as asyncio does: the loop goes on, and the world looks
+            self.call_exception_handler({"message": "a callback failed", "exception": error})
 
 
 def _said(context: dict[str, Any]) -> str:

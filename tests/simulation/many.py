@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -87,7 +88,7 @@ def run_many(
     begun = max(first, tally.next)
     slices: Iterator[range] = (range(at, min(at + _SLICE, last + 1)) for at in range(begun, last + 1, _SLICE))
     failed: int | None = None
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=gc.freeze) as pool:  # what is there now is never garbage
         under_way: set[Future[_Part]] = set()
         while True:
             now_s = time.perf_counter()

@@ -77,7 +77,7 @@ class SimConnection(MemoryConnection):
 
     def receive(self, message: Message) -> None:
         """Hands a message to the process: what sent it has no part in what becomes of it."""
-        if self.connected:
+        if self.hears(message.subject):
             self._owner.call(super().receive, message)
 
     def call_on_reconnect(self, callback: Callable[[], None]) -> None:
