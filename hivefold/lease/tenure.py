@@ -29,6 +29,7 @@ class Tenure:
         self._renew_s = lease.ttl_ms / 3000
         self._over = False
         self._due = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self.on_lapse: Callable[[], None] = lambda: None
         """Called when a lease that had lapsed is taken back: meanwhile another may have held it, and led."""
 
@@ -67,19 +68,33 @@ class Tenure:
         if self._over:
             return
         self._over = True
-        try:
-            await self._lease.claim(None, revision=self._revision)
-        except (BrokerUnavailableError, LeaseLostError) as error:
-            _log.warning("lease not released", error=str(error))
+        # A renewal under way changes the revision: letting go with the one before would leave the lease as it is.
+        async with self._claiming:
+            try:
+                try:
+                    await self._lease.claim(None, revision=self._revision)
+                except LeaseLostError:
+                    await self._release_what_is_there()
+            except (BrokerUnavailableError, LeaseLostError) as error:
+                _log.warning("lease not released", error=str(error))
+
+    async def _release_what_is_there(self) -> None:
+        """Gives up a claim of one's own whose answer nobody waited for. Raises LeaseLostError, BrokerUnavailableError."""
+        standing = await self._lease.look()
+        if standing.holder is not None and standing.holder.token == self._holder.token:
+            await self._lease.claim(None, revision=standing.revision)
 
     async def _renew(self) -> None:
-        sent_ms = self._clock.monotonic_ms()
-        try:
-            self._revision = await self._lease.claim(self._holder, revision=self._revision)
-        except LeaseLostError:
-            await self._find_out()
-        else:
-            self._renewed_ms = sent_ms
+        async with self._claiming:
+            if self._over:
+                return
+            sent_ms = self._clock.monotonic_ms()
+            try:
+                self._revision = await self._lease.claim(self._holder, revision=self._revision)
+            except LeaseLostError:
+                await self._find_out()
+            else:
+                self._renewed_ms = sent_ms
 
     async def _find_out(self) -> None:
         """Takes the revision of a claim of one's own whose answer was lost, or of a lease that lapsed unclaimed."""

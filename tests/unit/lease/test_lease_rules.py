@@ -181,6 +181,32 @@ async def test_a_released_lease_is_taken_at_once(ann: Candidate, bob: Candidate)
     assert not tenure.valid()
 
 
+async def test_a_lease_is_released_in_the_middle_of_a_renewal(ann: Candidate, bob: Candidate) -> None:
+    """The renewal changes the revision: who lets go waits for its answer, and no successor for the lease to lapse."""
+    tenure = await ann.win()
+    async with renewing(tenure):
+        ann.lease.hold()
+        tenure.lead(1)
+        await looked()
+        releasing = asyncio.create_task(tenure.release())
+        await looked()
+        ann.lease.release()
+        await asyncio.wait_for(releasing, 5)
+
+        assert (await bob.win()).valid()
+
+
+async def test_a_lease_is_released_after_a_renewal_that_nobody_waited_for(
+    ann: Candidate, bob: Candidate, store: LeaseStore
+) -> None:
+    """The renewal took place and its answer was not read: the claim that stands is one's own, and is given up."""
+    tenure = await ann.win()
+    store.write(ann.holder, store.revision)
+    await tenure.release()
+
+    assert (await bob.win()).valid()
+
+
 async def test_a_dead_leader_is_replaced_before_its_lease_lapses(
     ann: Candidate, bob: Candidate, clock: ManualClock, store: LeaseStore
 ) -> None:
