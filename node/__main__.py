@@ -7,17 +7,20 @@ import os
 import sys
 from pathlib import Path
 
-from hivefold.config import load_node_config
-from hivefold.errors import ConfigError
-from node.app import run
+from hivefold.imports import lean_imports
 
 
 def main() -> int:
     """Reads the configuration and runs; 2 when it cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m node")
     parser.add_argument("--config", type=Path)
+    arguments = parser.parse_args()
+    with lean_imports():
+        from hivefold.config import load_node_config
+        from hivefold.errors import ConfigError
+        from node.app import run
     try:
-        config = load_node_config({}, os.environ, parser.parse_args().config)
+        config = load_node_config({}, os.environ, arguments.config)
     except ConfigError as error:
         print(f"hivefold node: {error.message}", file=sys.stderr)
         return 2

@@ -111,7 +111,9 @@ def _coordinator(server: RunningServer, directory: Path) -> Iterator[_Started]:
     config, said = directory / "coordinator.toml", directory / "coordinator.log"
     data = directory / "coordinator"
     data.mkdir(parents=True, exist_ok=True)
-    settings = CoordinatorConfig(server.core, server.nodes, system=server.system, coordinator_id="c1", port=0, data_dir=data)
+    settings = CoordinatorConfig(
+        server.core, server.nodes, system=server.system, coordinator_id="c1", port=0, data_dir=data
+    )
     write_coordinator_config(config, settings)
     command = [str(Path(sys.executable).parent / "hivefold"), "coordinator", "run", "--config", str(config)]
     began = time.perf_counter()

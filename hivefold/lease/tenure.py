@@ -79,7 +79,7 @@ class Tenure:
                 _log.warning("lease not released", error=str(error))
 
     async def _release_what_is_there(self) -> None:
-        """Gives up a claim of one's own whose answer nobody waited for. Raises LeaseLostError, BrokerUnavailableError."""
+        """Gives up one's own claim whose answer nobody waited for. Raises LeaseLostError, BrokerUnavailableError."""
         standing = await self._lease.look()
         if standing.holder is not None and standing.holder.token == self._holder.token:
             await self._lease.claim(None, revision=standing.revision)

@@ -8,7 +8,6 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from hivefold.errors import ProofError
 
@@ -56,6 +55,8 @@ class Signer:
     @classmethod
     def of_pem(cls, content: bytes) -> Signer | None:
         """The key in a PEM file (PKCS #8, no passphrase); None when there is none."""
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key  # large: nodes only verify
+
         try:
             key = load_pem_private_key(content, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -64,6 +65,8 @@ class Signer:
 
     def pem(self) -> str:
         """The key as a PEM file holds it. Secret."""
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
     def sign(self, message: bytes) -> bytes:

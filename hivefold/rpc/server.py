@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from hivefold import limits
 from hivefold.errors import ConfigError
@@ -44,9 +44,8 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         for service in services:
             service.add(registrar)
-        reflected = (*self._names[1:], health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-        reflector = reflection.aio.ReflectionServicer((*reflected, reflection.SERVICE_NAME))
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, registrar)
+        reflected = (*self._names[1:], *map(_service_name, (health_pb2, reflection_pb2)))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflector(reflected), registrar)
         self._serving: bool | None = None
 
     def bind(self, host: str = "127.0.0.1", port: int = 0, *, next_free: bool = False) -> str:
@@ -95,6 +94,25 @@ class RpcServer:
         """Takes no new calls, lets running ones finish for `grace_s` seconds, then cuts them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
+
+
+class _Reflector:
+    """Reflection, imported when somebody asks: it holds 3 MB that most servers never need."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        from grpc_reflection.v1alpha.reflection import aio
+
+        async for answer in aio.ReflectionServicer(self._names).ServerReflectionInfo(requests, context):
+            yield answer
+
+
+def _service_name(module: Any) -> str:
+    """The full name of the one service that a generated module declares."""
+    (service,) = module.DESCRIPTOR.services_by_name.values()
+    return str(service.full_name)
 
 
 def _is_loopback(host: str) -> bool:
