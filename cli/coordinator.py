@@ -9,6 +9,7 @@ from cyclopts import App
 from cyclopts.types import PositiveInt
 
 from cli.daemons import DaemonOptions
+from hivefold.imports import lean_imports
 
 app = App(name="coordinator", help="Run a coordinator.")
 
@@ -32,8 +33,9 @@ def run(
     log_replicas
         Copies of the log in a NATS cluster.
     """
-    from coordinator.app import run as run_coordinator
-    from hivefold.config import load_coordinator_config
+    with lean_imports():
+        from coordinator.app import run as run_coordinator
+        from hivefold.config import load_coordinator_config
 
     flags = options.flags(durability=durability, monitor_url=monitor_url, log_replicas=log_replicas)
     return run_coordinator(load_coordinator_config(flags, os.environ, options.config))

@@ -13,6 +13,7 @@ from cli.address import Target, listed
 from cli.daemons import DaemonOptions
 from cli.labels import parse_labels
 from cli.output import show_many, show_one
+from hivefold.imports import lean_imports
 
 if TYPE_CHECKING:
     from hivefold.v1 import fleet_pb2
@@ -136,8 +137,9 @@ def run(
     drain_s
         How long it may take to finish what runs.
     """
-    from hivefold.config import load_node_config
-    from node.app import run as run_node
+    with lean_imports():
+        from hivefold.config import load_node_config
+        from node.app import run as run_node
 
     labels = parse_labels(label) if label else None
     flags = options.flags(slots=slots, threads=threads, labels=labels, drain_s=drain_s)

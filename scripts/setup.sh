@@ -23,7 +23,7 @@ by_uv() {
     uv --version >/dev/null 2>&1 || return 1
     echo "setting up .venv with $(uv --version)"
     # A PYTHON that was named is obeyed; otherwise uv chooses, and fetches one if it must.
-    uv sync --quiet --locked --all-groups --all-extras ${PYTHON:+--python "$PYTHON"}
+    uv sync --quiet --locked --all-groups --all-extras --compile-bytecode ${PYTHON:+--python "$PYTHON"}
 }
 
 make_venv() {
@@ -49,4 +49,7 @@ by_pip() {
 }
 
 by_uv || by_pip
+# Once, and not at every start of a process: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each would
+# compile hundreds of modules again, which takes longer than all else that it does before it serves.
+.venv/bin/python -m compileall -q actors cli coordinator hivefold node
 touch .venv/.ready
