@@ -38,4 +38,4 @@ def test_what_is_left_alone_can_be_imported_afterwards(monkeypatch: pytest.Monke
             importlib.import_module("rich")
 
     assert gc.isenabled()
-    assert importlib.import_module("rich")
+    assert importlib.import_module("rich").__name__ == "rich"
