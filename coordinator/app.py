@@ -14,13 +14,13 @@ from typing import Final
 import structlog
 import uvloop
 
-from coordinator.archiver import Archiver
 from coordinator.checkpoints import Signing
 from coordinator.index import JobIndex
 from coordinator.job_keys import JobKeys
 from coordinator.lead import Ends, LeadSettings
 from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
+from coordinator.segment_care import SegmentCare
 from coordinator.servicers import Backing, services
 from coordinator.snapshots import Snapshotter, restore
 from coordinator.standby import Standby
@@ -45,7 +45,7 @@ from hivefold.lease.jetstream import open_lease
 from hivefold.lease.port import Holder
 from hivefold.log.archive import Archive
 from hivefold.log.jetstream import JetStreamEventLog, open_log
-from hivefold.log.mirror import prepare_mirrors
+from hivefold.log.mirror import Mirrors
 from hivefold.log.snapshots import open_snapshots
 from hivefold.log.stream import LogSettings
 from hivefold.memory import keep_freed_memory
@@ -97,8 +97,10 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(nodes.close)
         log = await open_log(core, _log_settings(config))
         lease = await open_lease(core, ttl_s=config.lease_ttl_s, replicas=config.log_replicas)
-        await _prepare(config, nodes)
+        await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
         clock, entropy = SystemClock(), SystemEntropy()
+        care = SegmentCare(log, _archive(config), await _mirrors(config, stack), clock, keep=config.keep_segments)
+        await care.prepare()
         keys = JobKeys(await open_keys(core, entropy, config.log_replicas), JetStreamChunks(nodes))
         backing = Backing(
             log=log,
@@ -107,6 +109,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
             clock=clock,
             entropy=entropy,
             signed=NatsCheckpoints(nodes),
+            places=care.places,
             durability=facts.durability,
             coordinator_id=config.coordinator_id,
         )
@@ -125,7 +128,9 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         member = Member(
             log=log,
             campaign=campaign,
-            open_ends=lambda: _open_ends(config, log, keys, lambda: member.tenure is None or member.tenure.valid()),
+            open_ends=lambda: _open_ends(
+                config, log, keys, care, lambda: member.tenure is None or member.tenure.valid()
+            ),
             clock=clock,
             entropy=entropy,
             settings=LeadSettings(config.coordinator_id, VERSION, presence),
@@ -156,34 +161,34 @@ def _log_settings(config: CoordinatorConfig) -> LogSettings:
         max_bytes=config.log_max_bytes,
         segment_max_records=config.segment_max_records,
         segment_max_bytes=config.segment_max_bytes,
-        archive=Path(config.archive_dir) if config.archive_dir else None,
+        archive=_archive(config).directory,
     )
 
 
-async def _archive(config: CoordinatorConfig, log: JetStreamEventLog) -> None:
-    if config.archive_dir:
-        await Archiver(log, Archive(Path(config.archive_dir)), SystemClock(), keep=config.keep_segments).run()
+def _archive(config: CoordinatorConfig) -> Archive:
+    return Archive(Path(config.archive_dir) if config.archive_dir else None)
 
 
-async def _prepare(config: CoordinatorConfig, nodes: Link) -> None:
-    """Makes the streams of the account NODES and, where there is an account for that, the mirror of the log."""
-    await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
+async def _mirrors(config: CoordinatorConfig, stack: AsyncExitStack) -> Mirrors | None:
+    """The mirror of the log, where there is an account for that."""
     if config.audit is None:
-        return
+        return None
     audit = await connect(config.audit, wait_s=limits.BROKER_START_S)
-    try:
-        await prepare_mirrors(audit)
-    finally:
-        await audit.close()
+    stack.push_async_callback(audit.close)
+    return Mirrors(audit, replicas=config.log_replicas)
 
 
 @asynccontextmanager
 async def _open_ends(
-    config: CoordinatorConfig, log: JetStreamEventLog, keys: JobKeys, may_act: Callable[[], bool]
+    config: CoordinatorConfig,
+    log: JetStreamEventLog,
+    keys: JobKeys,
+    care: SegmentCare,
+    may_act: Callable[[], bool],
 ) -> AsyncIterator[Ends]:
     """The bus of one term: with its connection go all its subscriptions, so that none outlives the term."""
     link = await connect(config.nodes, wait_s=limits.BROKER_START_S)
-    archiving = asyncio.create_task(_archive(config, log))
+    caring = asyncio.create_task(care.run())
     try:
         yield Ends(
             log,
@@ -195,7 +200,7 @@ async def _open_ends(
             Signing(NatsCheckpoints(link), KeyFile(config.key_file or config.data_dir / KEY_FILE), SystemEntropy()),
         )
     finally:
-        archiving.cancel()
+        caring.cancel()
         await link.close()
 
 

@@ -7,7 +7,7 @@ beyond the segments that are to be kept, a stream is removed: until then the bro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -38,16 +38,34 @@ class SegmentedLog(ReadableLog, Protocol):
         ...
 
 
+async def _always(_segment: Segment) -> bool:
+    return True
+
+
 class Archiver:
     """The leader's; two at once do no harm, for files appear whole under their name and are alike."""
 
-    def __init__(self, log: SegmentedLog, archive: Archive, clock: Clock, *, keep: int = 0) -> None:
-        """`keep` archived segments stay on the broker; 0: all."""
+    def __init__(
+        self,
+        log: SegmentedLog,
+        archive: Archive,
+        clock: Clock,
+        *,
+        keep: int = 0,
+        may_remove: Callable[[Segment], Awaitable[bool]] = _always,
+    ) -> None:
+        """`keep` archived segments stay on the broker (0: all), and those that `may_remove` says must stay."""
         self._log = log
         self._archive = archive
         self._clock = clock
         self._keep = keep
+        self._may_remove = may_remove
         self._verified: set[int] = set()
+
+    @property
+    def verified(self) -> frozenset[int]:
+        """First positions of the segments whose files were read back whole since this term began."""
+        return frozenset(self._verified)
 
     async def run(self) -> None:
         """Archives until it is cancelled; what fails is said and tried again."""
@@ -67,6 +85,8 @@ class Archiver:
                 self._verified.add(segment.first)
         if self._keep:
             for segment in sealed[: -self._keep]:
+                if not await self._may_remove(segment):
+                    return
                 await self._log.remove(segment)
                 _log.info("segment removed from the broker", segment=segment.number, first=segment.first)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from coordinator.followers import Followed
 from coordinator.history import PastJobs
 from coordinator.index import JobIndex
 from coordinator.job_keys import JobKeys
+from coordinator.segment_care import Place
 from coordinator.standby import Standby
 from coordinator.writer import Accepted, Writer
 from hivefold import observe
@@ -88,6 +89,8 @@ class Backing:
     clock: Clock
     entropy: Entropy
     signed: CheckpointReader
+    places: Callable[[], Awaitable[Sequence[Place]]] | None = None
+    """Where the segments of the log are; None where it has none."""
     durability: str = ""
     coordinator_id: str = ""
     leader: Callable[[], str] = lambda: ""

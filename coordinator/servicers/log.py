@@ -11,8 +11,10 @@ from coordinator.checkpoints import key_message
 from coordinator.core.digest import state_digest
 from coordinator.followers import Followed, FollowerLaggedError
 from coordinator.kept_checkpoints import kept_checkpoints
+from coordinator.segment_care import Place
 from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
+from coordinator.servicers.paging import Pager
 from coordinator.watch import check_position
 from coordinator.wire.records import record_hash
 from coordinator.wire.times import duration, timestamp
@@ -78,6 +80,13 @@ class LogServicer(LogServiceServicer):
             async for signed in kept:
                 yield pb.ReadCheckpointsResponse(checkpoint=signed)
 
+    async def ListSegments(self, request: pb.ListSegmentsRequest, context: Any) -> pb.ListSegmentsResponse:
+        """Lists segments by number."""
+        pager = Pager("segments", [], request.page_size, request.page_token)
+        places = await self._backing.places() if self._backing.places is not None else ()
+        page = pager.page((key, place) for place in places if (key := f"{place.number:012d}") > pager.after)
+        return pb.ListSegmentsResponse(segments=map(_segment, page.items), next_page_token=page.next_token)
+
     async def RotateKey(self, request: pb.RotateKeyRequest, context: Any) -> pb.RotateKeyResponse:
         """Changes the key that signs."""
         checking.refuse(checking.request_id(request.request_id))
@@ -96,6 +105,20 @@ async def _committed_after(source: Followed, position: int) -> None:
             raise NotLeaderError("this coordinator no longer leads; read on from the last position") from None
     finally:
         follower.close()
+
+
+def _segment(place: Place) -> pb.Segment:
+    return pb.Segment(
+        number=place.number,
+        first_sequence=place.first,
+        last_sequence=place.last,
+        size_bytes=place.size_bytes,
+        sealed=place.sealed,
+        on_broker=place.on_broker,
+        mirrored_sequence=place.mirrored,
+        archive_path=place.archive_path,
+        archive_verified=place.verified,
+    )
 
 
 def _response(page: Sequence[Stored]) -> pb.ReadLogResponse:

@@ -37,7 +37,8 @@ export function parseNote(text: string): Note {
   };
 }
 
-export function isNoteSignedBy(note: Note, publicKey: Buffer): boolean {
+export function isNoteSignedBy(note: Note, publicKey: Buffer | undefined): boolean {
+  if (publicKey?.length !== 32) return false;
   const keyHash = sha256(`hivefold/log/${note.chainId}\n\u0001`, publicKey).subarray(0, 4);
   return note.keyHash.equals(keyHash) && isSignedBy(publicKey, note.signed, note.signature);
 }

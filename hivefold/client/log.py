@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from hivefold import limits
 from hivefold.client.connection import Connection
 from hivefold.client.messages import message
+from hivefold.client.paging import pages
 from hivefold.client.request_ids import new_request_id
 from hivefold.v1 import log_service_pb2, record_pb2
 from hivefold.v1.checkpoint_pb2 import SignedCheckpoint, SigningKey
@@ -52,6 +53,12 @@ class Log:
         request = message(log_service_pb2.ReadCheckpointsRequest, after_size=after_size, up_to_size=up_to_size)
         async for response in self._connection.stream(LogServiceStub, "ReadCheckpoints", request):
             yield response.checkpoint
+
+    async def segments(self) -> AsyncIterator[log_service_pb2.Segment]:
+        """The segments of the log by number, and where each of them is."""
+        request = log_service_pb2.ListSegmentsRequest()
+        async for segment in pages(self._connection, LogServiceStub, "ListSegments", request, "segments"):
+            yield segment
 
     async def rotate_key(self, *, request_id: str = "") -> SigningKey:
         """Has the log signed with a new key from now on; the same `request_id` gives the same key."""

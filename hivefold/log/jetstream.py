@@ -91,6 +91,10 @@ class JetStreamEventLog:
         """The segments on the broker, as this handle knows them."""
         return self._segments.all
 
+    async def look_at_segments(self) -> Sequence[Segment]:
+        """The segments on the broker as they are now. Raises BrokerUnavailableError."""
+        return await self._segments.look()
+
     async def head(self) -> Head:
         """The end of the log, as the stream's leader has it."""
         while True:

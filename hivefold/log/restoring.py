@@ -26,7 +26,7 @@ async def restore(log: EventLog, source: ReadableLog, on_progress: Callable[[int
         )
     on_progress(head.sequence, last)
     async for page in source.read(after=head.sequence, up_to=last):
-        for batch in _batches(page):
+        for batch in batches(page):
             entries = [Entry(stored.subject, stored.data) for stored in batch]
             await log.append(entries, expected_sequence=head.sequence, term_sequence=head.term_sequence)
             ended = batch[-1]
@@ -54,7 +54,7 @@ async def _compare(log: EventLog, source: ReadableLog, up_to: int) -> None:
                 )
 
 
-def _batches(page: Sequence[Stored]) -> Iterator[list[Stored]]:
+def batches(page: Sequence[Stored]) -> Iterator[list[Stored]]:
     """Cuts a page as appends must be cut: within the bounds, the start of a term alone, for it fences what follows."""
     batch: list[Stored] = []
     size = 0

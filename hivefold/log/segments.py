@@ -8,7 +8,7 @@ TERM_SUBJECT, so that every fence of the segment before is refused in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
@@ -17,16 +17,9 @@ from hivefold.bus import api
 from hivefold.bus.link import Link, NoRespondersError
 from hivefold.errors import BrokerUnavailableError, ConfigError, LogCorruptError, LogFullError
 from hivefold.limits import APPEND_BATCH_BYTES
+from hivefold.log.naming import segment_number, stream_name
 from hivefold.log.port import OpenSegment
-from hivefold.log.stream import (
-    LogSettings,
-    advice,
-    sealed_stream,
-    segment_number,
-    stream_faults,
-    stream_name,
-    wanted_stream,
-)
+from hivefold.log.stream import LogSettings, advice, sealed_stream, stream_faults, wanted_stream
 
 _LEAST_BYTES: Final = 4 * APPEND_BATCH_BYTES
 """Room that the broker must have for a next segment before one is closed."""
@@ -126,7 +119,7 @@ class Segments:
         try:
             infos = await self._list()
         except api.ApiError as error:
-            raise BrokerUnavailableError(f"the log's segments cannot be listed: {error}; check the server") from error
+            raise _not_listed(error) from error
         if not infos:
             raise LogCorruptError("the log is gone: restore its streams from a copy", position=1)
         self._take(infos)
@@ -181,27 +174,20 @@ class Segments:
             made = await api.call(self._link, f"STREAM.UPDATE.{last.stream}", {**config, "max_bytes": limit})
             self._found = (*self._found[:-1], replace(last, max_bytes=made["config"]["max_bytes"]))
 
+    async def look(self) -> Sequence[Segment]:
+        """As they are on the broker now; what is known here stays as it is. Raises BrokerUnavailableError."""
+        try:
+            return [segment_of(info) for info in await list_segments(self._link)]
+        except api.ApiError as error:
+            raise _not_listed(error) from error
+
     async def _list(self) -> list[dict[str, Any]]:
         """The streams that hold segments, in order, without the strays."""
-        found: dict[int, dict[str, Any]] = {}
-        offset, total = 0, 1
-        while offset < min(total, _STREAMS):
-            page = await api.call(self._link, "STREAM.LIST", {"offset": offset})
-            streams = page.get("streams") or []
-            if not streams:
-                break
-            found |= {number: info for info in streams if (number := segment_number(info["config"]["name"]))}
-            offset, total = offset + len(streams), page["total"]
-        strays = [
-            number
-            for number, info in found.items()
-            if number < max(found) and not info["state"]["messages"] and not info["config"].get("sealed")
-        ]
-        self._strays = [stream_name(number) for number in strays]
-        return [found[number] for number in sorted(found) if number not in strays]
+        infos, self._strays = _parted(await list_streams(self._link))
+        return infos
 
     def _take(self, infos: Sequence[dict[str, Any]]) -> None:
-        segments = tuple(map(_segment, infos))
+        segments = tuple(map(segment_of, infos))
         if segments[0].number == 1 and segments[0].first > 1:
             raise LogCorruptError("the log does not begin at record 1: restore stream HF_LOG from a copy", position=1)
         for before, after in pairwise(segments):
@@ -213,7 +199,42 @@ class Segments:
         self._found = segments
 
 
-def _segment(info: dict[str, Any]) -> Segment:
+async def list_streams(link: Link) -> list[dict[str, Any]]:
+    """The streams of an account, as JetStream describes them. Raises ApiError, BrokerUnavailableError."""
+    found: list[dict[str, Any]] = []
+    total = 1
+    while len(found) < min(total, _STREAMS):
+        page = await api.call(link, "STREAM.LIST", {"offset": len(found)})
+        streams = page.get("streams") or []
+        if not streams:
+            break
+        found += streams
+        total = page["total"]
+    return found
+
+
+async def list_segments(link: Link) -> list[dict[str, Any]]:
+    """The streams that hold segments, in order, without the strays. Raises as list_streams."""
+    return _parted(await list_streams(link))[0]
+
+
+def _parted(infos: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The streams that hold segments, in order; and the names of the strays among them."""
+    found = {number: info for info in infos if (number := segment_number(info["config"]["name"]))}
+    strays = [
+        number
+        for number, info in found.items()
+        if number < max(found) and not info["state"]["messages"] and not info["config"].get("sealed")
+    ]
+    return [found[number] for number in sorted(found) if number not in strays], [stream_name(each) for each in strays]
+
+
+def _not_listed(error: api.ApiError) -> BrokerUnavailableError:
+    return BrokerUnavailableError(f"the log's segments cannot be listed: {error}; check the server")
+
+
+def segment_of(info: dict[str, Any]) -> Segment:
+    """The segment that a stream holds, from its description."""
     config, state = info["config"], info["state"]
     number = segment_number(config["name"])
     first = int(state["first_seq"]) or int(config.get("first_seq") or 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, Final
 
 from hivefold.bus import api
 from hivefold.limits import APPEND_RESOLVE_S, APPEND_TIMEOUT_S, LOG_BYTES, SEGMENT_BYTES, SEGMENT_RECORDS
+from hivefold.log.naming import STREAM, stream_name
 
-STREAM: Final = "HF_LOG"
-_NAME: Final = re.compile(rf"{STREAM}(?:_(\d{{4,}}))?")
 _JETSTREAM_OFF: Final = (10039, 10076)
 
 
@@ -97,17 +95,6 @@ def wanted_stream(settings: LogSettings, *, number: int = 1, first: int = 1) -> 
 def sealed_stream(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a closed segment: nothing can be stored, and the next one may have its subjects."""
     return {**config, "subjects": [f"sealed.{config['name']}"], "sealed": True}
-
-
-def stream_name(number: int) -> str:
-    """The stream of a segment: HF_LOG for the first, HF_LOG_0002 for the second."""
-    return STREAM if number == 1 else f"{STREAM}_{number:04d}"
-
-
-def segment_number(name: str) -> int:
-    """The segment that a stream holds; 0 for another stream."""
-    found = _NAME.fullmatch(name)
-    return int(found[1] or 1) if found else 0
 
 
 def advice(error: api.ApiError, settings: LogSettings) -> str:

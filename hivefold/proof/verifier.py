@@ -7,6 +7,7 @@ one is the altered one. A record whose own hash was noted beside it is known to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ from google.protobuf.message import DecodeError
 from hivefold.errors import LogCorruptError, ProofError
 from hivefold.log.chain import GENESIS_HASH, record_hash
 from hivefold.log.port import KEY_SUBJECT, TERM_SUBJECT, Stored
-from hivefold.proof.checkpoint import Checkpoint, read_note
+from hivefold.proof.checkpoint import Checkpoint, Note, read_note
 from hivefold.proof.extension import Proven, compact_range, keys_of
 from hivefold.proof.key_history import KeyHistory
 from hivefold.proof.keys import KeyStatement, PublicKey
@@ -197,7 +198,9 @@ class LogVerifier:
         if claim.size > self._position:
             self._bad(self._position + 1, f"record {self._position + 1} is missing: checkpoint {claim.size} comes here")
         if claim.size < self._position:
-            self._bad(claim.size, f"checkpoint {claim.size} comes after record {self._position}")
+            # One that was moved is what it was; any other was altered where it stands.
+            moved = _is_signed(note, keys_of(signed))
+            self._bad(claim.size if moved else self._position, f"checkpoint {claim.size} comes after {self._position}")
         self._check_previous(signed, claim)
         if self._chain_id and claim.chain_id != self._chain_id:
             raise ProofError(f"checkpoint {claim.size} is of another log: {claim.origin}")
@@ -283,3 +286,12 @@ class LogVerifier:
         if found < position:
             why = f"record {found} was altered: it does not fit to the records beside it ({why})"
         raise LogCorruptError(why, position=found)
+
+
+def _is_signed(note: Note, named: Sequence[KeyStatement]) -> bool:
+    """Whether the last of the keys that a checkpoint names signed it."""
+    try:
+        note.verified(PublicKey(named[-1].public_key))
+    except (ProofError, IndexError):
+        return False
+    return True

@@ -14,6 +14,7 @@ from hivefold.limits import (
     SERVER_LOG_BYTES,
     SERVER_MEMORY_BYTES,
 )
+from hivefold.log.naming import stream_name
 
 CORE_USER: Final = "coordinator-core"
 NODES_USER: Final = "coordinator-nodes"
@@ -22,10 +23,18 @@ AUDIT_USER: Final = "auditor"
 FOLLOWER_USER: Final = "follower"
 SYSTEM_USER: Final = "system"
 COORDINATOR_USERS: Final = (CORE_USER, NODES_USER, MIRROR_USER, AUDIT_USER, FOLLOWER_USER, SYSTEM_USER)
-MIRRORED: Final = ("HF_LOG",)
-"""Streams of CORE that AUDIT mirrors."""
 MIRROR_API: Final = "CORE.API"
-"""Under which prefix AUDIT asks CORE for what a mirror needs, and nothing else."""
+"""Under which prefix AUDIT asks CORE for what a mirror of the log needs, and nothing else."""
+CHECKPOINTS_API: Final = "NODES.API"
+"""The same for the checkpoints, which NODES keeps."""
+SEGMENTS_AHEAD: Final = 64
+"""Segments of the log beyond those on the disk that can be mirrored until the server is started again: no one subject
+names all that may come without naming the streams that hold keys, too. Each takes 1 ms of its start and 40 KB."""
+_READS: Final = tuple(
+    f"$JS.API.{call}" for call in ("INFO", "STREAM.LIST", "STREAM.INFO.*", "STREAM.MSG.GET.*", "DIRECT.GET.*")
+)
+"""Calls that read the mirrors."""
+_CHECKPOINTS: Final = "HF_CHECKPOINTS"
 _NODE: Final = "node."
 
 
@@ -65,16 +74,24 @@ def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
 
 
 def mirror_subject(stream: str) -> str:
-    """Where CORE delivers a stream to its mirror."""
+    """Where a stream is delivered to its mirror."""
     return f"audit.{stream}"
 
 
+def mirrored_log(segments: int) -> list[str]:
+    """The streams of the first `segments` segments of the log."""
+    return [stream_name(number) for number in range(1, segments + 1)]
+
+
+def mirrorer_permissions() -> dict[str, dict[str, list[str]]]:
+    """Makes mirrors and reads them. It neither changes nor deletes any: nobody can but who runs the server."""
+    calls = [*_READS, "$JS.API.STREAM.CREATE.*"]
+    return {"publish": {"allow": calls}, "subscribe": {"allow": ["_INBOX.>"]}}
+
+
 def auditor_permissions() -> dict[str, dict[str, list[str]]]:
-    """Reads the mirrors; changes nothing, and hears nobody else's answers."""
-    reads = [
-        f"$JS.API.{call}.{stream}" for stream in MIRRORED for call in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET")
-    ]
-    return {"publish": {"allow": ["$JS.API.INFO", *reads]}, "subscribe": {"allow": [f"_INBOX_{AUDIT_USER}.>"]}}
+    """Reads the mirrors, for nothing else is in their account; changes nothing, and hears nobody else's answers."""
+    return {"publish": {"allow": list(_READS)}, "subscribe": {"allow": [f"_INBOX_{AUDIT_USER}.>"]}}
 
 
 def follower_permissions() -> dict[str, dict[str, list[str]]]:
@@ -85,27 +102,26 @@ def follower_permissions() -> dict[str, dict[str, list[str]]]:
     }
 
 
-def mirror_exports() -> list[dict[str, object]]:
-    """What CORE gives to AUDIT, so that AUDIT can mirror the log."""
-    found: list[dict[str, object]] = [{"service": "$JS.FC.>", "accounts": ["AUDIT"]}]
-    for stream in MIRRORED:
-        found += [{"service": subject, "accounts": ["AUDIT"]} for subject in _mirror_calls(stream)]
+def mirror_exports(streams: Iterable[str]) -> list[dict[str, object]]:
+    """What an account gives to AUDIT, so that AUDIT can mirror these streams."""
+    found: list[dict[str, object]] = []
+    for stream in streams:
+        calls = (*_mirror_calls(stream), _flow_control(stream))
+        found += [{"service": subject, "accounts": ["AUDIT"]} for subject in calls]
         found.append({"stream": f"{mirror_subject(stream)}.>", "accounts": ["AUDIT"]})
     return found
 
 
-def mirror_imports() -> list[dict[str, object]]:
+def mirror_imports(account: str, api: str, streams: Iterable[str]) -> list[dict[str, object]]:
     """What AUDIT takes of it."""
-    found: list[dict[str, object]] = [{"service": {"account": "CORE", "subject": "$JS.FC.>"}}]
-    for stream in MIRRORED:
+    found: list[dict[str, object]] = []
+    for stream in streams:
         found += [
-            {
-                "service": {"account": "CORE", "subject": subject},
-                "to": subject.replace("$JS.API", MIRROR_API),
-            }
+            {"service": {"account": account, "subject": subject}, "to": subject.replace("$JS.API", api)}
             for subject in _mirror_calls(stream)
         ]
-        found.append({"stream": {"account": "CORE", "subject": f"{mirror_subject(stream)}.>"}})
+        found.append({"service": {"account": account, "subject": _flow_control(stream)}})
+        found.append({"stream": {"account": account, "subject": f"{mirror_subject(stream)}.>"}})
     return found
 
 
@@ -114,8 +130,18 @@ def _mirror_calls(stream: str) -> tuple[str, ...]:
     return create, f"{create}.>", f"$JS.API.STREAM.INFO.{stream}"
 
 
-def server_configuration(*, host: str, port: int, directory: Path, passwords: Mapping[str, Secret]) -> str:
-    """The configuration file: loopback only as `host` says, fsync before each answer, accounts apart."""
+def _flow_control(stream: str) -> str:
+    return f"$JS.FC.{stream}.>"
+
+
+def server_configuration(
+    *, host: str, port: int, directory: Path, passwords: Mapping[str, Secret], segments: int = SEGMENTS_AHEAD
+) -> str:
+    """The configuration file: loopback only as `host` says, fsync before each answer, accounts apart.
+
+    AUDIT can mirror the first `segments` segments of the log.
+    """
+    log = mirrored_log(segments)
     jetstream = {
         "store_dir": str(directory / "store"),
         "sync_interval": "always",
@@ -124,12 +150,19 @@ def server_configuration(*, host: str, port: int, directory: Path, passwords: Ma
     }
     node_users = [user for user in passwords if node_of(user) is not None]
     accounts = {
-        "CORE": {"jetstream": "enabled", "users": _users((CORE_USER,), passwords), "exports": mirror_exports()},
-        "NODES": {"jetstream": "enabled", "users": _users((NODES_USER, FOLLOWER_USER, *node_users), passwords)},
+        "CORE": {"jetstream": "enabled", "users": _users((CORE_USER,), passwords), "exports": mirror_exports(log)},
+        "NODES": {
+            "jetstream": "enabled",
+            "users": _users((NODES_USER, FOLLOWER_USER, *node_users), passwords),
+            "exports": mirror_exports([_CHECKPOINTS]),
+        },
         "AUDIT": {
             "jetstream": "enabled",
             "users": _users((MIRROR_USER, AUDIT_USER), passwords),
-            "imports": mirror_imports(),
+            "imports": [
+                *mirror_imports("CORE", MIRROR_API, log),
+                *mirror_imports("NODES", CHECKPOINTS_API, [_CHECKPOINTS]),
+            ],
         },
         "SYS": {"users": _users((SYSTEM_USER,), passwords)},
     }
@@ -161,5 +194,9 @@ def _user(user: str, password: Secret) -> dict[str, object]:
     node_id = node_of(user)
     if node_id is not None:
         return {**entry, "permissions": node_permissions(node_id)}
-    limited = {AUDIT_USER: auditor_permissions, FOLLOWER_USER: follower_permissions}.get(user)
+    limited = {
+        MIRROR_USER: mirrorer_permissions,
+        AUDIT_USER: auditor_permissions,
+        FOLLOWER_USER: follower_permissions,
+    }.get(user)
     return {**entry, "permissions": limited()} if limited else entry

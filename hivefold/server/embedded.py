@@ -22,6 +22,7 @@ from hivefold.broker import BrokerSettings
 from hivefold.errors import ConfigError
 from hivefold.ids import NAME_RULE, is_name
 from hivefold.limits import SERVER_PORTS, SERVER_START_S, SERVER_STOP_S
+from hivefold.log.naming import segment_number
 from hivefold.server import accounts
 from hivefold.server.binary import find_server
 from hivefold.server.ports import any_free, is_free
@@ -201,6 +202,7 @@ class RunningServer:
             port=self._port,
             directory=self._directory,
             passwords={user: self._passwords.of(user) for user in self._passwords.users()},
+            segments=_last_segment(self._directory / "store") + accounts.SEGMENTS_AHEAD,
         )
         write_private(self._directory / "server.conf", text)
 
@@ -208,6 +210,12 @@ class RunningServer:
         return BrokerSettings(
             servers=(self.url,), user=user, password=self._passwords.of(user), inbox_prefix=inbox_prefix
         )
+
+
+def _last_segment(store: Path) -> int:
+    """The highest number that a segment of the log, or its mirror, has on the disk; 0 where there is none."""
+    streams = store.glob("jetstream/*/streams/*")
+    return max((segment_number(path.name) for path in streams), default=0)
 
 
 def _user_of(node_id: str) -> str:

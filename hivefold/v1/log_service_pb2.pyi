@@ -221,6 +221,114 @@ class ReadCheckpointsResponse(_message.Message):
 Global___ReadCheckpointsResponse: _TypeAlias = ReadCheckpointsResponse  # noqa: Y015
 
 @_typing.final
+class Segment(_message.Message):
+    """A part of the log: one stream on the broker, one file in the archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    ON_BROKER_FIELD_NUMBER: _builtins.int
+    MIRRORED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    ARCHIVE_PATH_FIELD_NUMBER: _builtins.int
+    ARCHIVE_VERIFIED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number, from 1."""
+    first_sequence: _builtins.int
+    """Position of its first record."""
+    last_sequence: _builtins.int
+    """Position of its last record; final once it is sealed."""
+    size_bytes: _builtins.int
+    """Its size where it is found: on the broker, else in the archive, else in the mirror."""
+    sealed: _builtins.bool
+    """Whether it is closed for good."""
+    on_broker: _builtins.bool
+    """Whether the broker has it."""
+    mirrored_sequence: _builtins.int
+    """Position of the last of its records that the mirror has; 0 where there is none."""
+    archive_path: _builtins.str
+    """Its file in the archive, on the coordinator's machine; empty where there is none."""
+    archive_verified: _builtins.bool
+    """Whether the coordinator that answers has read the file back whole and found it to be this segment."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        first_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        sealed: _builtins.bool = ...,
+        on_broker: _builtins.bool = ...,
+        mirrored_sequence: _builtins.int = ...,
+        archive_path: _builtins.str = ...,
+        archive_verified: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_path", b"archive_path", "archive_verified", b"archive_verified", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "mirrored_sequence", b"mirrored_sequence", "number", b"number", "on_broker", b"on_broker", "sealed", b"sealed", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Segment: _TypeAlias = Segment  # noqa: Y015
+
+@_typing.final
+class ListSegmentsRequest(_message.Message):
+    """Request of ListSegments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; default 50, at most 1000."""
+    page_token: _builtins.str
+    """From an earlier response."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSegmentsRequest: _TypeAlias = ListSegmentsRequest  # noqa: Y015
+
+@_typing.final
+class ListSegmentsResponse(_message.Message):
+    """Response of ListSegments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it back for the next page; empty on the last."""
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]:
+        """The segments."""
+
+    def __init__(
+        self,
+        *,
+        segments: _abc.Iterable[Global___Segment] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "segments", b"segments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSegmentsResponse: _TypeAlias = ListSegmentsResponse  # noqa: Y015
+
+@_typing.final
 class RotateKeyRequest(_message.Message):
     """Request of RotateKey."""
 

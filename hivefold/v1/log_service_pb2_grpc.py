@@ -50,6 +50,11 @@ class LogServiceStub:
                 request_serializer=hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsRequest.SerializeToString,
                 response_deserializer=hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.ListSegments = channel.unary_unary(
+                '/hivefold.v1.LogService/ListSegments',
+                request_serializer=hivefold_dot_v1_dot_log__service__pb2.ListSegmentsRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_log__service__pb2.ListSegmentsResponse.FromString,
+                _registered_method=True)
         self.RotateKey = channel.unary_unary(
                 '/hivefold.v1.LogService/RotateKey',
                 request_serializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyRequest.SerializeToString,
@@ -82,6 +87,13 @@ class LogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSegments(self, request, context):
+        """Lists the segments of the log by number, and where each of them is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RotateKey(self, request, context):
         """Has checkpoints signed with a new key from now on, which the one before it endorses.
         """
@@ -106,6 +118,11 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.ReadCheckpoints,
                     request_deserializer=hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsRequest.FromString,
                     response_serializer=hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsResponse.SerializeToString,
+            ),
+            'ListSegments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSegments,
+                    request_deserializer=hivefold_dot_v1_dot_log__service__pb2.ListSegmentsRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_log__service__pb2.ListSegmentsResponse.SerializeToString,
             ),
             'RotateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateKey,
@@ -195,6 +212,33 @@ class LogService:
             '/hivefold.v1.LogService/ReadCheckpoints',
             hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsRequest.SerializeToString,
             hivefold_dot_v1_dot_log__service__pb2.ReadCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSegments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.LogService/ListSegments',
+            hivefold_dot_v1_dot_log__service__pb2.ListSegmentsRequest.SerializeToString,
+            hivefold_dot_v1_dot_log__service__pb2.ListSegmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class LogServiceStub:
     """Gives the position, term and hash of the last record."""
     ReadCheckpoints: _grpc.UnaryStreamMultiCallable[_log_service_pb2.ReadCheckpointsRequest, _log_service_pb2.ReadCheckpointsResponse]
     """Streams signed checkpoints, oldest first; the oldest may have made room."""
+    ListSegments: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.ListSegmentsRequest, _log_service_pb2.ListSegmentsResponse]
+    """Lists the segments of the log by number, and where each of them is."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.RotateKeyRequest, _log_service_pb2.RotateKeyResponse]
     """Has checkpoints signed with a new key from now on, which the one before it endorses."""
 
@@ -53,6 +55,8 @@ class LogServiceAsyncStub(LogServiceStub):
     """Gives the position, term and hash of the last record."""
     ReadCheckpoints: _aio.UnaryStreamMultiCallable[_log_service_pb2.ReadCheckpointsRequest, _log_service_pb2.ReadCheckpointsResponse]  # type: ignore[assignment]
     """Streams signed checkpoints, oldest first; the oldest may have made room."""
+    ListSegments: _aio.UnaryUnaryMultiCallable[_log_service_pb2.ListSegmentsRequest, _log_service_pb2.ListSegmentsResponse]  # type: ignore[assignment]
+    """Lists the segments of the log by number, and where each of them is."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_log_service_pb2.RotateKeyRequest, _log_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """Has checkpoints signed with a new key from now on, which the one before it endorses."""
 
@@ -82,6 +86,14 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_log_service_pb2.ReadCheckpointsResponse], _abc.AsyncIterator[_log_service_pb2.ReadCheckpointsResponse]]:
         """Streams signed checkpoints, oldest first; the oldest may have made room."""
+
+    @_abc_1.abstractmethod
+    def ListSegments(
+        self,
+        request: _log_service_pb2.ListSegmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_log_service_pb2.ListSegmentsResponse, _abc.Awaitable[_log_service_pb2.ListSegmentsResponse]]:
+        """Lists the segments of the log by number, and where each of them is."""
 
     @_abc_1.abstractmethod
     def RotateKey(

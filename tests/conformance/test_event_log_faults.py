@@ -25,10 +25,11 @@ from hivefold.errors import (
     LogFullError,
 )
 from hivefold.log.jetstream import JetStreamEventLog, open_log
+from hivefold.log.naming import STREAM
 from hivefold.log.port import TERM_SUBJECT, Entry, Head, Stored
 from hivefold.log.reading import PageReader
 from hivefold.log.segments import Segments
-from hivefold.log.stream import STREAM, LogSettings, wanted_stream
+from hivefold.log.stream import LogSettings, wanted_stream
 from hivefold.server.embedded import EmbeddedServer, RunningServer
 from tests.fixtures.nats import bare_server
 from tests.fixtures.proxy import LossyProxy

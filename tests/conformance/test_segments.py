@@ -13,8 +13,9 @@ from hivefold.bus.connection import connect
 from hivefold.bus.link import Link
 from hivefold.errors import FencedError, LogCorruptError, SegmentMissingError
 from hivefold.log.jetstream import JetStreamEventLog, open_log
+from hivefold.log.naming import STREAM, stream_name
 from hivefold.log.port import CLOSE_SUBJECT, TERM_SUBJECT, Entry, EventLog, Head
-from hivefold.log.stream import STREAM, LogSettings, sealed_stream, stream_name, wanted_stream
+from hivefold.log.stream import LogSettings, sealed_stream, wanted_stream
 from hivefold.server.embedded import RunningServer
 from tests.conformance.test_event_log import Store, append, begin_term, entries, everything, jetstream, memory, store
 
