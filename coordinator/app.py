@@ -35,7 +35,7 @@ from hivefold.bus.results import NatsResultReceiver
 from hivefold.bus.signals import NatsSignals
 from hivefold.bus.streams import StreamSettings, prepare_streams
 from hivefold.bus.work import NatsWorkSender
-from hivefold.clock import SystemClock
+from hivefold.clock import Clock, SystemClock
 from hivefold.config import CoordinatorConfig
 from hivefold.config.daemons import KEY_FILE
 from hivefold.entropy import SystemEntropy
@@ -99,8 +99,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         lease = await open_lease(core, ttl_s=config.lease_ttl_s, replicas=config.log_replicas)
         await prepare_streams(nodes, StreamSettings(replicas=config.log_replicas))
         clock, entropy = SystemClock(), SystemEntropy()
-        care = SegmentCare(log, _archive(config), await _mirrors(config, stack), clock, keep=config.keep_segments)
-        await care.prepare()
+        care = await _care(config, log, clock, stack)
         keys = JobKeys(await open_keys(core, entropy, config.log_replicas), JetStreamChunks(nodes))
         backing = Backing(
             log=log,
@@ -169,13 +168,16 @@ def _archive(config: CoordinatorConfig) -> Archive:
     return Archive(Path(config.archive_dir) if config.archive_dir else None)
 
 
-async def _mirrors(config: CoordinatorConfig, stack: AsyncExitStack) -> Mirrors | None:
-    """The mirror of the log, where there is an account for that."""
-    if config.audit is None:
-        return None
-    audit = await connect(config.audit, wait_s=limits.BROKER_START_S)
-    stack.push_async_callback(audit.close)
-    return Mirrors(audit, replicas=config.log_replicas)
+async def _care(config: CoordinatorConfig, log: JetStreamEventLog, clock: Clock, stack: AsyncExitStack) -> SegmentCare:
+    """What looks after the segments, with the mirrors made where there is an account for them."""
+    mirrors = None
+    if config.audit is not None:
+        audit = await connect(config.audit, wait_s=limits.BROKER_START_S)
+        stack.push_async_callback(audit.close)
+        mirrors = Mirrors(audit, replicas=config.log_replicas)
+    care = SegmentCare(log, _archive(config), mirrors, clock, keep=config.keep_segments)
+    await care.prepare()
+    return care
 
 
 @asynccontextmanager
