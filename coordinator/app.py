@@ -140,16 +140,12 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         await rpc.start()
         stack.push_async_callback(rpc.stop)
         _log.info("serving", address=address, durability=facts.durability, sequence=start.state.sequence)
-        health = asyncio.create_task(_tell_health(rpc, member))
-        stack.callback(health.cancel)
+        backing.index = JobIndex(config.data_dir / INDEX_FILE, log, lambda: backing.source)
         snapshotter = Snapshotter(
             snapshots, entropy, lambda: backing.source, lambda: member.tenure is not None, config.snapshot_records
         )
-        writing = asyncio.create_task(snapshotter.run())
-        stack.callback(writing.cancel)
-        backing.index = JobIndex(config.data_dir / INDEX_FILE, log, lambda: backing.source)
-        indexing = asyncio.create_task(backing.index.run())
-        stack.push_async_callback(_ended, indexing)
+        for beside in (_tell_health(rpc, member), snapshotter.run(), backing.index.run()):
+            stack.push_async_callback(_ended, asyncio.create_task(beside))
         await member.run(start, stop)
         _log.info("stopping", sequence=backing.state.sequence)
 
