@@ -6,10 +6,10 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test sim truth soak mutations check failover bench protos format lock
+.PHONY: help setup demo up test sim truth soak mutations check failover bench bench-bounded protos format lock
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Set up .venv (done by every other command when needed)
 
@@ -42,6 +42,9 @@ check: $(READY) ## Check format, lint, types, imports, protos, generated code an
 
 failover: $(READY) ## Measure how long a group of coordinators is without a leader; result in bench/FAILOVER.md
 	@$(BIN)/python -m bench.failover --runs $(or $(RUNS),50)
+
+bench-bounded: $(READY) ## Measure starts over logs of up to ten million events; result in bench/RESTART.md
+	@$(BIN)/python -m bench.bounded --rounds $(or $(RUNS),5)
 
 bench: $(READY) ## Measure, against peers; results in bench/RESULTS.md
 	@$(BIN)/python -m bench

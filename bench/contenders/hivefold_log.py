@@ -6,6 +6,7 @@ import asyncio
 import resource
 import time
 from collections.abc import Awaitable, Callable
+from itertools import accumulate
 from typing import Any, Final
 
 import uvloop
@@ -13,14 +14,24 @@ import uvloop
 from bench.contenders.history import History
 from bench.contenders.protocol import Verb, serve
 from coordinator.replay import collector_paused, replay
+from coordinator.snapshots import write_snapshot
 from hivefold.broker import BrokerSettings, Secret
 from hivefold.bus.connection import connect
 from hivefold.entropy import SystemEntropy
-from hivefold.limits import APPEND_BATCH_BYTES, APPEND_BATCH_RECORDS
+from hivefold.limits import (
+    APPEND_BATCH_BYTES,
+    APPEND_BATCH_RECORDS,
+    SNAPSHOT_LEADER_PATIENCE,
+    SNAPSHOT_LOG_BYTES,
+    SNAPSHOT_RECORDS,
+)
 from hivefold.log.jetstream import JetStreamEventLog, open_log
 from hivefold.log.port import Entry
+from hivefold.log.snapshots import open_snapshots
 
 _RECORD_BYTES: Final = 200
+_SPARE_RECORDS: Final = 100
+"""What coordinators append that are started over the log meanwhile."""
 
 
 async def _fill(
@@ -75,6 +86,25 @@ async def _replay(url: str, user: str, password: str) -> dict[str, Any]:
     }
 
 
+async def _snapshot(url: str, user: str, password: str) -> dict[str, Any]:
+    """Writes a snapshot that is as old as one can be: a record or two later a leader would write the next."""
+    link = await connect(BrokerSettings((url,), user=user, password=Secret(password)))
+    log, store = await open_log(link), await open_snapshots(link)
+    head = (await log.head()).sequence
+    folded = await replay(log, up_to=head - await _longest_suffix(log, head))
+    await write_snapshot(store, folded, SystemEntropy().draw(12).hex())
+    await log.close()
+    return {"suffix": head - folded.state.sequence}
+
+
+async def _longest_suffix(log: JetStreamEventLog, head: int) -> int:
+    """How many of the last records a leader leaves without a snapshot, by their number and their bytes."""
+    records = SNAPSHOT_LEADER_PATIENCE * SNAPSHOT_RECORDS - _SPARE_RECORDS
+    room = SNAPSHOT_LEADER_PATIENCE * SNAPSHOT_LOG_BYTES - _SPARE_RECORDS * _RECORD_BYTES
+    sizes = [len(stored.data) async for page in log.read(after=max(0, head - records), up_to=head) for stored in page]
+    return sum(1 for total in accumulate(reversed(sizes)) if total < room)
+
+
 async def _append(url: str, user: str, password: str, *, batches: int, size: int) -> dict[str, Any]:
     """Appends opaque records of 200 bytes, `size` at once."""
     log = await open_bench_log(url, user, password)
@@ -110,4 +140,4 @@ def _verb(measure: Callable[..., Awaitable[dict[str, Any]]]) -> Verb:
 
 
 if __name__ == "__main__":
-    serve({"fill": _verb(_fill), "replay": _verb(_replay), "append": _verb(_append)})
+    serve({"fill": _verb(_fill), "replay": _verb(_replay), "snapshot": _verb(_snapshot), "append": _verb(_append)})
