@@ -49,7 +49,8 @@ def page(found: Mapping[str, Found], rounds: int) -> str:
         "- *after kill -9, oldest snapshot*: the process that died holds the lease, and so many records came after",
         "  the snapshot that a little later the leader would have written the next. *State* is when reads are served;",
         "  what is left until it leads is the lease and the new term.",
-        "- *without a snapshot*: as after an upgrade that changes the fold: everything is replayed from record 1.",
+        "- *without a snapshot*: as after an upgrade that changes the fold: everything is replayed from record 1. Until",
+        "  the state is there; these logs are not signed yet, and whoever leads first reads one again to sign it.",
         "",
         "| the log | resident, from record 1 | resident, from a snapshot | more than over nothing |",
         "|---|---|---|---|",
@@ -77,7 +78,7 @@ def _times(name: str, its: Found) -> list[str]:
         f"{its.log_bytes / 1e6:,.0f} MB",
         _seconds(its.stopped),
         f"{_seconds(its.killed)}; state after {serving:.2f}{since}",
-        f"{its.first.leading_s:.1f}",
+        f"{its.first.serving_s:.1f}",
     ]
 
 

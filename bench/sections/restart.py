@@ -34,7 +34,7 @@ def told(name: str, found: Found) -> str:
     return (
         f"{name}: {found.records:,} records, leads {max(_leading(found.stopped)):.2f} s after a stop and "
         f"{max(_leading(found.killed)):.2f} s after a kill with {max(found.megabytes):.0f} MB; "
-        f"from record 1 in {found.first.leading_s:.1f} s with {found.first.megabytes:.0f} MB"
+        f"from record 1 in {found.first.serving_s:.1f} s with {found.first.megabytes:.0f} MB"
     )
 
 
@@ -73,7 +73,7 @@ def _measures(found: dict[str, Found]) -> tuple[Measure, ...]:
         ]
         if its.records:
             measures += [
-                Measure("start to leading", "from record 1", "s", (its.first.leading_s,), Better.LESS, note),
+                Measure("start to state", "from record 1", "s", (its.first.serving_s,), Better.LESS, note),
                 Measure("resident memory", "from record 1", "MB", (its.first.megabytes,), Better.LESS, note),
             ]
     return tuple(measures)
