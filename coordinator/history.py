@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from heapq import heappop, heappush
 
+from coordinator.core.events import JobCancelled, JobFailed, JobSucceeded
 from coordinator.core.model import Job, State
 from coordinator.core.retire import tasks_held
-from coordinator.derive import Folded, Scope, fold
+from coordinator.derive import Decided, Folded, Scope, fold
 from coordinator.wire.records import decode_record, job_subject, record_hash
 from hivefold import limits
 from hivefold.errors import LimitExceededError, LogCorruptError, NotFoundError, Reason, UnavailableError
@@ -78,19 +80,48 @@ class PastJobs:
 async def read_job(log: EventLog, job_id: JobId, state: State) -> Job:
     """Folds a job from its submit to its end, or to `state`. Raises NotFoundError and as EventLog.read does."""
     first = await log.find_first(job_subject(job_id))
-    if not 0 < first <= state.sequence:
-        raise no_such_job(job_id)
-    scope = Scope(frozenset({job_id}))
-    start = Folded(first - 1, 0, (), State(models=state.models))
-    job = None
-    async with aclosing(history(log, start, scope, state.sequence)) as past:
-        async for folded in past:
-            job = folded.state.jobs.get(job_id)
-            if job is None or job.state.final:
-                break
+    job = await find_job(log, job_id, state, after=first - 1) if 0 < first <= state.sequence else None
     if job is None:
         raise no_such_job(job_id)
     return job
+
+
+async def find_job(log: ReadableLog, job_id: JobId, state: State, *, after: int = 0) -> Job | None:
+    """A job as the log has it at `state`, submitted after a position; None where there is none. Raises as read does."""
+    start = Folded(after, 0, (), State(models=state.models))
+    job = None
+    async with aclosing(history(log, start, Scope(frozenset({job_id})), state.sequence)) as past:
+        async for folded in past:
+            job = folded.state.jobs.get(job_id)
+            if job is not None and job.state.final:
+                break
+    return job
+
+
+async def past_jobs(log: ReadableLog, state: State, count: int) -> list[Job]:
+    """The jobs that `state` has let go, at most `count`, those that were submitted last. Reads all records.
+
+    Raises LogCorruptError, BrokerUnavailableError.
+    """
+    newest: list[tuple[int, JobId, Job]] = []
+    start, scope = Folded(0, 0, (), State(models=state.models)), Scope(frozenset(), every_job=True)
+    async with aclosing(history(log, start, scope, state.retired_sequence)) as past:
+        async for folded in past:
+            for job in ended_jobs(folded):
+                if job.job_id not in state.jobs:
+                    heappush(newest, (job.create_sequence, job.job_id, job))
+            while len(newest) > count:
+                heappop(newest)
+    return [job for _, _, job in newest]
+
+
+def ended_jobs(decided: Decided) -> Iterator[Job]:
+    """The jobs that ended in a record, as it left them."""
+    for event in decided.events:
+        if isinstance(event, JobSucceeded | JobFailed | JobCancelled):
+            job = decided.state.jobs.get(event.job_id)
+            if job is not None:
+                yield job
 
 
 def no_such_job(job_id: str) -> NotFoundError:
@@ -102,7 +133,7 @@ def no_such_job(job_id: str) -> NotFoundError:
     )
 
 
-async def history(log: EventLog, start: Folded, scope: Scope, up_to: int) -> AsyncGenerator[Folded, None]:
+async def history(log: ReadableLog, start: Folded, scope: Scope, up_to: int) -> AsyncGenerator[Folded, None]:
     """Folds the records after `start` up to and including `up_to`; yields those that may be in scope.
 
     A log of a million records takes as long as reading it, not as long as understanding it. Raises

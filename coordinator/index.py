@@ -16,11 +16,10 @@ from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
-from coordinator.core.events import JobCancelled, JobFailed, JobSucceeded
 from coordinator.core.model import Job, State
 from coordinator.derive import Decided, Folded, Scope
 from coordinator.followers import Followed
-from coordinator.history import hash_at
+from coordinator.history import ended_jobs, hash_at
 from coordinator.views import job_view
 from coordinator.watch import follow
 from coordinator.wire.values import model_to_proto
@@ -155,11 +154,7 @@ class JobIndex:
                 slice_s = loop.time()
 
     def _take(self, decided: Decided) -> None:
-        for event in decided.events:
-            if isinstance(event, JobSucceeded | JobFailed | JobCancelled):
-                job = decided.state.jobs.get(event.job_id)
-                if job is not None:
-                    self._rows.append(_row(job))
+        self._rows += map(_row, ended_jobs(decided))
         self._last, self._position = decided, decided.sequence
 
     async def _begin(self, end: int) -> _Place:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cyclopts.types import PositiveInt
 
@@ -18,9 +19,12 @@ from hivefold.log.port import ReadableLog
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from coordinator.core.model import Job
     from coordinator.replay import Replayed
     from hivefold.client import Fleet
     from hivefold.v1 import log_service_pb2
+
+_Answer = TypeVar("_Answer")
 
 
 def replay(
@@ -50,40 +54,62 @@ def replay(
     """
     if file is None and not at and not tasks:
         return _compare(target)
-    replayed = _moment(target, file, at or "end")
     if tasks:
-        _show_tasks(target, replayed, tasks, limit)
+        _show_tasks(target, _at(target, file, at, lambda log, moment: _job(log, moment, tasks)), limit)
         return Exit.OK
     from cli.views.moments import moment_plain, moment_view
 
-    show_one(target, moment_plain(replayed, limit), lambda: moment_view(replayed, limit))
+    moment, jobs = _at(target, file, at, lambda log, moment: _newest(log, moment, limit))
+    show_one(target, moment_plain(moment, jobs), lambda: moment_view(moment, jobs))
     return Exit.OK
 
 
-def _moment(target: Target, file: Path | None, text: str) -> Replayed:
-    """The state at a moment."""
+def _at(
+    target: Target, file: Path | None, text: str, question: Callable[[ReadableLog, Replayed], Awaitable[_Answer]]
+) -> _Answer:
+    """What `question` answers, given the log and the state at a moment."""
     from coordinator.audit.moments import parse_moment, position_of, state_at
 
-    moment = parse_moment(text)
+    named = parse_moment(text or "end")
 
-    async def found(log: ReadableLog) -> Replayed:
+    async def answer(log: ReadableLog) -> _Answer:
         from_the_beginning(log)
-        position = await position_of(log, moment)
+        position = await position_of(log, named)
         with Bar("replay", "records") as bar:
-            return await state_at(log, position, progress=lambda done: bar.update(done, position))
+            moment = await state_at(log, position, progress=lambda done: bar.update(done, position))
+        return await question(log, moment)
 
-    return read_log(target, file, found)
+    return read_log(target, file, answer)
 
 
-def _show_tasks(target: Target, replayed: Replayed, job_id: str, limit: int) -> None:
-    from cli.views.jobs import tasks_table
-    from cli.views.moments import tasks_of
+async def _job(log: ReadableLog, moment: Replayed, job_id: str) -> Job:
+    """A job as it was then, also when the state had let it go."""
     from coordinator.audit.subjects import Kind, not_found
+    from coordinator.history import find_job
     from hivefold.ids import JobId
 
-    job = replayed.state.jobs.get(JobId(job_id))
+    state = moment.state
+    job = state.jobs.get(JobId(job_id)) or await find_job(log, JobId(job_id), state)
     if job is None:
         raise not_found(job_id, Kind.JOB)
+    return job
+
+
+async def _newest(log: ReadableLog, moment: Replayed, limit: int) -> tuple[Replayed, list[Job]]:
+    """The jobs that were submitted last; those that the state had let go are read from the log where it takes them."""
+    from coordinator.history import past_jobs
+
+    state = moment.state
+    jobs = list(state.jobs.values())
+    if state.retired_sequence and len(jobs) < limit:
+        jobs += await past_jobs(log, state, limit - len(jobs))
+    return moment, sorted(jobs, key=lambda job: -job.create_sequence)[:limit]
+
+
+def _show_tasks(target: Target, job: Job, limit: int) -> None:
+    from cli.views.jobs import tasks_table
+    from cli.views.moments import tasks_of
+
     found = tasks_of(job)[:limit]
     show_many(target, "tasks", found, lambda: tasks_table(found))
 

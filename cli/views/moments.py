@@ -12,7 +12,7 @@ from rich.text import Text
 from cli import words
 from cli.output import as_plain, facts, table
 from cli.views import jobs, models, nodes, times
-from coordinator.core.model import Job, State
+from coordinator.core.model import Job
 from coordinator.replay import Replayed
 from coordinator.views import job_view, node_view, task_view
 from coordinator.wire.values import model_to_proto
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def moment_view(replayed: Replayed, limit: int) -> RenderableType:
+def moment_view(replayed: Replayed, shown: Sequence[Job]) -> RenderableType:
     """Where the log stood, then nodes, models and the newest jobs."""
     state = replayed.state
-    shown = newest(state, limit)
     parts: list[RenderableType] = [
         facts(
             [
@@ -42,12 +41,13 @@ def moment_view(replayed: Replayed, limit: int) -> RenderableType:
     if state.models:
         parts += _section("models", models.models_table([model_to_proto(m) for _, m in sorted(state.models.items())]))
     if shown:
-        more = f", the newest {len(shown)} of {words.count(len(state.jobs))}" if len(shown) < len(state.jobs) else ""
+        total = state.ended_total + len(state.open_jobs)
+        more = f", the newest {len(shown)} of {words.count(total)}" if len(shown) < total else ""
         parts += _section(f"jobs{more}", _jobs([job_view(job) for job in shown], state.time_us))
     return Group(*parts)
 
 
-def moment_plain(replayed: Replayed, limit: int) -> dict[str, Any]:
+def moment_plain(replayed: Replayed, shown: Sequence[Job]) -> dict[str, Any]:
     """The same for programs: nodes, models and jobs in protobuf's JSON mapping."""
     state = replayed.state
     return {
@@ -59,18 +59,13 @@ def moment_plain(replayed: Replayed, limit: int) -> dict[str, Any]:
         "stateDigest": replayed.digest(),
         "nodes": [as_plain(node_view(node)) for _, node in sorted(state.nodes.items())],
         "models": [as_plain(model_to_proto(model)) for _, model in sorted(state.models.items())],
-        "jobs": [as_plain(job_view(job)) for job in newest(state, limit)],
+        "jobs": [as_plain(job_view(job)) for job in shown],
     }
 
 
 def tasks_of(job: Job) -> list[job_pb2.Task]:
     """Every planned task of a job."""
     return [task_view(job, task) for task in range(job.planned)]
-
-
-def newest(state: State, limit: int) -> list[Job]:
-    """The jobs that were submitted last, newest first."""
-    return sorted(state.jobs.values(), key=lambda job: -job.create_sequence)[:limit]
 
 
 def _section(title: str, content: RenderableType) -> list[RenderableType]:

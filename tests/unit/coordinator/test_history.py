@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from coordinator.core.model import Job, State
-from coordinator.history import PastJobs
+from coordinator.history import PastJobs, find_job, past_jobs
+from coordinator.views import job_view
 from hivefold import limits
 from hivefold.bus.memory import MemoryBroker
 from hivefold.client import JobOptions
@@ -63,6 +64,21 @@ async def test_a_job_that_has_left_the_state_is_shown_as_it_ended(served: Served
     assert [task async for task in served.fleet.jobs.tasks(first.job_id)] == tasks
     assert [event async for event in served.fleet.jobs.watch(first.job_id)] == told
     assert [event async for event in served.fleet.jobs.watch(first.job_id, after_sequence=first.sequence)] == []
+
+
+async def test_readers_of_a_log_find_what_its_state_has_let_go(served: Served, log: MemoryEventLog) -> None:
+    """As `log replay` does, which has nothing but the records: one job with its tasks, or the newest few."""
+    first, *others = await run_probes(served, 5)
+    state = served.writer.state
+    kept = set(state.jobs)
+    gone = [job.job_id for job in (first, *others) if job.job_id not in kept]
+
+    found = await find_job(log, JobId(first.job_id), state)
+    assert found is not None
+    assert (job_view(found), len(found.done)) == (first, 3)
+    assert await find_job(log, JobId("j-none"), state) is None
+    assert {job.job_id for job in await past_jobs(log, state, 10)} == set(gone)
+    assert {job.job_id for job in await past_jobs(log, state, 2)} == set(gone[-2:])
 
 
 async def test_a_late_repeat_of_a_submit_gives_the_first_job(served: Served) -> None:
