@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
+from actors.session import Backend, Session
 from actors.tensors import Array, Layout, as_rows, element_type, first_nan_row, row_major
+from actors.together import Batched, InferBatch, Together
 from hivefold.clock import stopwatch_ns
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.limits import SHARD_OUTPUT_BYTES
@@ -25,36 +26,6 @@ _BATCH_ROWS_LARGE: Final = 256
 A batch cannot be interrupted: it must end soon enough when the attempt is given up.
 """
 _HASH_PIECE: Final = 1024 * 1024
-
-
-class Session(Protocol):
-    """A model that a runtime has loaded."""
-
-    @property
-    def inputs(self) -> tuple[TensorFacts, ...]:
-        """What it must be given."""
-        ...
-
-    @property
-    def outputs(self) -> tuple[TensorFacts, ...]:
-        """What it produces."""
-        ...
-
-    def run(self, outputs: Sequence[str], name: str, rows: Array) -> list[Array]:
-        """The named outputs for one batch of input `name`. Raises DataRefusedError when the runtime fails."""
-        ...
-
-    def close(self) -> None:
-        """Releases its memory."""
-        ...
-
-
-class Backend(Protocol):
-    """A model runtime."""
-
-    def open(self, path: Path) -> Session:
-        """Loads a verified file. Raises DataRefusedError when the runtime refuses it."""
-        ...
 
 
 @dataclass(slots=True)
@@ -115,8 +86,8 @@ class Inferred:
     """Time inside the runtime in microseconds."""
 
 
-ModelMessage: TypeAlias = LoadModel | InferRows | UnloadModel
-ModelReply: TypeAlias = Loaded | Inferred | None
+ModelMessage: TypeAlias = LoadModel | InferRows | InferBatch | UnloadModel
+ModelReply: TypeAlias = Loaded | Inferred | Batched | None
 
 
 class ModelBehavior:
@@ -125,6 +96,7 @@ class ModelBehavior:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._session: Session | None = None
+        self._together: Together | None = None
         self._loaded: Loaded | None = None
         self._parameter_bytes = 0
 
@@ -136,6 +108,10 @@ class ModelBehavior:
         match message:
             case LoadModel():
                 return self._load(message)
+            case InferBatch():
+                if self._together is None:
+                    raise _unloaded()
+                return self._together.run(message)
             case InferRows():
                 return self._infer(message)
             case UnloadModel():
@@ -144,7 +120,7 @@ class ModelBehavior:
 
     def stop(self) -> None:
         """Releases the model."""
-        session, self._session, self._loaded = self._session, None, None
+        session, self._session, self._together, self._loaded = self._session, None, None, None
         if session is not None:
             session.close()
 
@@ -155,13 +131,14 @@ class ModelBehavior:
         verify_file(message.path, message.digest)
         self._parameter_bytes = inspect_onnx(message.path).parameter_bytes
         self._session = self._backend.open(message.path)
+        self._together = Together(self._session)
         self._loaded = Loaded(message.digest, self._session.inputs, self._session.outputs)
         return self._loaded
 
     def _infer(self, message: InferRows) -> Inferred:
         session = self._session
         if session is None:
-            raise HivefoldError("the model was unloaded; load it again first", reason=Reason.RUNTIME_FAILED)
+            raise _unloaded()
         target = _single_input(session)
         message.layout.require_fits(target)
         outputs = _selected(session, message.outputs)
@@ -190,10 +167,14 @@ class ModelBehavior:
             if message.cancel is not None and message.cancel.reason is not None:
                 raise HivefoldError("the attempt was given up while it ran", reason=message.cancel.reason)
             batch = rows[start : start + size]
-            results = session.run(outputs, target.name, _padded(batch, fixed))
+            results = session.run(outputs, {target.name: _padded(batch, fixed)})
             parts.append([_per_row(name, result, batch, fixed) for name, result in zip(outputs, results, strict=True)])
             total = _total_within_limit(total, parts[-1], len(rows))
         return parts
+
+
+def _unloaded() -> HivefoldError:
+    return HivefoldError("the model was unloaded; load it again first", reason=Reason.RUNTIME_FAILED)
 
 
 def verify_file(path: Path, digest: str) -> None:

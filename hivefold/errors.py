@@ -73,6 +73,7 @@ class Reason(StrEnum):
     JOB_ERASED = "JOB_ERASED"
     EVENT_UNKNOWN = "EVENT_UNKNOWN"
     LOG_FILE_INVALID = "LOG_FILE_INVALID"
+    SERVER_BUSY = "SERVER_BUSY"
 
 
 @dataclass(frozen=True, slots=True)

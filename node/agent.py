@@ -78,8 +78,12 @@ class Agent:
     witness: Witness
     clock: Clock
     drain_s: float = DRAIN_S
+    inferences_in_hand: Callable[[], int] = lambda: 0
+    """Inference requests in hand, for heartbeats."""
     reading: telemetry_pb2.Reading | None = None
     """The latest reading."""
+    leader_address: str = ""
+    """Where the coordinator answers calls; empty before it was heard."""
     _works: dict[int, _Work] = field(default_factory=dict)
     _runs: dict[int, _Running] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -271,6 +275,7 @@ class Agent:
         if pulse.term > self.core.term:
             self._spawn(self._beat())  # a new leader need not wait for the next beat to know this node
         self.core.observe_term(pulse.term)
+        self.leader_address = pulse.grpc_address
         self._pulse_ms = self.clock.monotonic_ms()
         if self.core.fenced:
             self.core.unfence()
@@ -310,6 +315,7 @@ class Agent:
             leaving=self.core.leaving,
             term=self.core.term,
             refusal=self.witness.refusal,
+            inferences_in_hand=self.inferences_in_hand(),
         )
         if self.reading is not None:
             beat.memory_available_bytes = self.reading.memory_available_bytes

@@ -34,12 +34,15 @@ from hivefold.bus.signals import NatsSignals
 from hivefold.bus.work import NatsWorkReceiver
 from hivefold.clock import Clock, SystemClock
 from hivefold.config import NodeConfig
-from hivefold.entropy import SystemEntropy
+from hivefold.entropy import SystemEntropy, jitter
 from hivefold.errors import ConfigError, HivefoldError, Reason, UnavailableError
 from hivefold.ids import BootId, NodeId
 from hivefold.memory import keep_freed_memory
+from hivefold.oip.limits import FORWARD_CHANNELS
+from hivefold.oip.schema import SERVICE
 from hivefold.proof.extension import WITNESS_FILE
 from hivefold.rpc import RpcServer
+from hivefold.rpc.passing import Passing
 from hivefold.v1 import fleet_pb2, telemetry_pb2
 from hivefold.version import VERSION
 from node.agent import Agent
@@ -48,7 +51,12 @@ from node.core import NodeCore
 from node.identity import held_data_dir, node_identity
 from node.infer import InferRunner
 from node.models import ModelShelf
-from node.servicers import node_service
+from node.servicers import inference_service, node_service
+from node.serving.catalogue import Catalogue
+from node.serving.inference import Inference
+from node.serving.neighbours import hear_neighbours
+from node.serving.peers import Peers
+from node.serving.registry import FleetRegistry
 from node.telemetry import TelemetryLoop, export_metrics
 from node.uplink import Uplink
 from node.witness import Witness
@@ -184,7 +192,9 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     )
     stack.callback(lambda: boot.actors.models.extend(shelf.stop()))
     export_metrics(lambda: agent.reading)
-    rpc = RpcServer([node_service(agent.describe)])
+    inference = await _inference(stack, boot, shelf, agent, slots)
+    agent.inferences_in_hand = lambda: inference.in_hand
+    rpc = RpcServer([node_service(agent.describe), inference_service(inference, lambda: not agent.core.leaving)])
     spec.grpc_address = rpc.bind(
         config.host, _USUAL_PORT if config.port is None else config.port, next_free=config.port is None
     )
@@ -194,7 +204,28 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     stack.push_async_callback(rpc.stop)
     _log.info("node.serving", node=spec.node_id, address=spec.grpc_address, slots=slots, threads=threads)
     loop = TelemetryLoop(boot.node_id, signals, boot.actors.sensor, boot.clock, agent.take_reading)
-    await _until_first_ends(agent.run(stop), loop.run(), boot.actors.watch(), _tell_health(rpc, agent))
+    await _until_first_ends(agent.run(stop), loop.run(), boot.actors.watch(), _tell_health(rpc, agent, inference))
+
+
+async def _inference(stack: AsyncExitStack, boot: _Boot, shelf: ModelShelf, agent: Agent, slots: int) -> Inference:
+    """What answers inference requests; its connections are closed with `stack`."""
+    registry = FleetRegistry(lambda: agent.leader_address)
+    stack.push_async_callback(registry.close)
+    passing = Passing(f"/{SERVICE}/ModelInfer", channels=FORWARD_CHANNELS)
+    stack.push_async_callback(passing.close)
+    peers = Peers(lambda below: int(jitter() * below))
+    neighbours = await hear_neighbours(NatsSignals(boot.link), boot.node_id, peers, boot.clock)
+    stack.push_async_callback(neighbours.stop)
+    return Inference(
+        node_id=boot.node_id,
+        catalogue=Catalogue(registry, boot.clock),
+        shelf=shelf,
+        peers=peers,
+        passing=passing,
+        clock=boot.clock,
+        lanes=slots,
+        free_bytes=lambda: agent.reading.memory_available_bytes if agent.reading else 0,
+    )
 
 
 def _capacity(config: NodeConfig) -> tuple[int, int]:
@@ -225,9 +256,14 @@ def _describe_hardware(spec: fleet_pb2.NodeSpec, reading: telemetry_pb2.Reading)
         spec.gpus.add(product=gpu.product, memory_bytes=gpu.memory_total_bytes)
 
 
-async def _tell_health(rpc: RpcServer, agent: Agent) -> None:
+async def _tell_health(rpc: RpcServer, agent: Agent, inference: Inference) -> None:
+    told: dict[str, bool] = {}
     while True:
         await rpc.set_serving(serving=agent.serving)
+        for name, loaded in inference.states():
+            if told.get(name) is not loaded:
+                told[name] = loaded
+                await rpc.set_health(f"models/{name}", serving=loaded)
         await asyncio.sleep(limits.HEALTH_INTERVAL_S)
 
 

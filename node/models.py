@@ -62,15 +62,36 @@ class ModelShelf:
         try:
             await asyncio.shield(place.ready)
         except BaseException as error:
-            self.give(place)
             if not isinstance(error, asyncio.CancelledError):
                 self._drop(place)
+            self.give(place)
             raise
         return place
 
+    def has(self, digest: str) -> bool:
+        """Whether the model is loaded."""
+        place = self._places.get(digest)
+        return place is not None and bool(place.lanes)
+
+    def held(self, digest: str) -> Place | None:
+        """The model, as from `take`, if it is loaded."""
+        place = self._places.get(digest)
+        if place is None or not place.lanes:
+            return None
+        place.users += 1
+        return place
+
     def give(self, place: Place) -> None:
-        """The model is not used any more by the caller of `take`."""
+        """The model is not used any more by the caller of `take` or `held`."""
         place.users -= 1
+        if not place.users and self._places.get(place.digest) is not place:
+            self._drop(place)
+
+    def release(self, digest: str) -> None:
+        """Takes a model off the shelf; its memory is free once nobody uses it. The next `take` loads it again."""
+        place = self._places.pop(digest, None)
+        if place is not None and not place.users:
+            self._drop(place)
 
     @asynccontextmanager
     async def lane(self, place: Place) -> AsyncIterator[ModelActor]:

@@ -1,4 +1,4 @@
-"""Generates the Python stubs under hivefold/v1 from protos/. Offline; run by `make protos`."""
+"""Generates stubs under hivefold/v1 and the descriptors of hivefold/oip from protos/. Offline; run by `make protos`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
+OPEN_INFERENCE = "inference/open_inference.proto"
+"""No stubs for it: they would claim its names in the descriptor pool that all libraries of a process share."""
 
 
 def generate(out: Path) -> None:
     """Writes the stubs of every proto under protos/ below `out`."""
-    protos = sorted(str(p.relative_to(ROOT / "protos")) for p in (ROOT / "protos").rglob("*.proto"))
+    protos = sorted(str(p.relative_to(ROOT / "protos")) for p in (ROOT / "protos" / "hivefold").rglob("*.proto"))
     scripts = Path(sysconfig.get_path("scripts"))
     arguments = [
         "protoc",
@@ -30,6 +32,10 @@ def generate(out: Path) -> None:
         *protos,
     ]
     if protoc.main(arguments) != 0:
+        sys.exit("protoc failed")
+    descriptors = out / "hivefold" / "oip" / "open_inference.binpb"
+    descriptors.parent.mkdir(parents=True, exist_ok=True)
+    if protoc.main(["protoc", f"-I{ROOT / 'protos'}", f"--descriptor_set_out={descriptors}", OPEN_INFERENCE]) != 0:
         sys.exit("protoc failed")
     for package in {(out / p).parent for p in protos}:
         (package / "__init__.py").write_text('"""Generated from protos/; never edited."""\n')

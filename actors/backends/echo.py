@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,9 +44,9 @@ class EchoSession:
         """`echo` and `total`."""
         return (_ECHO, _TOTAL)
 
-    def run(self, outputs: Sequence[str], name: str, rows: Array) -> list[Array]:
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The rows, and their sums."""
-        assert name == _INPUT.name
+        rows = feeds[_INPUT.name]
         self._batches.append(len(rows))
         known = {_ECHO.name: rows, _TOTAL.name: rows.sum(axis=1)}
         return [known[output] for output in outputs]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnxruntime
 
 from actors.tensors import Array
@@ -28,6 +30,8 @@ _ELEMENT_TYPES: Final = {
     "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
+_BF16: Final = 16
+"""TensorProto.BFLOAT16."""
 _TEXT: Final = 500
 """The runtime's own words are cut here: some name every node of the graph."""
 
@@ -66,6 +70,7 @@ class OnnxRuntimeSession:
         self._session = session
         self._inputs = tuple(_facts(argument) for argument in session.get_inputs())
         self._outputs = tuple(_facts(argument) for argument in session.get_outputs())
+        self._halves = any(tensor.data_type == "BF16" for tensor in (*self._inputs, *self._outputs))
 
     @property
     def inputs(self) -> tuple[TensorFacts, ...]:
@@ -77,19 +82,34 @@ class OnnxRuntimeSession:
         """What it produces."""
         return self._outputs
 
-    def run(self, outputs: Sequence[str], name: str, rows: Array) -> list[Array]:
-        """The named outputs for one batch. Raises DataRefusedError when the runtime fails on it."""
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """The named outputs for these inputs. Raises DataRefusedError when the runtime fails on them."""
         try:
-            results: list[Array] = self._session.run(outputs, {name: rows})
+            if self._halves:
+                return self._run_with_halves(outputs, feeds)
+            results: list[Array] = self._session.run(outputs, feeds)
         except MemoryError:
             raise
         except Exception as error:
+            shapes = ", ".join(str(list(array.shape)) for array in feeds.values())
             raise DataRefusedError(
-                f"ONNX Runtime failed on a batch of {len(rows)} rows: {_words(error)}; "
-                "check the model on these rows, or use a smaller batch_rows",
+                f"ONNX Runtime failed on input of shape {shapes}: {_words(error)}; "
+                "check the model on these rows, or send fewer at once",
                 reason=_reason(error, Reason.RUNTIME_FAILED),
             ) from error
         return results
+
+    def _run_with_halves(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """As `run`, where NumPy has no type for some tensors: the runtime's own values carry them."""
+        values = {
+            tensor.name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+                np.ascontiguousarray(feeds[tensor.name]), _BF16
+            )
+            if tensor.data_type == "BF16"
+            else onnxruntime.OrtValue.ortvalue_from_numpy(feeds[tensor.name])
+            for tensor in self._inputs
+        }
+        return [_as_array(value) for value in self._session.run_with_ort_values(outputs, values)]
 
     def close(self) -> None:
         """Releases its memory."""
@@ -107,6 +127,15 @@ def _facts(argument: Any) -> TensorFacts:
     return TensorFacts(
         argument.name, data_type, tuple(size if isinstance(size, int) else -1 for size in argument.shape)
     )
+
+
+def _as_array(value: Any) -> Array:
+    if value.data_type() != "tensor(bfloat16)":
+        array: Array = value.numpy()
+        return array
+    # The runtime gives no view of such values: their bytes are copied while it holds them.
+    held = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(held, "<u2").reshape(value.shape())
 
 
 def _words(error: Exception) -> str:

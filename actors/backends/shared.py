@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from actors.model import Backend, Session
+from actors.session import Backend, Session
 from actors.tensors import Array
 from hivefold.models import TensorFacts
 
@@ -58,10 +58,10 @@ class SharedSession:
         """What it produces."""
         return self._outputs
 
-    def run(self, outputs: Sequence[str], name: str, rows: Array) -> list[Array]:
-        """The named outputs for one batch."""
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """The named outputs for these inputs."""
         assert self._session is not None
-        return self._session.run(outputs, name, rows)
+        return self._session.run(outputs, feeds)
 
     def close(self) -> None:
         """Lets go of it."""

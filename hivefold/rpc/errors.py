@@ -73,6 +73,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.DURABILITY_WEAK: Row(_Code.FAILED_PRECONDITION, e.DurabilityWeakError),
     Reason.SERVER_UNAVAILABLE: Row(_Code.UNAVAILABLE, e.UnavailableError, retry_ms=1000),
     Reason.LOG_FILE_INVALID: Row(_Code.DATA_LOSS, e.LogError),
+    Reason.SERVER_BUSY: Row(_Code.RESOURCE_EXHAUSTED, e.LimitExceededError, retry_ms=50),
 }
 
 _WITHOUT_DETAILS: Final[Mapping[grpc.StatusCode, Reason]] = {
@@ -139,7 +140,9 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> HivefoldError:
 def _more_details(error: HivefoldError, row: Row) -> list[Message]:
     details: list[Message] = []
     if row.retry_ms:
-        delay = Duration(seconds=row.retry_ms // 1000, nanos=row.retry_ms % 1000 * 1_000_000)
+        said = error.metadata.get("retry_ms", "")
+        retry_ms = int(said) if said.isdecimal() else row.retry_ms
+        delay = Duration(seconds=retry_ms // 1000, nanos=retry_ms % 1000 * 1_000_000)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if row.resource and row.resource in error.metadata:
         name = _cut(error.metadata[row.resource], 256)

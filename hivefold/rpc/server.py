@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc.aio
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from hivefold import limits
 from hivefold.errors import ConfigError
+from hivefold.rpc.pools import Pools
 from hivefold.rpc.serving import Registrar, Serving
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -27,6 +29,13 @@ class Service:
 
     name: str
     add: Callable[[grpc.aio.Server], None]
+    pool: descriptor_pool.DescriptorPool | None = None
+    """Where reflection finds its descriptors, when that is not protobuf's default pool."""
+    lean: tuple[str, ...] = ()
+    """Unary methods on a hot path: no log keys, no duration of their own, and a span only where spans are recorded.
+
+    They mind their callers' deadlines themselves, and gRPC cancels them at the deadline.
+    """
 
 
 class RpcServer:
@@ -39,13 +48,16 @@ class RpcServer:
     def __init__(self, services: Sequence[Service], *, concurrent_calls: int = limits.GRPC_CONCURRENT_RPCS) -> None:
         self._names = ("", *(service.name for service in services))
         self._server = grpc.aio.server(options=server_options())
-        registrar: Any = Registrar(self._server, Serving(concurrent_calls))
+        lean = {f"{service.name}/{method}" for service in services for method in service.lean}
+        registrar: Any = Registrar(self._server, Serving(concurrent_calls, lean))
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         for service in services:
             service.add(registrar)
         reflected = (*self._names[1:], *map(_service_name, (health_pb2, reflection_pb2)))
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflector(reflected), registrar)
+        pools = [service.pool for service in services if service.pool is not None]
+        reflector = _Reflector(reflected, Pools((*pools, descriptor_pool.Default())))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, registrar)
         self._serving: bool | None = None
 
     def bind(self, host: str = "127.0.0.1", port: int = 0, *, next_free: bool = False) -> str:
@@ -90,6 +102,10 @@ class RpcServer:
         for name in self._names:
             await self._health.set(name, _SERVING if serving else _NOT_SERVING)
 
+    async def set_health(self, name: str, *, serving: bool) -> None:
+        """What health says of something beside the services, e.g. "models/digits"."""
+        await self._health.set(name, _SERVING if serving else _NOT_SERVING)
+
     async def stop(self, grace_s: float = limits.GRPC_STOP_S) -> None:
         """Takes no new calls, lets running ones finish for `grace_s` seconds, then cuts them."""
         await self._health.enter_graceful_shutdown()
@@ -99,13 +115,15 @@ class RpcServer:
 class _Reflector:
     """Reflection, imported when somebody asks: it holds 3 MB that most servers never need."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], pools: Pools) -> None:
         self._names = names
+        self._pools: Any = pools
 
     async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         from grpc_reflection.v1alpha.reflection import aio
 
-        async for answer in aio.ReflectionServicer(self._names).ServerReflectionInfo(requests, context):
+        servicer = aio.ReflectionServicer(self._names, self._pools)
+        async for answer in servicer.ServerReflectionInfo(requests, context):
             yield answer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from hivefold.errors import HivefoldError, InvalidRequestError, LimitExceededErr
 from hivefold.rpc.errors import STATUS_KEY, code_of, status_of
 
 _log = structlog.get_logger(__name__)
+_NO_SPAN: Final = observe.ActiveSpan(None, "")
 _ID_FIELDS: Final = ("job_id", "node_id", "request_id")
 
 
@@ -28,8 +29,9 @@ class Serving:
     grpc.aio's own bound on calls refuses before it has read the request, which callers may see as CANCELLED.
     """
 
-    def __init__(self, concurrent_calls: int) -> None:
+    def __init__(self, concurrent_calls: int, lean: Collection[str] = ()) -> None:
         self._most = concurrent_calls
+        self._lean = frozenset(lean)
         self._in_hand = 0
         self._duration = observe.meter().create_histogram(
             "rpc.server.call.duration", unit="s", description="Duration of incoming calls"
@@ -48,6 +50,8 @@ class Serving:
             return grpc.stream_unary_rpc_method_handler(behaviour, **serializers)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), **serializers)
+        if method in self._lean and not observe.tracing():
+            return grpc.unary_unary_rpc_method_handler(self._leanly(handler.unary_unary), **serializers)
         behaviour = self._unary(method, self._admitting(handler.unary_unary), limits.GRPC_DEADLINE_MAX_S)
         return grpc.unary_unary_rpc_method_handler(behaviour, **serializers)
 
@@ -55,6 +59,23 @@ class Serving:
         async def serve(request: Any, context: Any) -> Any:
             async with self._call(method, request, context, most_s):
                 return await behaviour(request, context)
+
+        return serve
+
+    def _leanly(self, behaviour: Any) -> Any:
+        async def serve(request: Any, context: Any) -> Any:
+            if self._in_hand >= self._most:
+                await _abort(context, self._full())
+            self._in_hand += 1
+            try:
+                return await behaviour(request, context)
+            except Exception as error:
+                refusal = _refusal(error, context, _NO_SPAN)
+                if refusal is None:
+                    raise
+                await _abort(context, refusal)
+            finally:
+                self._in_hand -= 1
 
         return serve
 
@@ -82,15 +103,18 @@ class Serving:
     def _place(self) -> Iterator[None]:
         """A place among the calls in hand. Raises LimitExceededError when all are taken."""
         if self._in_hand >= self._most:
-            raise LimitExceededError(
-                f"{self._most} calls are in hand, the limit; close watches, or try again in a moment",
-                metadata={"limit": str(self._most)},
-            )
+            raise self._full()
         self._in_hand += 1
         try:
             yield
         finally:
             self._in_hand -= 1
+
+    def _full(self) -> LimitExceededError:
+        return LimitExceededError(
+            f"{self._most} calls are in hand, the limit; close watches, or try again in a moment",
+            metadata={"limit": str(self._most)},
+        )
 
     @asynccontextmanager
     async def _call(self, method: str, request: Any, context: Any, most_s: float) -> AsyncIterator[None]:

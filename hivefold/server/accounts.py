@@ -54,7 +54,10 @@ def inbox_prefix(node_id: str) -> str:
 
 
 def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
-    """All that a node may do: its own results, heartbeat, telemetry and work; content-addressed blobs."""
+    """All that a node may do: its own results, heartbeat, telemetry and work; content-addressed blobs.
+
+    It hears the other nodes' heartbeats: where to pass on inference requests.
+    """
     return {
         "publish": {
             "allow": [
@@ -69,7 +72,7 @@ def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
                 "$JS.API.INFO",
             ]
         },
-        "subscribe": {"allow": [f"{inbox_prefix(node_id)}.>", f"control.{node_id}", "fleet.pulse"]},
+        "subscribe": {"allow": [f"{inbox_prefix(node_id)}.>", f"control.{node_id}", "fleet.pulse", "heartbeat.*"]},
     }
 
 

@@ -101,6 +101,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A log file is damaged, cut short or none; metadata names the byte offset and the position in the log."""
     REASON_SEGMENT_MISSING: _Reason.ValueType  # 35
     """A segment of the log is neither on the broker nor in the archive."""
+    REASON_SERVER_BUSY: _Reason.ValueType  # 55
+    """As many requests wait for the model as may; metadata names the limit and when to try again."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused or an attempt failed. The name without the prefix is
@@ -183,6 +185,8 @@ REASON_LOG_FILE_INVALID: Reason.ValueType  # 36
 """A log file is damaged, cut short or none; metadata names the byte offset and the position in the log."""
 REASON_SEGMENT_MISSING: Reason.ValueType  # 35
 """A segment of the log is neither on the broker nor in the archive."""
+REASON_SERVER_BUSY: Reason.ValueType  # 55
+"""As many requests wait for the model as may; metadata names the limit and when to try again."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -395,6 +395,7 @@ class Heartbeat(_message.Message):
     LEAVING_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    INFERENCES_IN_HAND_FIELD_NUMBER: _builtins.int
     counter: _builtins.int
     """Counts from 1 at each boot."""
     attempts_outstanding: _builtins.int
@@ -411,6 +412,8 @@ class Heartbeat(_message.Message):
     """The highest term that it has seen."""
     refusal: _builtins.str
     """Why the node refuses the coordinator that it hears; empty when it does not."""
+    inferences_in_hand: _builtins.int
+    """Inference requests that it has in hand."""
     @_builtins.property
     def spec(self) -> _fleet_pb2.NodeSpec:
         """What the node says of itself."""
@@ -432,10 +435,11 @@ class Heartbeat(_message.Message):
         leaving: _builtins.bool = ...,
         term: _builtins.int = ...,
         refusal: _builtins.str = ...,
+        inferences_in_hand: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_outstanding", b"attempts_outstanding", "attempts_running", b"attempts_running", "counter", b"counter", "cpu_utilization_ratio", b"cpu_utilization_ratio", "leaving", b"leaving", "loaded_models", b"loaded_models", "memory_available_bytes", b"memory_available_bytes", "refusal", b"refusal", "spec", b"spec", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_outstanding", b"attempts_outstanding", "attempts_running", b"attempts_running", "counter", b"counter", "cpu_utilization_ratio", b"cpu_utilization_ratio", "inferences_in_hand", b"inferences_in_hand", "leaving", b"leaving", "loaded_models", b"loaded_models", "memory_available_bytes", b"memory_available_bytes", "refusal", b"refusal", "spec", b"spec", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

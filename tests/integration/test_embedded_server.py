@@ -198,14 +198,15 @@ async def test_a_node_cannot_erase_others_results_with_headers(nats_server: Runn
 
 
 async def test_a_node_hears_only_what_is_for_it(nats_server: RunningServer) -> None:
-    """Subscriptions to others' control, heartbeats, work or inboxes bring nothing; its own and the pulse do."""
+    """Subscriptions to others' control, work or inboxes bring nothing; its own, the pulse and all heartbeats do."""
     coordinator = await connect(nats_server.nodes)
     node = await connect(await nats_server.node("node-1"))
     heard: list[bytes] = []
     for subject in (
         ">",
         "control.*",
-        "heartbeat.>",
+        "heartbeat.*",
+        "telemetry.*",
         "work.>",
         "_INBOX.>",
         "_INBOX_node-2.>",
@@ -218,6 +219,7 @@ async def test_a_node_hears_only_what_is_for_it(nats_server: RunningServer) -> N
     for subject in (
         "control.node-2",
         "heartbeat.node-2",
+        "telemetry.node-2",
         "_INBOX.x",
         "_INBOX_node-2.x",
         "control.node-1",
@@ -227,7 +229,7 @@ async def test_a_node_hears_only_what_is_for_it(nats_server: RunningServer) -> N
     await coordinator.flush()
     await node.flush()
 
-    assert sorted(heard) == [b"control.node-1", b"fleet.pulse"]
+    assert sorted(heard) == [b"control.node-1", b"fleet.pulse", b"heartbeat.node-2"]
     await node.close()
     await coordinator.close()
 

@@ -18,11 +18,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_stubs_are_generated_from_the_protos(tmp_path: Path) -> None:
-    """hivefold/v1 holds exactly what scripts/gen_protos.py makes: `make protos` brings it up to date."""
+    """hivefold/v1 and hivefold/oip hold exactly what scripts/gen_protos.py makes: `make protos` renews them."""
     program = f"import gen_protos, pathlib; gen_protos.generate(pathlib.Path({str(tmp_path)!r}))"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT / "scripts", check=True)
 
     made, kept = contents(tmp_path / "hivefold" / "v1"), contents(GENERATED)
+    descriptors = Path("hivefold", "oip", "open_inference.binpb")
 
     assert sorted(made) == sorted(kept)
     assert [name for name in made if made[name] != kept[name]] == []
+    assert (tmp_path / descriptors).read_bytes() == (ROOT / descriptors).read_bytes()

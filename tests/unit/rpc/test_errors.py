@@ -54,11 +54,20 @@ def test_every_reason_fails_the_call(reason: Reason) -> None:
     assert TABLE[reason].code is not grpc.StatusCode.OK
 
 
+def test_a_full_queue_says_itself_when_to_come_back() -> None:
+    """The hint of the error goes before that of the table."""
+    busy = error_for(Reason.SERVER_BUSY, "full", {"retry_ms": "1250"})
+    (hint,) = [detail for detail in status_of(busy).details if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)]
+    found = error_details_pb2.RetryInfo()
+    hint.Unpack(found)
+    assert found.retry_delay.ToMilliseconds() == 1250
+
+
 def test_only_what_may_succeed_later_is_retried() -> None:
-    """UNAVAILABLE, and it alone, makes clients try again; it says after how long."""
+    """UNAVAILABLE, and it alone, makes clients try again; it says after how long, and so does a full queue."""
     retried = {reason for reason, row in TABLE.items() if row.code is grpc.StatusCode.UNAVAILABLE}
 
-    assert retried == {reason for reason, row in TABLE.items() if row.retry_ms}
+    assert retried | {Reason.SERVER_BUSY} == {reason for reason, row in TABLE.items() if row.retry_ms}
     for reason in retried:
         assert issubclass(TABLE[reason].error, UnavailableError)
         assert detail(status_of(error_for(reason, "later")), error_details_pb2.RetryInfo) is not None

@@ -1,0 +1,166 @@
+"""The queue before a model: which requests run together, and when. Pure: the time comes in, batches go out.
+
+Requests wait in the order of their priority, then of their arrival. Only requests with the same `shape` (of a row,
+of every input, and the same wanted outputs) share a batch. A batch goes out as soon as it is full or its first
+request has waited `max_delay_us`; the default of 0 adds no wait: what has gathered while the model was busy goes out
+when it is free.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final, Generic, NamedTuple, TypeVar
+
+_NEVER: Final = 1 << 62
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """How requests of one model are put together.
+
+    `max_rows` of 1 means one request at a time. `preferred_rows`, ascending, are sizes that the model likes best: a
+    batch of at least the first of them goes out at once, cut to the largest that it fills.
+    """
+
+    max_rows: int
+    max_bytes: int
+    max_delay_us: int = 0
+    preferred_rows: tuple[int, ...] = ()
+    queue_requests: int = 1024
+    queue_bytes: int = 1 << 27
+
+
+@dataclass(slots=True)
+class Waiting(Generic[T]):
+    """A request in the queue: `what` is the caller's own. `deadline_us` is 0 where there is none."""
+
+    what: T
+    shape: Hashable
+    rows: int
+    size_bytes: int
+    arrived_us: int
+    deadline_us: int = 0
+    priority: int = 2
+    gone: bool = False
+    """Set by the caller when nobody waits for the answer any more."""
+
+
+class Batch(NamedTuple, Generic[T]):
+    """What to run now, in order; with what is over before it began."""
+
+    requests: tuple[Waiting[T], ...]
+    expired: tuple[Waiting[T], ...]
+
+
+class BatchQueue(Generic[T]):
+    """The requests that wait for one model."""
+
+    def __init__(self, policy: BatchPolicy) -> None:
+        self.policy = policy
+        self._lines: dict[int, dict[Hashable, deque[Waiting[T]]]] = {}
+        self._order: list[int] = []
+        """The priorities that were seen, first to last."""
+        self.requests = 0
+        self.rows = 0
+        self.size_bytes = 0
+
+    def offer(self, request: Waiting[T]) -> bool:
+        """Takes a request in; False when the queue is full."""
+        policy = self.policy
+        full = self.requests >= policy.queue_requests or self.size_bytes + request.size_bytes > policy.queue_bytes
+        if full and self.requests:
+            return False
+        line = self._lines.get(request.priority)
+        if line is None:
+            line = self._lines[request.priority] = {}
+            self._order = sorted(self._lines)
+        waiting = line.get(request.shape)
+        if waiting is None:
+            waiting = line[request.shape] = deque()
+        waiting.append(request)
+        self.requests += 1
+        self.rows += request.rows
+        self.size_bytes += request.size_bytes
+        return True
+
+    def take(self, now_us: int) -> Batch[T]:
+        """The next batch, empty when none is due yet: then `due_us` says when to ask again."""
+        expired: list[Waiting[T]] = []
+        for priority in self._order:
+            line = self._lines[priority]
+            for shape in self._by_arrival(line, now_us, expired):
+                waiting = line[shape]
+                size = self._due(waiting, now_us)
+                # What waits for company keeps nobody else waiting.
+                if size:
+                    taken = self._cut(waiting, size, now_us, expired)
+                    if not waiting:
+                        del line[shape]
+                    return Batch(taken, tuple(expired))
+        return Batch((), tuple(expired))
+
+    def due_us(self) -> int:
+        """When `take` has something at the latest, as far as is known now; a time in the past means now."""
+        due = _NEVER
+        for line in self._lines.values():
+            for waiting in line.values():
+                due = min(due, waiting[0].arrived_us + self.policy.max_delay_us)
+        return due
+
+    def _by_arrival(
+        self, line: dict[Hashable, deque[Waiting[T]]], now_us: int, expired: list[Waiting[T]]
+    ) -> list[Hashable]:
+        """The shapes of a line whose first request is not over, the one that waits longest first."""
+        for shape in list(line):
+            self._drop_over(line[shape], now_us, expired)
+            if not line[shape]:
+                del line[shape]
+        return sorted(line, key=lambda shape: line[shape][0].arrived_us) if len(line) > 1 else list(line)
+
+    def _drop_over(self, waiting: deque[Waiting[T]], now_us: int, expired: list[Waiting[T]]) -> None:
+        while waiting and (waiting[0].gone or 0 < waiting[0].deadline_us <= now_us):
+            expired.append(self._removed(waiting))
+
+    def _due(self, waiting: deque[Waiting[T]], now_us: int) -> int:
+        """Rows of the batch that should go out now; 0 for none."""
+        policy = self.policy
+        if policy.max_delay_us <= 0 and not policy.preferred_rows:
+            return policy.max_rows
+        rows = 0
+        for request in waiting:
+            rows += request.rows
+            if rows >= policy.max_rows:
+                return policy.max_rows
+        fitting = [size for size in policy.preferred_rows if size <= rows]
+        if fitting:
+            return fitting[-1]
+        return policy.max_rows if now_us - waiting[0].arrived_us >= policy.max_delay_us else 0
+
+    def _cut(
+        self, waiting: deque[Waiting[T]], size: int, now_us: int, expired: list[Waiting[T]]
+    ) -> tuple[Waiting[T], ...]:
+        """Takes from the front while it fits; a request that is larger than any batch goes alone."""
+        first = self._removed(waiting)
+        taken = [first]
+        rows, size_bytes = first.rows, first.size_bytes
+        while True:
+            self._drop_over(waiting, now_us, expired)
+            if not waiting:
+                break
+            following = waiting[0]
+            rows += following.rows
+            size_bytes += following.size_bytes
+            if rows > size or size_bytes > self.policy.max_bytes:
+                break
+            taken.append(self._removed(waiting))
+        return tuple(taken)
+
+    def _removed(self, waiting: deque[Waiting[T]]) -> Waiting[T]:
+        request = waiting.popleft()
+        self.requests -= 1
+        self.rows -= request.rows
+        self.size_bytes -= request.size_bytes
+        return request

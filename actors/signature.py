@@ -1,0 +1,128 @@
+"""What a model takes and gives, against which every request is checked before a runtime sees it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from actors.together import Feed, FeedTensor
+from hivefold.errors import DataRefusedError, FieldViolation, Reason
+from hivefold.models import TensorFacts
+from hivefold.oip.requests import InferRequest
+from hivefold.oip.tensors import WireTensor
+
+
+class Fitted(NamedTuple):
+    """A request as a model takes it: its inputs, the wanted outputs, and what it must share to be batched."""
+
+    feed: Feed
+    outputs: tuple[str, ...]
+    shape: Hashable
+    size_bytes: int
+
+
+class Signature:
+    """The inputs and outputs of one model."""
+
+    def __init__(self, inputs: tuple[TensorFacts, ...], outputs: tuple[TensorFacts, ...]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.batchable = bool(inputs) and all(facts.shape[:1] == (-1,) for facts in (*inputs, *outputs))
+        """Whether every input and output begins with an axis of any size: the one along which requests are joined."""
+        self._names = tuple(facts.name for facts in outputs)
+        self._types = {facts.name: facts.data_type for facts in outputs}
+        self._known = {facts.name for facts in inputs}
+
+    def described(self, outputs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        """Name and type of each of these outputs."""
+        return tuple((name, self._types[name]) for name in outputs)
+
+    def fit(self, request: InferRequest) -> Fitted:
+        """The request as this model takes it. Raises DataRefusedError, naming the field, when it does not fit."""
+        given = {tensor.name: (index, tensor) for index, tensor in enumerate(request.inputs)}
+        if len(given) != len(request.inputs) or len(given) != len(self.inputs):
+            raise self._misnamed(request)
+        tensors: list[FeedTensor] = []
+        size_bytes = 0
+        for facts in self.inputs:
+            found = given.get(facts.name)
+            if found is None:
+                raise self._misnamed(request)
+            index, tensor = found
+            if tensor.data_type != facts.data_type or not _fits(tensor.shape, facts.shape):
+                raise _misfit(index, tensor, facts)
+            tensors.append(FeedTensor(tensor.shape, tensor.data))
+            size_bytes += len(tensor.data)
+        outputs = self._wanted(request)
+        if not self.batchable:
+            return Fitted(Feed(1, tuple(tensors)), outputs, None, size_bytes)
+        rows = tensors[0].shape[0]
+        if len(tensors) > 1:
+            _require_same_rows(request, rows)
+        shape = (outputs, *[tensor.shape[1:] for tensor in tensors])
+        return Fitted(Feed(rows, tuple(tensors)), outputs, shape, size_bytes)
+
+    def _wanted(self, request: InferRequest) -> tuple[str, ...]:
+        for index, name in enumerate(request.outputs):
+            if name not in self._types:
+                raise misfit(
+                    f"outputs[{index}].name",
+                    f"the model has no output {name[:64]!r}; it has {', '.join(self._names)}",
+                    Reason.INVALID_ARGUMENT,
+                )
+        return request.outputs or self._names
+
+    def _misnamed(self, request: InferRequest) -> DataRefusedError:
+        """Says which input is unknown, given twice or missing."""
+        seen: set[str] = set()
+        takes = ", ".join(facts.name for facts in self.inputs)
+        for index, tensor in enumerate(request.inputs):
+            if tensor.name not in self._known:
+                return misfit(
+                    f"inputs[{index}].name",
+                    f"the model has no input {tensor.name[:64]!r}; it takes {takes}",
+                    Reason.INVALID_ARGUMENT,
+                )
+            if tensor.name in seen:
+                return misfit(f"inputs[{index}].name", f"{tensor.name!r} is given twice", Reason.INVALID_ARGUMENT)
+            seen.add(tensor.name)
+        missing = ", ".join(facts.name for facts in self.inputs if facts.name not in seen)
+        return misfit("inputs", f"{missing} is missing; the model takes {takes}", Reason.INVALID_ARGUMENT)
+
+
+def misfit(field: str, description: str, reason: Reason) -> DataRefusedError:
+    """The error that names a field of the request and says what to do about it."""
+    return DataRefusedError(
+        f"{field}: {description}",
+        reason=reason,
+        metadata={"field": field},
+        violations=[FieldViolation(field, description)],
+    )
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(shape) == len(wanted) and all(size in {-1, has} for has, size in zip(shape, wanted, strict=True))
+
+
+def _misfit(index: int, tensor: WireTensor, facts: TensorFacts) -> DataRefusedError:
+    if tensor.data_type != facts.data_type:
+        return misfit(
+            f"inputs[{index}].datatype",
+            f"is {tensor.data_type}, and the model's input {facts.name!r} takes {facts.data_type}",
+            Reason.DATA_TYPE_MISMATCH,
+        )
+    return misfit(
+        f"inputs[{index}].shape",
+        f"is {list(tensor.shape)}, and the model's input {facts.name!r} takes {list(facts.shape)} (-1: any)",
+        Reason.SHAPE_MISMATCH,
+    )
+
+
+def _require_same_rows(request: InferRequest, rows: int) -> None:
+    for index, tensor in enumerate(request.inputs):
+        if tensor.shape[0] != rows:
+            raise misfit(
+                f"inputs[{index}].shape",
+                f"has {tensor.shape[0]} rows where another input has {rows}; give all inputs the same number",
+                Reason.SHAPE_MISMATCH,
+            )

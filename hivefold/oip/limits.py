@@ -1,0 +1,53 @@
+"""Bounds of inference: the unit is in the name, the reason beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TENSOR_ELEMENTS: Final = 1 << 28
+"""More would not fit into one message, whatever their type."""
+RAW_IN_PLACE_BYTES: Final = 64 * 1024
+"""From this size on the raw contents of a request are not copied out of the message: below, finding them costs more."""
+MESSAGE_FIELDS: Final = 4096
+"""Fields of such a message that are looked at: two for each tensor and a few."""
+MODEL_NAME_BYTES: Final = 128
+REQUEST_ID_BYTES: Final = 1024
+PRIORITIES: Final = 3
+"""1 goes first, 2 is what a request has that says nothing, 3 goes last."""
+DEFAULT_PRIORITY: Final = 2
+
+BATCH_ROWS: Final = 256
+"""Most rows of a batch where its model says nothing: from here on a batch hides no more of the call's cost."""
+BATCH_ROWS_MAX: Final = 65_536
+BATCH_BYTES: Final = 16 * 1024 * 1024
+"""Most bytes of input in a batch of several requests: it is copied together."""
+BATCH_DELAY_MAX_US: Final = 1_000_000
+PREFERRED_SIZES: Final = 16
+QUEUE_REQUESTS: Final = 2048
+QUEUE_BYTES: Final = 128 * 1024 * 1024
+"""Requests, and bytes of them, waiting for one model; more are refused."""
+RETRY_MS: Final = 50
+RETRY_MAX_MS: Final = 5000
+"""Least and most that a refused caller is told to wait; between them, as long as the queue takes."""
+BATCH_MS: Final = 600_000
+"""How long one batch may take before its actor is replaced."""
+STREAM_REQUESTS: Final = 64
+"""Requests of one stream in hand at once."""
+STATISTICS_MODELS: Final = 256
+STATISTICS_SIZES: Final = 64
+"""Model versions and batch sizes that are counted apart; the oldest make room."""
+
+CATALOGUE_MODELS: Final = 4096
+"""Registered models that a node keeps in mind."""
+CATALOGUE_FRESH_MS: Final = 1000
+"""How old an answer of the registry may be before it is asked again, behind the requests' backs."""
+CATALOGUE_ANSWER_S: Final = 5.0
+PEER_FRESH_MS: Final = 3500
+"""A node that was not heard for this long gets no requests from others: three heartbeats."""
+PEER_SHUNNED_MS: Final = 2000
+"""How long a node that did not answer is passed over."""
+PEERS: Final = 2000
+FORWARD_CHANNELS: Final = 64
+"""Connections to other nodes that are kept."""
+RESPONSE_HEADS: Final = 512
+"""Response heads that are kept ready, one for each number of rows."""

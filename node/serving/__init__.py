@@ -1,0 +1,1 @@
+"""Inference on request: which model, on which node, in which batch."""

@@ -1,0 +1,148 @@
+"""Answers inference requests: finds the model, runs it here, or passes the request to the node that should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from actors.signature import Signature
+from hivefold.clock import Clock, stopwatch_ns
+from hivefold.errors import HivefoldError, Reason, UnavailableError
+from hivefold.models import TensorFacts
+from hivefold.oip.limits import STATISTICS_MODELS
+from hivefold.oip.requests import Addressed, address, open_request
+from hivefold.v1 import model_pb2
+from node.models import ModelShelf
+from node.serving.catalogue import Catalogue
+from node.serving.peers import Peer, Peers
+from node.serving.policy import batch_policy
+from node.serving.served import ServedModel
+from node.serving.statistics import Statistics
+from node.wire import data_type_name
+
+_log = structlog.get_logger(__name__)
+FORWARDED: Final = "hivefold-forwarded"
+"""Metadata of a request that another node passed on: it is served here or refused, never passed on again."""
+_NO_ANSWER: Final = frozenset({Reason.SERVER_UNAVAILABLE, Reason.SERVER_BUSY, Reason.NODE_LOST})
+"""After these another node is asked: the request was not run, or its answer is lost and it may be run again."""
+_WEIGHT: Final = 2
+"""Memory that a model takes when it is loaded, as a multiple of its file, until it was measured."""
+
+
+class PassOn(Protocol):
+    """Sends a request to another node."""
+
+    async def call(self, target: str, data: bytes, *, timeout_s: float, mark: tuple[str, str]) -> bytes:
+        """The response. Raises HivefoldError."""
+        ...
+
+
+@dataclass(slots=True)
+class Inference:
+    """The inference of one node."""
+
+    node_id: str
+    catalogue: Catalogue
+    shelf: ModelShelf
+    peers: Peers
+    passing: PassOn
+    clock: Clock
+    lanes: int
+    free_bytes: Callable[[], int]
+    """Memory that could be given to a model now; 0 when it is not known."""
+    statistics: Statistics = field(default_factory=Statistics)
+    in_hand: int = 0
+    """Requests that are being answered."""
+    _served: dict[str, ServedModel] = field(default_factory=dict)
+
+    async def infer(self, data: bytes, *, deadline_us: int, forwarded: bool = False) -> bytes:
+        """The response to a ModelInferRequest, both as bytes; `deadline_us` is of hivefold.clock.stopwatch_ns.
+
+        Raises HivefoldError.
+        """
+        return await self.answer(address(data), data, deadline_us=deadline_us, forwarded=forwarded)
+
+    async def answer(self, asked: Addressed, data: bytes, *, deadline_us: int, forwarded: bool = False) -> bytes:
+        """As `infer`, of a request whose address was read."""
+        self.in_hand += 1
+        try:
+            model = self.catalogue.known(asked.model_name, asked.model_version) or await self.catalogue.find(
+                asked.model_name, asked.model_version
+            )
+            if not forwarded and not self.shelf.has(model.digest):
+                passed = await self._passed(model, data, deadline_us)
+                if passed is not None:
+                    return passed
+            return await self.served(model).infer(open_request(asked), deadline_us)
+        finally:
+            self.in_hand -= 1
+
+    def served(self, model: model_pb2.Model) -> ServedModel:
+        """The model as it is served here; it is loaded by its first request."""
+        key = f"{model.name}@{model.version}"
+        served = self._served.get(key)
+        if served is None:
+            if len(self._served) >= STATISTICS_MODELS:
+                del self._served[next(iter(self._served))]
+            signature = Signature(_facts(model.inputs), _facts(model.outputs))
+            policy = batch_policy(model.labels, batchable=signature.batchable)
+            tally = self.statistics.of(model.name, model.version)
+            served = ServedModel(
+                model, signature, self.shelf, policy=policy, tally=tally, clock=self.clock, lanes=self.lanes
+            )
+            self._served[key] = served
+        return served
+
+    def states(self) -> Iterator[tuple[str, bool]]:
+        """Of the models that were served here: name, name@version, and whether it is loaded now."""
+        latest: dict[str, tuple[int, bool]] = {}
+        for reference, served in self._served.items():
+            model, loaded = served.model, self.shelf.has(served.model.digest)
+            yield reference, loaded
+            latest[model.name] = max(latest.get(model.name, (0, False)), (model.version, loaded))
+        for name, (_, loaded) in latest.items():
+            yield name, loaded
+
+    async def load(self, model: model_pb2.Model) -> None:
+        """Loads the model here. Raises HivefoldError."""
+        self.served(model)
+        self.shelf.give(await self.shelf.take(model))
+
+    async def _passed(self, model: model_pb2.Model, data: bytes, deadline_us: int) -> bytes | None:
+        """Another node's response; None when the request is best served here."""
+        tried: set[str] = set()
+        while True:
+            peer = self._elsewhere(model, tried)
+            if peer is None:
+                return None
+            left_s = (deadline_us * 1000 - stopwatch_ns()) / 1e9
+            if left_s <= 0:
+                raise UnavailableError("the request's time is over; allow more", reason=Reason.DEADLINE_EXCEEDED)
+            peer.sent += 1
+            try:
+                return await self.passing.call(peer.address, data, timeout_s=left_s, mark=(FORWARDED, self.node_id))
+            except HivefoldError as error:
+                if error.reason not in _NO_ANSWER:
+                    raise
+                _log.info("peer.passed_over", node=peer.node_id, reason=error.reason.value)
+                tried.add(peer.node_id)
+                if error.reason is not Reason.SERVER_BUSY:
+                    self.peers.shun(peer, self.clock.monotonic_ms())
+            finally:
+                peer.sent -= 1
+
+    def _elsewhere(self, model: model_pb2.Model, tried: set[str]) -> Peer | None:
+        now_ms = self.clock.monotonic_ms()
+        peer = self.peers.holding(model.digest, now_ms, tried)
+        if peer is not None:
+            return peer
+        needed = _WEIGHT * model.artifact.size_bytes
+        free = self.free_bytes()
+        return self.peers.with_room(needed, now_ms, tried) if 0 < free < needed else None
+
+
+def _facts(specs: Iterable[model_pb2.TensorSpec]) -> tuple[TensorFacts, ...]:
+    return tuple(TensorFacts(spec.name, data_type_name(spec.data_type), tuple(spec.shape)) for spec in specs)

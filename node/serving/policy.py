@@ -1,0 +1,66 @@
+"""How a model's requests are batched, as its labels say: `batch.max_rows`, `batch.max_delay_us`, and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import structlog
+
+from actors.batching import BatchPolicy
+from hivefold.oip.limits import (
+    BATCH_BYTES,
+    BATCH_DELAY_MAX_US,
+    BATCH_ROWS,
+    BATCH_ROWS_MAX,
+    PREFERRED_SIZES,
+    QUEUE_BYTES,
+    QUEUE_REQUESTS,
+)
+
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+def batch_policy(labels: Mapping[str, str], *, batchable: bool) -> BatchPolicy:
+    """The policy of a model; a label that makes no sense is passed over, with a line in the log.
+
+    Without a free batch axis requests run one by one, whatever the labels say.
+    """
+    requests = _number(labels, "batch.queue", 1, QUEUE_REQUESTS, QUEUE_REQUESTS)
+    if not batchable:
+        return BatchPolicy(max_rows=1, max_bytes=1, queue_requests=requests, queue_bytes=QUEUE_BYTES)
+    return BatchPolicy(
+        max_rows=_number(labels, "batch.max_rows", 1, BATCH_ROWS_MAX, BATCH_ROWS),
+        max_bytes=BATCH_BYTES,
+        max_delay_us=_number(labels, "batch.max_delay_us", 0, BATCH_DELAY_MAX_US, 0),
+        preferred_rows=_sizes(labels),
+        queue_requests=requests,
+        queue_bytes=QUEUE_BYTES,
+    )
+
+
+def _number(labels: Mapping[str, str], name: str, least: int, most: int, usual: int) -> int:
+    found = _read(labels, name, lambda text: int(text) if least <= int(text) <= most else None)
+    return usual if found is None else found
+
+
+def _sizes(labels: Mapping[str, str]) -> tuple[int, ...]:
+    def sizes(text: str) -> tuple[int, ...] | None:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+        return found if len(found) <= PREFERRED_SIZES and found[0] > 0 and found[-1] <= BATCH_ROWS_MAX else None
+
+    return _read(labels, "batch.preferred_rows", sizes) or ()
+
+
+def _read(labels: Mapping[str, str], name: str, read: Callable[[str], T | None]) -> T | None:
+    text = labels.get(name)
+    if text is None:
+        return None
+    try:
+        found = read(text)
+    except ValueError:
+        found = None
+    if found is None:
+        _log.warning("label.passed_over", label=name, value=text[:64])
+    return found

@@ -1,0 +1,206 @@
+"""One model version as this node serves it: requests in, batches to its actors, answers out."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from actors.batching import Batch, BatchPolicy, BatchQueue, Waiting
+from actors.bridge import ask
+from actors.signature import Fitted, Signature
+from actors.together import Answer, Batched, InferBatch
+from hivefold.clock import Clock, stopwatch_ns
+from hivefold.errors import HivefoldError, LimitExceededError, Reason, UnavailableError
+from hivefold.oip.limits import BATCH_MS, RETRY_MAX_MS, RETRY_MS
+from hivefold.oip.requests import InferRequest
+from hivefold.oip.responses import ResponseWriter
+from hivefold.v1 import model_pb2
+from node.models import ModelShelf, Place
+from node.serving.statistics import Tally
+
+_log = structlog.get_logger(__name__)
+_HEAVY_NS: Final = 2_000_000
+"""From this time in the runtime on several batches of a model run at once; below, one lane with larger batches wins."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request as it waits: its answer goes into `answered`."""
+
+    fitted: Fitted
+    place: Place
+    answered: asyncio.Future[Answer]
+
+
+class ServedModel:
+    """Serves one model version, from any of the fleet's names for it. MUST be used on one event loop."""
+
+    def __init__(
+        self,
+        model: model_pb2.Model,
+        signature: Signature,
+        shelf: ModelShelf,
+        *,
+        policy: BatchPolicy,
+        tally: Tally,
+        clock: Clock,
+        lanes: int,
+    ) -> None:
+        self.model = model
+        self.signature = signature
+        self.tally = tally
+        self._writer = ResponseWriter(model.name, str(model.version))
+        self._shelf = shelf
+        self._clock = clock
+        self._lanes = lanes
+        self._queue: BatchQueue[_Asked] = BatchQueue(policy)
+        self._loop = asyncio.get_running_loop()
+        self._running = 0
+        self._woken = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._usual_ns = 0
+        """What a batch usually takes in the runtime."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_hand(self) -> int:
+        """Requests that wait."""
+        return self._queue.requests
+
+    async def infer(self, request: InferRequest, deadline_us: int) -> bytes:
+        """The response to a request; `deadline_us` is of hivefold.clock.stopwatch_ns.
+
+        Raises HivefoldError: what does not fit the model, LIMIT_EXCEEDED when too many wait, DEADLINE_EXCEEDED.
+        """
+        arrived_ns = stopwatch_ns()
+        tally = self.tally
+        tally.last_ms = self._clock.now_us() // 1000
+        try:
+            fitted = self.signature.fit(request)
+            place = self._shelf.held(self.model.digest) or await self._shelf.take(self.model)
+            try:
+                answer = await self._answered(request, fitted, place, arrived_ns // 1000, deadline_us)
+            finally:
+                self._shelf.give(place)
+            if isinstance(answer, HivefoldError):
+                raise answer
+        except (HivefoldError, asyncio.CancelledError):
+            tally.fail.add(1, stopwatch_ns() - arrived_ns)
+            raise
+        tally.success.add(1, stopwatch_ns() - arrived_ns)
+        tally.rows += fitted.feed.rows
+        names = self.signature.described(fitted.outputs)
+        return self._writer.write(request.id, names, answer, final=request.mark_final)
+
+    async def _answered(
+        self, request: InferRequest, fitted: Fitted, place: Place, arrived_us: int, deadline_us: int
+    ) -> Answer:
+        if request.timeout_us:
+            deadline_us = min(deadline_us, arrived_us + request.timeout_us)
+        asked = _Asked(fitted, place, self._loop.create_future())
+        waiting = Waiting(
+            asked, fitted.shape, fitted.feed.rows, fitted.size_bytes, arrived_us, deadline_us, request.priority
+        )
+        if not self._queue.offer(waiting):
+            raise self._busy()
+        if not self._woken and self._running < self._most:
+            # Not at once: what came in with the same wake-up of the loop shall share the batch.
+            self._woken = True
+            self._loop.call_soon(self._dispatch)
+        try:
+            return await asked.answered
+        except asyncio.CancelledError:
+            waiting.gone = True
+            raise
+
+    @property
+    def _most(self) -> int:
+        """Batches at once."""
+        return self._lanes if self._usual_ns > _HEAVY_NS else 1
+
+    def _dispatch(self) -> None:
+        """Starts what is due."""
+        self._woken = False
+        while self._queue.requests and self._running < self._most:
+            now_us = stopwatch_ns() // 1000
+            batch = self._queue.take(now_us)
+            for over in batch.expired:
+                _settle(over.what, _expired())
+            if not batch.requests:
+                if self._queue.requests:
+                    self._wake_at(self._queue.due_us() - now_us)
+                return
+            self._running += 1
+            task = self._loop.create_task(self._run(batch, now_us))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _wake_at(self, after_us: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0, after_us) / 1e6, self._dispatch)
+
+    async def _run(self, batch: Batch[_Asked], began_us: int) -> None:
+        first = batch.requests[0].what
+        message = InferBatch(tuple([waiting.what.fitted.feed for waiting in batch.requests]), first.fitted.outputs)
+        try:
+            async with self._shelf.lane(first.place) as actor:
+                reply = await ask(actor, message, deadline_ms=BATCH_MS)
+            assert isinstance(reply, Batched)
+        except HivefoldError as error:
+            for waiting in batch.requests:
+                _settle(waiting.what, error)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the batch must hear of it
+            _log.exception("batch.broke", model=self.model.name)
+            broken = HivefoldError(f"the node broke on the request: {error!r}; please report it")
+            for waiting in batch.requests:
+                _settle(waiting.what, broken)
+        else:
+            for waiting, answer in zip(batch.requests, reply.answers, strict=True):
+                _settle(waiting.what, answer)
+            self._note(batch, reply, began_us)
+        finally:
+            self._running -= 1
+            self._dispatch()
+
+    def _note(self, batch: Batch[_Asked], reply: Batched, began_us: int) -> None:
+        requests = batch.requests
+        rows = sum([waiting.rows for waiting in requests])
+        waited_us = sum([began_us - waiting.arrived_us for waiting in requests])
+        self.tally.queue.add(len(requests), waited_us * 1000)
+        self.tally.add_batch(rows, len(requests), reply)
+        self._usual_ns += (reply.infer_ns - self._usual_ns) // 8
+        if reply.apart and self._queue.policy.max_rows > 1:
+            _log.warning("model.mixes_rows", model=self.model.name, version=self.model.version)
+            self._queue.policy = one_by_one(self._queue.policy)
+
+    def _busy(self) -> LimitExceededError:
+        policy = self._queue.policy
+        batches = self._queue.rows // max(1, policy.max_rows) + 1
+        retry_ms = min(RETRY_MAX_MS, max(RETRY_MS, batches * self._usual_ns // 1_000_000))
+        return LimitExceededError(
+            f"{self._queue.requests} requests wait for {self.model.name}, the most that may; "
+            f"try again in {retry_ms} ms, or ask another node",
+            reason=Reason.SERVER_BUSY,
+            metadata={"limit": str(policy.queue_requests), "retry_ms": str(retry_ms)},
+        )
+
+
+def one_by_one(policy: BatchPolicy) -> BatchPolicy:
+    """The policy without batches."""
+    return BatchPolicy(max_rows=1, max_bytes=1, queue_requests=policy.queue_requests, queue_bytes=policy.queue_bytes)
+
+
+def _settle(asked: _Asked, answer: Answer) -> None:
+    if not asked.answered.done():
+        asked.answered.set_result(answer)
+
+
+def _expired() -> UnavailableError:
+    return UnavailableError(
+        "the request's time was over before the model was free; allow more, or send less at once",
+        reason=Reason.DEADLINE_EXCEEDED,
+    )

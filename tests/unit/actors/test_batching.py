@@ -1,0 +1,151 @@
+"""The queue before a model, under a clock that moves only when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.batching import Batch, BatchPolicy, BatchQueue, Waiting
+
+POLICY = BatchPolicy(max_rows=4, max_bytes=1000)
+
+
+def waiting(name: str, at_us: int = 0, **more: object) -> Waiting[str]:
+    values: dict[str, object] = {"shape": "s", "rows": 1, "size_bytes": 10, **more}
+    return Waiting(name, arrived_us=at_us, **values)  # type: ignore[arg-type]
+
+
+def queue(*requests: Waiting[str], policy: BatchPolicy = POLICY) -> BatchQueue[str]:
+    found: BatchQueue[str] = BatchQueue(policy)
+    assert all(found.offer(request) for request in requests)
+    return found
+
+
+def names(batch: Batch[str]) -> str:
+    return "".join(request.what for request in batch.requests)
+
+
+def over(batch: Batch[str]) -> str:
+    return "".join(request.what for request in batch.expired)
+
+
+def drained(line: BatchQueue[str], now_us: int = 0) -> list[str]:
+    found: list[str] = []
+    while batch := names(line.take(now_us)):
+        found.append(batch)
+    return found
+
+
+def test_what_has_gathered_goes_out_together_up_to_the_largest_batch() -> None:
+    """In the order in which it came."""
+    assert drained(queue(*[waiting(name) for name in "abcdef"])) == ["abcd", "ef"]
+
+
+def test_requests_of_another_shape_make_another_batch() -> None:
+    """The one that came first decides which shape goes first."""
+    line = queue(waiting("a", 0), waiting("x", 1, shape="t"), waiting("b", 2), waiting("y", 3, shape="t"))
+    assert drained(line, 9) == ["ab", "xy"]
+
+
+def test_a_request_larger_than_any_batch_goes_alone() -> None:
+    """It is not cut, and takes nobody along."""
+    assert drained(queue(waiting("a", rows=9), waiting("b"))) == ["a", "b"]
+
+
+def test_a_batch_is_bounded_in_bytes_too() -> None:
+    """Copying them together has its price."""
+    assert drained(queue(*[waiting(name, size_bytes=400) for name in "abc"])) == ["ab", "c"]
+
+
+def test_a_higher_priority_goes_first() -> None:
+    """1 before 2 before 3, whenever they came; priorities do not share a batch."""
+    line = queue(waiting("c", 0, priority=3), waiting("b", 1), waiting("a", 2, priority=1))
+    assert drained(line, 9) == ["a", "b", "c"]
+
+
+def test_with_a_delay_a_batch_waits_for_company_and_no_longer() -> None:
+    """The first request's wait counts."""
+    line = queue(waiting("a", 100), waiting("b", 150), policy=replace(POLICY, max_delay_us=50))
+    assert names(line.take(149)) == ""
+    assert line.due_us() == 150
+    assert names(line.take(150)) == "ab"
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    """Whatever the delay."""
+    line = queue(*[waiting(name, 100) for name in "abcde"], policy=replace(POLICY, max_delay_us=10_000))
+    assert names(line.take(100)) == "abcd"
+    assert names(line.take(100)) == ""
+
+
+def test_a_preferred_size_goes_out_at_once() -> None:
+    """The largest that is filled; what is left waits for its delay."""
+    policy = replace(POLICY, max_rows=8, max_delay_us=50, preferred_rows=(2, 4))
+    line = queue(*[waiting(name, 0) for name in "abcde"], policy=policy)
+    assert [names(line.take(1)), names(line.take(1)), names(line.take(50))] == ["abcd", "", "e"]
+
+
+def test_what_waits_for_company_keeps_no_other_shape_waiting() -> None:
+    """A full batch that came later goes first."""
+    policy = replace(POLICY, max_rows=2, max_delay_us=50)
+    line = queue(waiting("a", 0), waiting("x", 1, shape="t"), waiting("y", 2, shape="t"), policy=policy)
+    assert names(line.take(3)) == "xy"
+
+
+def test_expired_and_abandoned_requests_are_never_run() -> None:
+    """Wherever in the line they are: they come out as expired, once."""
+    line = queue(waiting("a", deadline_us=5), waiting("b"), waiting("c", deadline_us=5), waiting("d"))
+    gone = waiting("e")
+    line.offer(gone)
+    gone.gone = True
+    batch = line.take(5)
+    assert (names(batch), over(batch)) == ("bd", "ace")
+    assert (line.requests, line.rows, line.size_bytes) == (0, 0, 0)
+
+
+def test_a_full_queue_refuses() -> None:
+    """By count and by bytes; a single request is always taken, for it would never fit otherwise."""
+    line = queue(waiting("a"), waiting("b"), policy=replace(POLICY, queue_requests=2))
+    assert not line.offer(waiting("c"))
+    large = queue(waiting("a", size_bytes=5000), policy=replace(POLICY, queue_bytes=100))
+    assert not large.offer(waiting("b"))
+    assert names(large.take(0)) == "a"
+    assert large.offer(waiting("b"))
+
+
+REQUESTS = st.lists(
+    st.tuples(st.sampled_from("st"), st.integers(1, 6), st.sampled_from((1, 2, 3)), st.sampled_from((0, 30, 10**9))),
+    max_size=40,
+)
+
+
+@given(REQUESTS, st.integers(0, 100), st.sampled_from(((), (2,), (2, 4))))
+def test_every_request_comes_out_once_and_no_batch_mixes_shapes(
+    drawn: list[tuple[Hashable, int, int, int]], delay_us: int, preferred: tuple[int, ...]
+) -> None:
+    """Nothing is lost, nothing twice, order is kept within shape and priority, bounds hold, and nothing is left."""
+    policy = replace(POLICY, max_delay_us=delay_us, preferred_rows=preferred)
+    line: BatchQueue[int] = BatchQueue(policy)
+    for index, (shape, rows, priority, deadline_us) in enumerate(drawn):
+        assert line.offer(Waiting(index, shape, rows, 10, index, deadline_us, priority))
+    ran: list[int] = []
+    expired: list[int] = []
+    for now_us in range(0, 300, 10):
+        while True:
+            batch = line.take(now_us)
+            expired += [request.what for request in batch.expired]
+            if not batch.requests:
+                break
+            ran += [request.what for request in batch.requests]
+            assert len({(request.shape, request.priority) for request in batch.requests}) == 1
+            assert len(batch.requests) == 1 or sum(request.rows for request in batch.requests) <= policy.max_rows
+            assert all(not 0 < request.deadline_us <= now_us for request in batch.requests)
+    assert sorted(ran + expired) == list(range(len(drawn)))
+    assert line.requests == 0
+    for shape in "st":
+        for priority in (1, 2, 3):
+            same = [what for what in ran if drawn[what][0] == shape and drawn[what][2] == priority]
+            assert same == sorted(same)
