@@ -1,4 +1,4 @@
-"""`hivefold coordinator`: one coordinator against any NATS."""
+"""`hivefold coordinator`: one coordinator against any NATS; which of a group leads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from cyclopts.types import PositiveInt
 from cli.daemons import DaemonOptions
 from hivefold.imports import lean_imports
 
-app = App(name="coordinator", help="Run a coordinator.")
+app = App(name="coordinator", help="Run a coordinator, or have another one lead.")
+app.command("cli.hand_over:hand_over", name="hand-over", help="Have another coordinator of the group lead.")
 
 
 @app.command

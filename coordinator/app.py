@@ -136,6 +136,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
             stage=backing,
             hints=lambda nudge: _hints(core, nudge),
         )
+        backing.hand_over = member.hand_over
         backing.follow(Standby(log, clock, start))
         await rpc.start()
         stack.push_async_callback(rpc.stop)

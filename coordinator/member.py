@@ -10,13 +10,14 @@ from typing import Protocol
 
 import structlog
 
+from coordinator.hand_over import HandedOverError, HandOver
 from coordinator.lead import Ends, Leadership, LeadSettings, take_lead
 from coordinator.replay import Replayed
 from coordinator.standby import Standby
 from hivefold import limits
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
-from hivefold.errors import AppendUnresolvedError, FencedError, HivefoldError, UnavailableError
+from hivefold.errors import AppendUnresolvedError, FencedError, HivefoldError, NotLeaderError, UnavailableError
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.tenure import Tenure
 from hivefold.log.port import EventLog
@@ -61,6 +62,7 @@ class Member:
     hints: Callable[[Callable[[], None]], AbstractAsyncContextManager[None]] = no_hints
     _standby: Standby | None = field(default=None)
     _term: tuple[Leadership, Ends, Tenure] | None = field(default=None)
+    _hand_over: HandOver | None = field(default=None)
 
     @property
     def healthy(self) -> bool:
@@ -75,33 +77,44 @@ class Member:
         """The lease while this coordinator leads."""
         return self._term[2] if self._term is not None else None
 
+    async def hand_over(self) -> None:
+        """Ends the term of this coordinator, which goes on as a standby; returns once that term is over.
+
+        Others lead first; where there are none, this one leads again. Raises NotLeaderError when it does not lead.
+        """
+        if self._term is None or self._hand_over is None:
+            raise NotLeaderError("this coordinator does not lead: ask the one that does")
+        await self._hand_over.ask()
+
     async def run(self, start: Replayed, stop: asyncio.Event) -> None:
         """Follows and leads until `stop` is set; a leader then hands over.
 
         Raises LogCorruptError with the position where the log does not read as written; other errors, in a
         group too, are defects or a broker that was changed under the coordinator.
         """
-        wait_s = 0.0
+        rest_s = 0.0
         while True:
             self._standby = Standby(self.log, self.clock, start)
             self.stage.follow(self._standby)
-            tenure = await self._follow(self._standby, stop, wait_s)
+            tenure = await self._follow(self._standby, stop, rest_s)
             if tenure is None:
                 return
+            hand_over = self._hand_over = HandOver(stop)
             try:
-                start = await self._lead(self._standby.folded, tenure, stop)
+                start = await self._lead(self._standby.folded, tenure, hand_over, stop)
             finally:
-                self._term = None
+                self._term = self._hand_over = None
                 await tenure.release()
+                hand_over.end()
             if stop.is_set():
                 return
-            wait_s = limits.LEAD_AGAIN_S
+            rest_s = limits.HAND_OVER_REST_S if hand_over.asked else limits.LEAD_AGAIN_S
 
-    async def _follow(self, standby: Standby, stop: asyncio.Event, wait_s: float) -> Tenure | None:
+    async def _follow(self, standby: Standby, stop: asyncio.Event, rest_s: float) -> Tenure | None:
         """Follows until the lease is won; None when told to stop before."""
         async with self.hints(standby.nudge):
             following = asyncio.create_task(standby.run())
-            winning = asyncio.create_task(self._win(wait_s))
+            winning = asyncio.create_task(self.campaign.win(rest_s))
             tasks = (following, winning, asyncio.create_task(stop.wait()))
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -113,11 +126,7 @@ class Member:
             raise error
         return None if winning.cancelled() else winning.result()
 
-    async def _win(self, wait_s: float) -> Tenure:
-        await asyncio.sleep(wait_s)
-        return await self.campaign.win()
-
-    async def _lead(self, start: Replayed, tenure: Tenure, stop: asyncio.Event) -> Replayed:
+    async def _lead(self, start: Replayed, tenure: Tenure, hand_over: HandOver, stop: asyncio.Event) -> Replayed:
         """Leads until another does, the log gives no answer or `stop` is set; what a standby goes on from."""
         try:
             async with self.open_ends() as ends, asyncio.TaskGroup() as group:
@@ -129,9 +138,9 @@ class Member:
                 self.stage.lead(lead)
                 for part in lead.parts():
                     group.create_task(part)
-                group.create_task(_hand_over(lead, tenure, stop))
+                group.create_task(hand_over.run(lead, tenure))
         except (HivefoldError, BaseExceptionGroup) as error:
-            known = [leaf for leaf in leaves(error) if not isinstance(leaf, _StoppedError)]
+            known = [leaf for leaf in leaves(error) if not isinstance(leaf, HandedOverError)]
             if not all(isinstance(leaf, _STEP_DOWN) for leaf in known):
                 raise
             if known and not stop.is_set():
@@ -139,24 +148,6 @@ class Member:
         if self._term is None:
             return start
         return self._term[0].writer.folded
-
-
-class _StoppedError(Exception):
-    """The term was handed over because the process was told to stop."""
-
-
-async def _hand_over(lead: Leadership, tenure: Tenure, stop: asyncio.Event) -> None:
-    """Once told to stop: ends the term and lets the lease go, so that a standby leads at once."""
-    await stop.wait()
-    try:
-        async with asyncio.timeout(limits.HAND_OVER_S):
-            await lead.writer.end_term("the coordinator was told to stop")
-            if lead.checkpoints is not None:
-                await lead.checkpoints.seal()
-    except (HivefoldError, TimeoutError) as error:
-        _log.warning("the term was not ended", error=str(error))
-    await tenure.release()
-    raise _StoppedError
 
 
 def leaves(error: BaseException) -> list[BaseException]:

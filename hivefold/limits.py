@@ -157,6 +157,8 @@ LEASE_GONE_MS: Final = 1000
 """How long the broker must have no connection of the leader before a standby takes over: reconnects take less."""
 LEAD_AGAIN_S: Final = 0.5
 HAND_OVER_S: Final = 2.0
+HAND_OVER_REST_S: Final = 3.0
+"""How long a leader that handed over on request leaves the lease to others before it tries for it again."""
 STANDBY_POLL_S: Final = 1.0
 STANDBY_PAUSE_S: Final = 0.02
 STANDBY_REACH_S: Final = 2.0

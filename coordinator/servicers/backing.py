@@ -95,6 +95,8 @@ class Backing:
     coordinator_id: str = ""
     leader: Callable[[], str] = lambda: ""
     """The leader's gRPC address; empty while none is known."""
+    hand_over: Callable[[], Awaitable[None]] | None = None
+    """Ends this coordinator's term; None where nobody else could lead."""
     index: JobIndex | None = None
     """The list of jobs that the state no longer has."""
     past: PastJobs = field(init=False)

@@ -19,7 +19,7 @@ from hivefold.ids import (
     parse_model,
 )
 from hivefold.limits import MODEL_BYTES, STREAM_PIECE_MAX_BYTES
-from hivefold.v1 import blob_pb2, job_pb2, job_service_pb2, model_pb2, model_service_pb2
+from hivefold.v1 import blob_pb2, job_pb2, job_service_pb2, log_service_pb2, model_pb2, model_service_pb2
 
 Violations = Iterator[FieldViolation]
 
@@ -92,6 +92,13 @@ def log_range(after: int, up_to: int, name: str = "sequence") -> Violations:
     """A range of the log."""
     if 0 < up_to < after:
         yield FieldViolation(f"up_to_{name}", f"must not be below after_{name}, {after}")
+
+
+def hand_over(request: log_service_pb2.HandOverRequest) -> Violations:
+    """A term to end."""
+    yield from request_id(request.request_id)
+    if not request.term:
+        yield FieldViolation("term", "must be the term that is to end, as GetHead tells it")
 
 
 def piece(field: str, data: bytes) -> Violations:

@@ -18,7 +18,7 @@ from coordinator.servicers.paging import Pager
 from coordinator.watch import check_position
 from coordinator.wire.records import record_hash
 from coordinator.wire.times import duration, timestamp
-from hivefold.errors import NotLeaderError
+from hivefold.errors import ConflictError, NotLeaderError
 from hivefold.ids import RequestId
 from hivefold.log.port import Stored
 from hivefold.v1 import log_service_pb2 as pb
@@ -92,6 +92,17 @@ class LogServicer(LogServiceServicer):
         checking.refuse(checking.request_id(request.request_id))
         key = await self._backing.checkpoints.rotate(RequestId(request.request_id))
         return pb.RotateKeyResponse(key=key_message(key))
+
+    async def HandOver(self, request: pb.HandOverRequest, context: Any) -> pb.HandOverResponse:
+        """Ends a term."""
+        checking.refuse(checking.hand_over(request))
+        backing = self._backing
+        term = backing.writer.state.term
+        if request.term > term:
+            raise ConflictError(f"term {request.term} has not begun: this is term {term}")
+        if request.term == term and backing.hand_over is not None:
+            await backing.hand_over()
+        return pb.HandOverResponse(term=request.term)
 
 
 async def _committed_after(source: Followed, position: int) -> None:

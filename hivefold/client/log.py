@@ -60,6 +60,19 @@ class Log:
         async for segment in pages(self._connection, LogServiceStub, "ListSegments", request, "segments"):
             yield segment
 
+    async def hand_over(self, *, term: int = 0, request_id: str = "") -> int:
+        """Has the leader end its term so that another coordinator leads; gives the term that ended.
+
+        Without `term` it is the one at the time of the call; a repeat with the same term ends no other. Raises
+        hivefold.errors.
+        """
+        term = term or (await self.head()).term
+        request = log_service_pb2.HandOverRequest(request_id=request_id or new_request_id(), term=term)
+        answer: log_service_pb2.HandOverResponse = await self._connection.call(
+            LogServiceStub, "HandOver", request, limits.GRPC_DEADLINE_S
+        )
+        return answer.term
+
     async def rotate_key(self, *, request_id: str = "") -> SigningKey:
         """Has the log signed with a new key from now on; the same `request_id` gives the same key."""
         request = log_service_pb2.RotateKeyRequest(request_id=request_id or new_request_id())

@@ -33,15 +33,19 @@ class Campaign:
         """Who held the lease when it was last looked at."""
         return self._standing.holder
 
-    async def win(self) -> Tenure:
-        """Waits until the lease is free, or its holder has died, and claims it; for ever while the broker is away."""
+    async def win(self, rest_s: float = 0.0) -> Tenure:
+        """Waits until the lease is free, or its holder has died, and claims it; for ever while the broker is away.
+
+        For the first `rest_s` seconds it looks who leads and leaves the lease to others.
+        """
+        rests_until_ms = self._clock.monotonic_ms() + int(rest_s * 1000)
         while True:
             self._wake.clear()
             try:
                 if not self._attending:
                     await self._lease.attend(self._candidate)
                     self._attending = True
-                tenure = await self._attempt()
+                tenure = await self._attempt(rests_until_ms)
             except BrokerUnavailableError as error:
                 _log.warning("lease not seen", error=str(error))
                 self._gone_since_ms = None
@@ -54,9 +58,11 @@ class Campaign:
             except TimeoutError:
                 pass
 
-    async def _attempt(self) -> Tenure | None:
+    async def _attempt(self, rests_until_ms: int) -> Tenure | None:
         """Looks once and claims where that may be done. Raises BrokerUnavailableError."""
         standing = self._standing = await self._lease.look()
+        if self._clock.monotonic_ms() < rests_until_ms:
+            return None
         if standing.holder is not None and not await self._is_vacant(standing.holder):
             return None
         sent_ms = self._clock.monotonic_ms()

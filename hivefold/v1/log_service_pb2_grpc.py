@@ -60,6 +60,11 @@ class LogServiceStub:
                 request_serializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyRequest.SerializeToString,
                 response_deserializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyResponse.FromString,
                 _registered_method=True)
+        self.HandOver = channel.unary_unary(
+                '/hivefold.v1.LogService/HandOver',
+                request_serializer=hivefold_dot_v1_dot_log__service__pb2.HandOverRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_log__service__pb2.HandOverResponse.FromString,
+                _registered_method=True)
 
 
 class LogServiceServicer:
@@ -101,6 +106,13 @@ class LogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HandOver(self, request, context):
+        """Has the leader end its term so that another coordinator leads; answers once the term is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +140,11 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.RotateKey,
                     request_deserializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyRequest.FromString,
                     response_serializer=hivefold_dot_v1_dot_log__service__pb2.RotateKeyResponse.SerializeToString,
+            ),
+            'HandOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.HandOver,
+                    request_deserializer=hivefold_dot_v1_dot_log__service__pb2.HandOverRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_log__service__pb2.HandOverResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +283,33 @@ class LogService:
             '/hivefold.v1.LogService/RotateKey',
             hivefold_dot_v1_dot_log__service__pb2.RotateKeyRequest.SerializeToString,
             hivefold_dot_v1_dot_log__service__pb2.RotateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HandOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.LogService/HandOver',
+            hivefold_dot_v1_dot_log__service__pb2.HandOverRequest.SerializeToString,
+            hivefold_dot_v1_dot_log__service__pb2.HandOverResponse.FromString,
             options,
             channel_credentials,
             insecure,

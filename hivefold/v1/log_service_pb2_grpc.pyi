@@ -43,6 +43,8 @@ class LogServiceStub:
     """Lists the segments of the log by number, and where each of them is."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.RotateKeyRequest, _log_service_pb2.RotateKeyResponse]
     """Has checkpoints signed with a new key from now on, which the one before it endorses."""
+    HandOver: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.HandOverRequest, _log_service_pb2.HandOverResponse]
+    """Has the leader end its term so that another coordinator leads; answers once the term is over."""
 
 @_typing.type_check_only
 class LogServiceAsyncStub(LogServiceStub):
@@ -59,6 +61,8 @@ class LogServiceAsyncStub(LogServiceStub):
     """Lists the segments of the log by number, and where each of them is."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_log_service_pb2.RotateKeyRequest, _log_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """Has checkpoints signed with a new key from now on, which the one before it endorses."""
+    HandOver: _aio.UnaryUnaryMultiCallable[_log_service_pb2.HandOverRequest, _log_service_pb2.HandOverResponse]  # type: ignore[assignment]
+    """Has the leader end its term so that another coordinator leads; answers once the term is over."""
 
 class LogServiceServicer(metaclass=_abc_1.ABCMeta):
     """The log, for readers."""
@@ -102,5 +106,13 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_log_service_pb2.RotateKeyResponse, _abc.Awaitable[_log_service_pb2.RotateKeyResponse]]:
         """Has checkpoints signed with a new key from now on, which the one before it endorses."""
+
+    @_abc_1.abstractmethod
+    def HandOver(
+        self,
+        request: _log_service_pb2.HandOverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_log_service_pb2.HandOverResponse, _abc.Awaitable[_log_service_pb2.HandOverResponse]]:
+        """Has the leader end its term so that another coordinator leads; answers once the term is over."""
 
 def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -112,6 +112,27 @@ async def test_a_leader_that_is_told_to_stop_hands_over(trio: RunningFleet) -> N
         )
 
 
+async def test_an_operator_hands_over_and_the_leader_stays(trio: RunningFleet) -> None:
+    """`coordinator hand-over` in mid job: another leads, the same processes run, and a repeat ends no other term."""
+    async with connect(directory=trio.directory) as client:
+        job = await submit(client, "once")
+        await until_some_done(client, job.job_id, TASKS // 8)
+        first, pids = await leader_of(trio), trio.endpoints["pids"]
+        told = trio.run("coordinator", "hand-over", "-o", "json")
+        assert told.returncode == 0, told.stderr
+        handed = json.loads(told.stdout)
+        second = await leader_of(trio, other_than=first)
+        assert (handed["endedTerm"], handed["term"], handed["coordinatorId"]) == ("1", "2", second)
+        assert handed["leaderAddress"] == addresses(trio)[second]
+        print(f"handed over in {handed['seconds']:.3f} s")
+
+        assert await client.log.hand_over(term=1) == 1
+        assert (await client.log.head()).term == 2
+        await finished(client, job.job_id)
+        assert await leader_of(trio) == second
+        assert trio.endpoints["pids"] == pids
+
+
 async def test_a_stopped_leader_appends_nothing_and_follows(trio: RunningFleet) -> None:
     """SIGSTOP until another leads, then SIGCONT: it steps down in the same process and has the leader's state."""
     async with connect(directory=trio.directory) as client:

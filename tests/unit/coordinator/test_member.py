@@ -13,7 +13,7 @@ from coordinator.standby import Standby
 from coordinator.wire.records import decode_record
 from coordinator.writer import Accepted
 from hivefold import limits
-from hivefold.errors import LogCorruptError, UnavailableError
+from hivefold.errors import LogCorruptError, NotLeaderError, UnavailableError
 from hivefold.ids import JobId, RequestId
 from tests.unit.coordinator.fleet import until
 from tests.unit.coordinator.group import Coordinator, folded, group
@@ -22,6 +22,7 @@ from tests.unit.coordinator.group import Coordinator, folded, group
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LEAD_AGAIN_S", 0.01)
+    monkeypatch.setattr(limits, "HAND_OVER_REST_S", 0.3)
     monkeypatch.setattr(limits, "STANDBY_POLL_S", 0.01)
     monkeypatch.setattr("hivefold.lease.campaign.LEASE_POLL_MS", 10)
     monkeypatch.setattr("hivefold.lease.campaign.LEASE_GONE_MS", 30)
@@ -104,6 +105,37 @@ async def test_a_leader_that_is_told_to_stop_hands_over() -> None:
 
         assert terms(second) == [first.name, "end", second.name]
         assert first.open_terms == 0
+
+
+async def test_a_leader_that_is_asked_to_hands_over_and_stays() -> None:
+    """Its term ends in the log, another leads although the old leader is there, and that one follows and may lead."""
+    async with group("a", "b", ttl_ms=60_000) as coordinators:
+        first = await leader_of(coordinators)
+        second = next(c for c in coordinators if c is not first)
+        await submit(first, "r1")
+        await asyncio.wait_for(first.member.hand_over(), 5)
+        await leader_of([second])
+        await submit(second, "r2")
+        await followed(coordinators, second)
+
+        assert terms(second) == [first.name, "end", second.name]
+        assert first.campaign.leader is not None
+        assert first.campaign.leader.coordinator_id == second.name
+        with pytest.raises(NotLeaderError):
+            await first.member.hand_over()
+        await asyncio.wait_for(second.member.hand_over(), 5)
+        await leader_of([first])
+        assert terms(first) == [first.name, "end", second.name, "end", first.name]
+
+
+async def test_one_that_is_alone_leads_again_after_handing_over() -> None:
+    """Nobody else takes the lease: after a rest the same coordinator leads in the next term."""
+    async with group("a") as (only,):
+        await leader_of([only])
+        await asyncio.wait_for(only.member.hand_over(), 5)
+        await until(lambda: only.leads and only.leadership.writer.state.term == 2)
+
+        assert terms(only) == ["a", "end", "a"]
 
 
 async def test_a_deposed_leader_follows_again_and_may_lead_again() -> None:
