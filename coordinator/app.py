@@ -121,9 +121,6 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         snapshots = await open_snapshots(core, replicas=config.log_replicas)
         start = await restore(snapshots, log)
         _spare_the_collector()
-        presence = PresenceSettings(
-            address, suspect_after_ms=config.suspect_after_ms, lost_after_ms=config.lost_after_ms
-        )
         member = Member(
             log=log,
             campaign=campaign,
@@ -132,7 +129,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
             ),
             clock=clock,
             entropy=entropy,
-            settings=LeadSettings(config.coordinator_id, VERSION, presence),
+            settings=_lead_settings(config, address),
             stage=backing,
             hints=lambda nudge: _hints(core, nudge),
         )
@@ -149,6 +146,11 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
             stack.push_async_callback(_ended, asyncio.create_task(beside))
         await member.run(start, stop)
         _log.info("stopping", sequence=backing.state.sequence)
+
+
+def _lead_settings(config: CoordinatorConfig, address: str) -> LeadSettings:
+    presence = PresenceSettings(address, suspect_after_ms=config.suspect_after_ms, lost_after_ms=config.lost_after_ms)
+    return LeadSettings(config.coordinator_id, VERSION, presence)
 
 
 def _log_settings(config: CoordinatorConfig) -> LogSettings:
