@@ -38,6 +38,8 @@ class Witness:
         self._stream = stream
         self._clock = clock
         self._proven = read_proven(path)
+        self._heard: SignedCheckpoint | None = None
+        """How what is proven was heard last: an idle coordinator repeats it, and need not be checked again."""
         self._kept = self._proven is not None
         self._believed_ms = clock.monotonic_ms()
         self._unkept: SignedCheckpoint | None = None
@@ -91,10 +93,13 @@ class Witness:
                 self._kept = True
 
     def _judged(self, signed: SignedCheckpoint) -> Proven:
+        if self._proven and signed == self._heard:
+            return self._proven
         return self._proven.extended(signed) if self._proven else first_seen(signed)
 
     def _believe(self, proven: Proven, signed: SignedCheckpoint) -> None:
         self._believed_ms = self._clock.monotonic_ms()
+        self._heard = signed
         if proven == self._proven and not self.refusal:
             return
         if self._proven is None:
@@ -119,7 +124,7 @@ class Witness:
     def _refused(self, why: str) -> bool:
         if self._kept and not self._path.exists():
             _log.warning("witness.reset", file=str(self._path))
-            self._proven, self._kept, self.refusal = None, False, ""
+            self._proven, self._heard, self._kept, self.refusal = None, None, False, ""
         elif self.refusal != why:
             _log.error("witness.refuses", reason="PROOF_FAILED", why=why, file=str(self._path))
             self.refusal = why

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from coordinator.core.model import Job, JobState, State
 from coordinator.core.retire import tasks_held
 from hivefold import limits
+from hivefold.ids import JobId
 
 
-def violations(state: State) -> list[str]:
-    """Every broken invariant in words; empty when all hold."""
-    return [*_jobs(state), *_past(state), *_nodes(state)]
+def violations(state: State, since: State | None = None) -> list[str]:
+    """Every broken invariant in words; empty when all hold. Jobs that are as in `since`, a sound state, are sound."""
+    return [*_jobs(state, since.jobs if since else {}), *_past(state), *_nodes(state)]
 
 
-def _jobs(state: State) -> Iterator[str]:
+def _jobs(state: State, sound: Mapping[JobId, Job]) -> Iterator[str]:
     open_jobs = {job_id for job_id, job in state.jobs.items() if not job.state.final}
     if open_jobs != set(state.open_jobs):
         yield f"open_jobs lists {sorted(state.open_jobs)}, open are {sorted(open_jobs)}"
     if {job.request_id: job_id for job_id, job in state.jobs.items()} != dict(state.requests):
         yield "requests are not those of the jobs"
-    for job in state.jobs.values():
-        yield from (f"{job.job_id}: {problem}" for problem in _job(job))
+    for job_id, job in state.jobs.items():
+        if sound.get(job_id) is not job:
+            yield from (f"{job_id}: {problem}" for problem in _job(job))
 
 
 def _past(state: State) -> Iterator[str]:

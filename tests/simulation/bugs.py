@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +12,8 @@ from immutables import Map
 
 from coordinator import dispatch
 from coordinator import writer as writing
+from coordinator.archiver import Archiver
+from coordinator.checkpoints import Checkpointer
 from coordinator.core import commands as cmd
 from coordinator.core import decide_jobs, decide_outcomes
 from coordinator.core.draft import Draft
@@ -22,9 +24,15 @@ from coordinator.standby import Standby
 from coordinator.wire.snapshot import encode_state
 from coordinator.writer import Writer
 from hivefold.bus.memory_ends import MemoryEventSender
+from hivefold.errors import HivefoldError
+from hivefold.log.file_writer import LogFileWriter
 from hivefold.log.memory import MemoryEventLog
+from hivefold.log.port import CLOSE_SUBJECT, Stored
+from hivefold.proof.extension import first_seen
+from hivefold.proof.merkle import CompactRange, RangeBuilder
 from node.agent import Agent
 from node.core import NodeCore
+from node.witness import Witness
 from tests.simulation.log import LogStore
 
 
@@ -246,6 +254,100 @@ def standby_passes_over_a_record() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def segment_opened_without_closing_record() -> Iterator[None]:
+    """A full segment is left behind without a word that it ends."""
+    record = Writer.record
+
+    async def silent(self: Writer, body: cmd.CommandBody) -> None:
+        if not isinstance(body, cmd.CloseSegment):
+            await record(self, body)
+
+    with patch.object(Writer, "record", silent):
+        yield
+
+
+@contextmanager
+def segment_removed_before_it_is_archived() -> Iterator[None]:
+    """Closed segments leave the broker whether their file is there or not."""
+
+    async def trusting(_self: Archiver, _segment: Any) -> None:
+        return
+
+    with patch.object(Archiver, "_secure", trusting):
+        yield
+
+
+@contextmanager
+def archive_ends_early() -> Iterator[None]:
+    """The file of a segment lacks its last record, and nobody reads it back."""
+    with (
+        patch("coordinator.archiver._check", lambda *_: None),
+        patch.object(LogFileWriter, "records", _all_but_closing),
+    ):
+        yield
+
+
+def _all_but_closing(self: LogFileWriter, page: Iterable[Stored]) -> None:
+    for stored in page:
+        if stored.subject != CLOSE_SUBJECT:
+            self.record(stored)
+
+
+@contextmanager
+def checkpoint_signed_before_durable() -> Iterator[None]:
+    """A checkpoint covers records that are on their way to the log."""
+    append = Writer._append
+
+    async def hasty(self: Writer, batch: Any) -> None:
+        sealers = [act.__self__ for act in self._acts if isinstance(getattr(act, "__self__", None), Checkpointer)]
+        before = self._state, self._head_hash
+        for sealer in sealers:
+            sealer._add(batch.records)
+            self._acts.remove(sealer._add)
+            self._state, self._head_hash = batch.state, batch.head_hash
+            if sealer._signer is not None:
+                with suppress(HivefoldError):
+                    await sealer.seal()
+        self._state, self._head_hash = before
+        try:
+            await append(self, batch)
+        finally:
+            self._acts.extend(sealer._add for sealer in sealers)
+
+    with patch.object(Writer, "_append", hasty):
+        yield
+
+
+@contextmanager
+def unanswered_checkpoint_forgotten() -> Iterator[None]:
+    """A checkpoint whose answer was lost is signed anew, as if it had not been stored."""
+    seal = Checkpointer.seal
+
+    async def forgetful(self: Checkpointer) -> None:
+        if self._pending is not None:
+            since = self._pending.tree
+            self._pending, self._since = None, RangeBuilder(CompactRange(since.end, since.end))
+        await seal(self)
+
+    with patch.object(Checkpointer, "seal", forgetful):
+        yield
+
+
+@contextmanager
+def witness_trusts_anew() -> Iterator[None]:
+    """A node takes every checkpoint as if it were the first that it sees."""
+    with patch.object(Witness, "_judged", lambda _self, signed: first_seen(signed)):
+        yield
+
+
+@contextmanager
+def witness_forgets_when_it_restarts() -> Iterator[None]:
+    """What a node has seen of the log does not outlive it."""
+    with patch("node.witness.read_proven", lambda _path: None):
+        yield
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     bug.__name__.replace("_", "-"): bug
     for bug in (
@@ -266,5 +368,12 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
         outputs_dropped_with_their_job,
         standby_passes_over_a_record,
         snapshot_off_by_one,
+        segment_opened_without_closing_record,
+        segment_removed_before_it_is_archived,
+        archive_ends_early,
+        checkpoint_signed_before_durable,
+        unanswered_checkpoint_forgotten,
+        witness_trusts_anew,
+        witness_forgets_when_it_restarts,
     )
 }

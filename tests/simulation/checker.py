@@ -27,6 +27,7 @@ from hivefold.ids import JobId, RequestId
 from hivefold.log.port import Stored
 from hivefold.v1 import work_pb2
 from node.core import Attempt, Batch
+from tests.simulation.proofs import Proofs
 
 TaskKey = tuple[str, int]
 
@@ -64,6 +65,7 @@ class Checker:
         """The state after each record, folded from the stored bytes."""
         self.ended: dict[str, Job] = {}
         """Each job as it was when it ended: states let go of those that ended long ago."""
+        self.proofs = Proofs(self._hold, self.states)
         self._followed: dict[str, int] = {}
         self._causes: list[cmd.CommandBody] = [cmd.PlaceTasks()]
         self._leaders: dict[int, str] = {}
@@ -108,10 +110,11 @@ class Checker:
             self._causes.append(command.body)
             names = " ".join(type(event).__name__ for event in record.events)
             self._trace(f"#{stored.sequence} term {record.term} {type(command.body).__name__}: {names}")
+            self.proofs.recorded(stored, record)
             self._check_record(record, before, state)
 
     def _check_record(self, record: LogRecord, before: State, state: State) -> None:
-        broken = violations(state)
+        broken = violations(state, before)
         self._hold(not broken, f"record {record.sequence} breaks an invariant: {broken[:1]}")
         self._hold(state.time_us >= before.time_us, f"recorded time went back at {record.sequence}")
         again = decide(before, record.command)

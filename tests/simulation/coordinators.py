@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+from coordinator.archiver import Archiver
+from coordinator.checkpoints import Signing
 from coordinator.core.commands import CommandBody
-from coordinator.core.model import Rejected
+from coordinator.core.model import Rejected, SigningKey
 from coordinator.followers import Followed
 from coordinator.job_keys import JobKeys
 from coordinator.lead import Ends, Leadership, LeadSettings
@@ -20,6 +23,7 @@ from coordinator.standby import Standby
 from coordinator.writer import Accepted
 from hivefold.entropy import SeededEntropy
 from hivefold.errors import HivefoldError
+from hivefold.ids import RequestId
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.memory import LeaseStore
 from hivefold.lease.port import Holder
@@ -28,6 +32,9 @@ from tests.simulation.checker import Checker
 from tests.simulation.hosts import Process
 from tests.simulation.log import LogStore, SimLease, SimLog
 from tests.simulation.parts import SimBroker, SimClock
+from tests.simulation.witnesses import SimKeyFile
+
+T = TypeVar("T")
 
 _ANSWER_S = 30.0
 
@@ -43,7 +50,9 @@ class Shared:
     checker: Checker
     seed: int
     snapshot_records: int
+    keep_segments: int
     job_keys: JobKeys
+    signing_keys: SimKeyFile
 
 
 @dataclass(slots=True)
@@ -55,6 +64,7 @@ class Incarnation:
     log: SimLog
     lease: SimLease
     checker: Checker
+    entropy: SeededEntropy
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     leadership: Leadership | None = None
     standby: Standby | None = None
@@ -112,10 +122,12 @@ class CoordinatorHost:
         if self.cut_off:
             log.cut()
             lease.disconnect()
-        return Incarnation(f"{self.name}#{self._starts}", Process(shared.broker), log, lease, shared.checker)
+        name = f"{self.name}#{self._starts}"
+        entropy = SeededEntropy(random.Random(f"{shared.seed}/{name}").getrandbits(60))
+        return Incarnation(name, Process(shared.broker), log, lease, shared.checker, entropy)
 
     async def _serve(self, current: Incarnation) -> None:
-        entropy = SeededEntropy(random.Random(f"{self._shared.seed}/{current.name}").getrandbits(60))
+        entropy = current.entropy
         address = f"{self.name}:7400"
         member = Member(
             log=current.log,
@@ -145,6 +157,8 @@ class CoordinatorHost:
         if self.cut_off:
             connection.disconnect()
         current.process.connections.append(connection)
+        archiver = Archiver(current.log, self._shared.store.archive, self.clock, keep=self._shared.keep_segments)
+        archiving = current.process.spawn(archiver.run())
         try:
             yield Ends(
                 current.log,
@@ -153,8 +167,10 @@ class CoordinatorHost:
                 connection.result_receiver(),
                 self._shared.job_keys,
                 connection.event_sender(),
+                Signing(connection.checkpoints(), self._shared.signing_keys, current.entropy),
             )
         finally:
+            archiving.cancel()
             self._shared.broker.close(connection)
 
     @asynccontextmanager
@@ -228,12 +244,24 @@ class Group:
 
     async def call(self, body: CommandBody, draw: random.Random) -> Accepted | Rejected | None:
         """What a client's call gives; None when nobody answers."""
+        return await self._ask(draw, lambda lead: lead.writer.execute(body))
+
+    async def rotate(self, request_id: RequestId, draw: random.Random) -> SigningKey | None:
+        """Has another key sign; None when nobody answers."""
+
+        async def rotated(lead: Leadership) -> SigningKey:
+            assert lead.checkpoints is not None
+            return await lead.checkpoints.rotate(request_id)
+
+        return await self._ask(draw, rotated)
+
+    async def _ask(self, draw: random.Random, question: Callable[[Leadership], Coroutine[Any, Any, T]]) -> T | None:
         leaders = self.leaders
         if not leaders:
             return None
         leader = draw.choice(leaders)
         assert leader.leadership is not None
-        task = leader.process.spawn(leader.leadership.writer.execute(body))
+        task = leader.process.spawn(question(leader.leadership))
         await asyncio.wait({task}, timeout=_ANSWER_S)
         if not task.done() or task.cancelled():
             return None

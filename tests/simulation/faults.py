@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from hivefold.bus.memory import Fault as Loss
@@ -15,6 +16,7 @@ from tests.simulation.hosts import NodeHost
 from tests.simulation.log import LogStore
 from tests.simulation.parts import SimBroker
 from tests.simulation.scenario import FAULTS
+from tests.simulation.witnesses import LIES, SimKeyFile
 
 _LONGEST_JUMPS_S: Final = (3.0, 600.0, 7200.0)
 
@@ -29,6 +31,7 @@ class Faults:
         group: Group,
         nodes: list[NodeHost],
         network: random.Random,
+        signing_keys: SimKeyFile,
     ) -> None:
         self.losses = 0.0
         self.counts: Counter[str] = Counter()
@@ -37,6 +40,7 @@ class Faults:
         self.group = group
         self.nodes = nodes
         self._network = network
+        self._signing_keys = signing_keys
         self._later: list[asyncio.TimerHandle] = []
         self._kinds: dict[str, Callable[[random.Random], None]] = {
             "coordinator crash": lambda draw: self._coordinator(draw).kill(),
@@ -55,6 +59,8 @@ class Faults:
             "power cut": self._cut_power,
             "clock jump": self._jump,
             "redelivery": lambda draw: broker.redeliver(draw.choice(nodes).node_id),
+            "archive full": self._fill_archive,
+            "impostor": self._pretend,
         }
         assert tuple(self._kinds) == FAULTS
 
@@ -80,7 +86,8 @@ class Faults:
             timer.cancel()
         for host in self.group.hosts:
             host.thaw()
-        self.store.full = False
+        self._empty()
+        self._empty_archive()
         self._start_broker()
         self.broker.release()
         for node in self.nodes:
@@ -122,6 +129,22 @@ class Faults:
 
     def _empty(self) -> None:
         self.store.full = False
+
+    def _fill_archive(self, draw: random.Random) -> None:
+        self.store.archive.full = True
+        self._after(draw.uniform(0.5, 20.0), self._empty_archive)
+
+    def _empty_archive(self) -> None:
+        self.store.archive.full = False
+
+    def _pretend(self, draw: random.Random) -> None:
+        """A coordinator with another log, say from an old copy, calls itself the leader for a while."""
+        lie = draw.choice(LIES)
+        for node in self.nodes:
+            pulse = node.deceive(lie, self._signing_keys, draw)
+            if pulse is not None:
+                for after_s in (0.0, 0.9, 1.8):
+                    self._after(after_s, partial(node.hear, pulse))
 
     def _stall(self, draw: random.Random) -> None:
         current = self._coordinator(draw).current

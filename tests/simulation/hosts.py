@@ -6,26 +6,27 @@ import asyncio
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from actors.probe import ProbesDone, RunProbes
 from actors.reader import ReadRange
 from actors.runtime import ActorRef
 from hivefold.blobs.memory import MemoryChunks
+from hivefold.bus.port import Message
 from hivefold.limits import NODE_PREFETCH, RESULTS_BATCH
-from hivefold.proof.extension import WITNESS_FILE
+from hivefold.proof.extension import first_seen
 from hivefold.v1 import fleet_pb2, telemetry_pb2
+from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 from node.agent import Agent
 from node.content import Content
 from node.core import Batch, Effect, NodeCore, Start
 from node.infer import InferRunner
 from node.uplink import Uplink
-from node.witness import Witness
 from tests.simulation.checker import Checker
 from tests.simulation.loop import Owner, VirtualLoop
 from tests.simulation.models import ScriptedProber, SimChunks, SimShelf
 from tests.simulation.parts import SimBroker, SimClock, SimConnection
+from tests.simulation.witnesses import SimKeyFile, WatchedWitness, WitnessFile, forged_work, pretence
 
 T = TypeVar("T")
 
@@ -118,6 +119,8 @@ class NodeHost:
     down_s: float = 0.0
     """How long it stays down when it ends; drawn where it is 0."""
     process: Process | None = None
+    seen: WitnessFile = field(default_factory=WitnessFile)
+    """What its disk has of the log's checkpoints."""
     unexpected: list[BaseException] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -153,6 +156,19 @@ class NodeHost:
         if self.process is not None and not self.process.dead and not self.process.connections[0].connected:
             self.process.connections[0].reconnect()
 
+    def deceive(self, lie: str, keys: SimKeyFile, draw: random.Random) -> Message | None:
+        """The pulse of an impostor, whose work is sent; None where this node knows no log that it could deny."""
+        if self.seen.data is None:
+            return None
+        known = first_seen(SignedCheckpoint.FromString(self.seen.data))
+        self.broker.add_work(self.node_id, forged_work(self.node_id, f"{self.node_id}-b{self.boots}", known))
+        return pretence(lie, known, self.broker.checker, keys, draw)
+
+    def hear(self, message: Message) -> None:
+        """A message that only this node gets."""
+        if self.process is not None and not self.process.dead:
+            self.process.connections[0].receive(message)
+
     def freeze(self) -> None:
         """As SIGSTOP."""
         if self.process is not None and not self.process.dead:
@@ -179,7 +195,7 @@ class NodeHost:
                 content, shelf, cast(ActorRef[ReadRange, memoryview], None), cast(Any, self.clock), self.slots
             ),
             prober=prober,
-            witness=Witness(Path("nowhere") / WITNESS_FILE, connection.checkpoints(), self.clock),
+            witness=WatchedWitness(self.node_id, self.seen, connection.checkpoints(), self.clock, self.broker.checker),
             clock=self.clock,
             reading=telemetry_pb2.Reading(memory_available_bytes=1 << 33),
         )

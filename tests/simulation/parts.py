@@ -11,6 +11,7 @@ from hivefold.bus.port import Delivery, Message
 from hivefold.v1 import work_pb2
 from tests.simulation.checker import Checker
 from tests.simulation.loop import Owner, VirtualLoop
+from tests.simulation.witnesses import SimCheckpoints
 
 
 @dataclass(slots=True)
@@ -87,6 +88,10 @@ class SimConnection(MemoryConnection):
     def result_receiver(self) -> MemoryResultReceiver:
         """The coordinator's end of the results stream."""
         return _ResultReceiver(self)
+
+    def checkpoints(self) -> SimCheckpoints:
+        """An end for checkpoints."""
+        return SimCheckpoints(self, self.broker.checker)
 
     def watched_work(self, node_id: str, boot_id: str) -> _WorkReceiver:
         """A node's end of the work stream."""

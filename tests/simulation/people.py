@@ -48,8 +48,16 @@ class People:
                 await self._insist(draw, DrainNode(node_id))
                 await asyncio.sleep(draw.expovariate(0.2))
                 await self._insist(draw, UndrainNode(node_id))
+            case "rotate":
+                await self._rotate(RequestId(f"key-{act.number}"), draw)
             case other:
                 raise AssertionError(f"nobody does {other}")
+
+    async def _rotate(self, request_id: RequestId, draw: random.Random) -> None:
+        while (key := await self._group.rotate(request_id, draw)) is None:
+            await asyncio.sleep(draw.uniform(0.05, 1.0))
+        if key not in self._checker.state.signing_keys:
+            self._checker.fail(f"signing key {key.key_id} was acknowledged and is not in the log")
 
     async def _submit(self, act: Act, draw: random.Random, request_id: RequestId) -> None:
         spec = self._drawn_spec(draw)

@@ -30,12 +30,15 @@ FAULTS: Final = (
     "power cut",
     "clock jump",
     "redelivery",
+    "archive full",
+    "impostor",
 )
 """Kinds of fault besides what the network does to messages; what each does is in tests.simulation.faults."""
-CALLS: Final = ("submit", "repeat", "reuse", "cancel", "drain")
+CALLS: Final = ("submit", "repeat", "reuse", "cancel", "drain", "rotate")
 """What clients and operators do."""
 _NO_JOBS_RETIRED: Final = 1000
 _NO_SNAPSHOTS: Final = 100_000
+_NO_SEGMENTS: Final = 100_000
 
 
 class Act(NamedTuple):
@@ -59,6 +62,8 @@ class Scenario:
     coordinators: int
     recent_jobs: int
     snapshot_records: int
+    segment_records: int
+    keep_segments: int
     slots: tuple[int, ...]
     failing: float
     losses: float
@@ -88,6 +93,7 @@ _SIMPLE: Final[dict[str, Callable[[Scenario], Scenario]]] = {
     "slowness": lambda scenario: replace(scenario, slowness_s=0.0005),
     "retirement": lambda scenario: replace(scenario, recent_jobs=_NO_JOBS_RETIRED),
     "snapshots": lambda scenario: replace(scenario, snapshot_records=_NO_SNAPSHOTS),
+    "segments": lambda scenario: replace(scenario, segment_records=_NO_SEGMENTS),
     "group": lambda scenario: replace(scenario, coordinators=1),
     "nodes": lambda scenario: replace(scenario, slots=scenario.slots[:1]),
 }
@@ -104,6 +110,8 @@ def drawn(seed: int) -> Scenario:
         coordinators=draw.choice([1, 1, 2, 3]),
         recent_jobs=draw.choice([1, 4, _NO_JOBS_RETIRED, _NO_JOBS_RETIRED]),
         snapshot_records=draw.choice([7, 40, _NO_SNAPSHOTS]),
+        segment_records=draw.choice([8, 25, _NO_SEGMENTS, _NO_SEGMENTS]),
+        keep_segments=draw.choice([0, 1, 1, 3]),
         slots=tuple(draw.randint(1, 3) for _ in range(draw.choice([1, 1, 2, 2, 3, 4]))),
         failing=draw.choice([0.0, 0.0, 0.05, 0.2]),
         losses=draw.choice([0.0, 0.0, 0.01, 0.05, 0.2]),
@@ -143,9 +151,10 @@ def _calls(draw: random.Random, chaos_s: float) -> Iterator[Act]:
         for name, ratio in (("repeat", 0.2), ("reuse", 0.1), ("cancel", 0.15)):
             if draw.random() < ratio:
                 yield Act(0, at_s + draw.expovariate(0.5), name, request)
-    if draw.random() < 0.4:
-        for at_s in _arrivals(draw, 15.0, chaos_s):
-            yield Act(0, at_s, "drain")
+    for name, ratio, mean_s in (("drain", 0.4, 15.0), ("rotate", 0.2, 25.0)):
+        if draw.random() < ratio:
+            for at_s in _arrivals(draw, mean_s, chaos_s):
+                yield Act(0, at_s, name)
 
 
 def _arrivals(draw: random.Random, mean_s: float, until_s: float) -> Iterator[float]:

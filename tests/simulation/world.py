@@ -7,8 +7,10 @@ import gc
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -19,20 +21,21 @@ from coordinator.replay import replay
 from hivefold import limits
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.lease.memory import LeaseStore
-from hivefold.log.memory import MemoryEventLog
 from hivefold.log.snapshots import MemorySnapshots
+from hivefold.proof.keys import PublicKey
 from tests.fixtures.keys import memory_job_keys
 from tests.simulation.checker import Checker
 from tests.simulation.coordinators import CoordinatorHost, Group, Shared
 from tests.simulation.faults import Faults
 from tests.simulation.hosts import NodeHost
-from tests.simulation.log import LogStore
+from tests.simulation.log import LogStore, SimLog
 from tests.simulation.loop import StuckError, VirtualLoop, sealed
 from tests.simulation.models import stored_fixtures
 from tests.simulation.outputs import check_outputs
 from tests.simulation.parts import SimBroker, SimClock
 from tests.simulation.people import People
 from tests.simulation.scenario import CALLS, Scenario
+from tests.simulation.witnesses import SimKeyFile, keep_in_memory
 
 CALM_S: Final = 150.0
 """How long the fleet may record nothing while work is open, after the faults: longer than any task or wait."""
@@ -66,11 +69,12 @@ class World:
         self.loop = loop
         self.lines: list[str] = []
         self.checker = Checker(self.note)
-        self.store = LogStore(self.checker, scenario.drawing("log"))
+        self.store = LogStore(self.checker, scenario.drawing("log"), scenario.segment_records)
         self.store.slowness_s = scenario.slowness_s
         self.broker = SimBroker(self.checker)
         self.chunks = MemoryChunks()
         self.job_keys = memory_job_keys(self.chunks)
+        signing_keys = SimKeyFile()
         shared = Shared(
             self.store,
             LeaseStore(SimClock(loop)),
@@ -79,7 +83,9 @@ class World:
             self.checker,
             scenario.seed,
             scenario.snapshot_records,
+            scenario.keep_segments,
             self.job_keys,
+            signing_keys,
         )
         self.group = Group(
             [
@@ -88,7 +94,8 @@ class World:
             ]
         )
         self.nodes = [self._node(number, slots) for number, slots in enumerate(scenario.slots, 1)]
-        self.faults = Faults(self.store, self.broker, self.group, self.nodes, scenario.drawing("network"))
+        network = scenario.drawing("network")
+        self.faults = Faults(self.store, self.broker, self.group, self.nodes, network, signing_keys)
         self.broker.fault = self.faults.lose
         self._machines: list[CoordinatorHost | NodeHost] = [*self.group.hosts, *self.nodes]
         self._tasks: list[asyncio.Task[Any]] = []
@@ -115,6 +122,7 @@ class World:
         await self._until_converged(calls)
         self.checker.converged()
         await self._check_replay()
+        await self._check_proofs()
         await check_outputs(self.checker, self.broker.connect_for_checks(), self.job_keys)
 
     async def _act(self, people: People) -> list[asyncio.Task[None]]:
@@ -181,12 +189,25 @@ class World:
         while writer.state.sequence != len(self.store.records) and self.loop.time() < end_s:
             await asyncio.sleep(0.1)  # the answer of the last append is on its way
         live = writer.state
-        replayed = await replay(MemoryEventLog(self.store.records), up_to=live.sequence)
+        replayed = await replay(SimLog(self.store), up_to=live.sequence)
         if replayed.state != live or replayed.state != self.checker.state:
             self.checker.fail("replay is not live")
         gone = [node_id for node_id, node in live.nodes.items() if node.state.gone]
         if gone or len(live.nodes) != len(self.nodes):
             self.checker.fail(f"nodes are up and not in the fleet: {gone}, known {sorted(live.nodes)}")
+
+    async def _check_proofs(self) -> None:
+        """All is signed, every node has seen it, and what was archived is what was stored."""
+        end_s, store, proofs = self.loop.time() + CALM_S, self.store, self.checker.proofs
+        names = [node.node_id for node in self.nodes]
+        while not (proofs.caught_up(names) and store.archived) and self.loop.time() < end_s:
+            await asyncio.sleep(0.1)
+            self._look()
+        if not proofs.caught_up(names):
+            self.checker.fail("nodes have not seen the whole log signed although everything has healed")
+        if not store.archived:
+            self.checker.fail("a closed segment is not archived although everything has healed")
+        proofs.check_archive(store.records, store.archive)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self.loop.create_task(work)
@@ -209,17 +230,31 @@ def simulate(scenario: Scenario) -> Outcome:
     broken = ""
     gc.disable()  # when it would run depends on the runs before; what it finalizes runs on the loop
     try:
-        with sealed(), patch.object(limits, "RECENT_JOBS", scenario.recent_jobs):
+        with sealed(), _shortened(scenario):
             try:
                 loop.run_until_complete(world.run())
             except (AssertionError, StuckError) as error:
                 broken = world.checker.broken or f"{type(error).__name__}: {error}"
             _end(loop)
     finally:
+        world.store.archive.remove()
         gc.enable()
         loop.close()
         structlog.reset_defaults()
     return Outcome(scenario, broken, loop.time(), len(world.store.records), world.faults.counts, world.lines)
+
+
+@contextmanager
+def _shortened(scenario: Scenario) -> Iterator[None]:
+    """Bounds that are met soon, and what costs time without being seen: disks of witnesses, signatures checked anew."""
+    verified = lru_cache(maxsize=None)(PublicKey.verifies)
+    with (
+        patch.object(limits, "RECENT_JOBS", scenario.recent_jobs),
+        patch.object(PublicKey, "verifies", verified),
+        patch("node.witness._keep", keep_in_memory),
+        patch("node.buffers._STEP_BYTES", 4096),
+    ):
+        yield
 
 
 def _end(loop: VirtualLoop) -> None:
