@@ -300,7 +300,8 @@ def checkpoint_signed_before_durable() -> Iterator[None]:
     append = Writer._append
 
     async def hasty(self: Writer, batch: Any) -> None:
-        sealers = [act.__self__ for act in self._acts if isinstance(getattr(act, "__self__", None), Checkpointer)]
+        owners = [getattr(act, "__self__", None) for act in self._acts]
+        sealers = [owner for owner in owners if isinstance(owner, Checkpointer)]
         before = self._state, self._head_hash
         for sealer in sealers:
             sealer._add(batch.records)
