@@ -1,15 +1,18 @@
 """python -m bench.bounded: starts over logs of up to ten million events. Writes bench/RESTART.md.
 
 The logs are made by the coordinator's own core and stored by hivefold's own log on a nats-server with fsync
-always, in a folder that is gone afterwards (about 5 GB for the longest).
+always, in a folder that is gone afterwards (3 GB for the longest), or with --logs in one that stays: then logs
+that are there are not made again, and what is found is gathered, so that each may be measured on its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -18,13 +21,30 @@ from typing import Final
 from bench.contender import ROOT
 from bench.context import Context
 from bench.environment import machine
-from bench.restarting import MILLION, MILLION_SINGLE, NOTHING, TEN_MILLION, TEN_MILLION_SINGLE, Found, Start, measure
+from bench.restarting import (
+    MILLION,
+    MILLION_SINGLE,
+    NOTHING,
+    TEN_MILLION,
+    TEN_MILLION_SINGLE,
+    Found,
+    Shape,
+    Start,
+    prepare,
+    restart,
+)
 from bench.sections.restart import told
 
 _PAGE: Final = ROOT / "bench" / "RESTART.md"
 _LEADS_S: Final = 3.0
 _MORE_MB: Final = 200.0
-_SHAPES: Final = (NOTHING, MILLION, MILLION_SINGLE, TEN_MILLION, TEN_MILLION_SINGLE)
+_SHAPES: Final = {
+    "nothing": NOTHING,
+    "million": MILLION,
+    "million-single": MILLION_SINGLE,
+    "ten-million": TEN_MILLION,
+    "ten-million-single": TEN_MILLION_SINGLE,
+}
 
 
 def page(found: Mapping[str, Found], rounds: int) -> str:
@@ -39,16 +59,15 @@ def page(found: Mapping[str, Found], rounds: int) -> str:
         "fleet writes them, and one to a record, the worst that can be.",
         "",
         *_table(
-            ("the log", "records", "size", "after a stop", "after kill -9, oldest snapshot", "without a snapshot"),
+            ("the log", "records", "size", "since the snapshot", "after a stop", "after kill -9", "without a snapshot"),
             [_times(name, its) for name, its in found.items()],
         ),
         "",
         f"Promised: at most {_LEADS_S:g} s from a snapshot, however long the log: {_verdict(found)}.",
         "",
-        "- *after a stop*: SIGTERM, then a start from the last snapshot; the lease is free.",
-        "- *after kill -9, oldest snapshot*: the process that died holds the lease, and so many records came after",
-        "  the snapshot that a little later the leader would have written the next. *State* is when reads are served;",
-        "  what is left until it leads is the lease and the new term.",
+        "- *since the snapshot*: so many records that a little later a leader would write the next: no start has more.",
+        "- *after a stop*: SIGTERM, then a start; the lease is free.",
+        "- *after kill -9*: the lease is still in the name of the process that died.",
         "- *without a snapshot*: all is replayed from record 1, as after an upgrade that changes the fold. Until the",
         "  state is there; these logs are not signed yet, and who leads first reads one again to sign it.",
         "",
@@ -70,14 +89,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _times(name: str, its: Found) -> list[str]:
-    serving = median(start.serving_s for start in its.killed)
-    since = f", {its.suffix:,} records since" if its.records else ""
     return [
         name,
         f"{its.records:,}",
         f"{its.log_bytes / 1e6:,.0f} MB",
+        f"{its.suffix:,}",
         _seconds(its.stopped),
-        f"{_seconds(its.killed)}; state after {serving:.2f}{since}",
+        _seconds(its.killed),
         f"{its.first.serving_s:.1f}",
     ]
 
@@ -106,28 +124,69 @@ def _memory_verdict(found: Mapping[str, Found], none: float) -> str:
     return f"{'met' if worst <= _MORE_MB else 'MISSED'}, at worst {worst:.0f} MB"
 
 
+def _measured(shape: Shape, key: str, logs: Path, rounds: int) -> Found:
+    """Starts over a log, which is made first where it is not there yet."""
+    workplace, prepared = logs / key, logs / f"{key}.json"
+    workplace.mkdir(exist_ok=True)
+    context = Context.of(workplace, rounds)
+    if not prepared.exists():
+        _keep(prepared, prepare(context, workplace, shape))
+        context.say(f"{shape.name}: made, and folded once")
+    found = kept(prepared)
+    if rounds:
+        found.stopped, found.killed = [], []
+        restart(context, workplace, found)
+        _keep(prepared, found)
+        context.say(told(shape.name, found))
+    return found
+
+
+def _keep(path: Path, found: Found) -> None:
+    path.write_text(json.dumps(asdict(found)), encoding="utf-8")
+
+
+def kept(path: Path) -> Found:
+    """What was found before."""
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    first, *_ = _starts([plain.pop("first")])
+    return Found(first=first, stopped=_starts(plain.pop("stopped")), killed=_starts(plain.pop("killed")), **plain)
+
+
+def _starts(plain: Sequence[Mapping[str, float]]) -> list[Start]:
+    return [Start(**each) for each in plain]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.bounded", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="starts of each kind (default %(default)s)")
-    parser.add_argument("--most", type=int, default=10_000_000, help="events of the longest log (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="starts of each kind; 0 makes the logs and no more")
+    parser.add_argument("--only", choices=_SHAPES, help="one of the logs")
+    parser.add_argument("--logs", type=Path, help="a folder in which the logs stay")
     arguments = parser.parse_args()
+    with _folder(arguments.logs) as logs:
+        for key in [arguments.only] if arguments.only else _SHAPES:
+            _measured(_SHAPES[key], key, logs, arguments.rounds)
+        found = {
+            shape.name: kept(logs / f"{key}.json") for key, shape in _SHAPES.items() if (logs / f"{key}.json").exists()
+        }
+    if any(not its.stopped for its in found.values()) or NOTHING.name not in found:
+        return
+    if len(found) == len(_SHAPES):
+        _PAGE.write_text(page(found, arguments.rounds), encoding="utf-8")
+    print(page(found, arguments.rounds))
+
+
+@contextmanager
+def _folder(wanted: Path | None) -> Iterator[Path]:
+    """Where the logs are: a folder that stays, or one on the disk of the checkout that is gone afterwards."""
+    if wanted is not None:
+        wanted.mkdir(parents=True, exist_ok=True)
+        yield wanted
+        return
     parent = ROOT / ".hivefold"
     parent.mkdir(exist_ok=True)
-    found: dict[str, Found] = {}
-    for shape in (shape for shape in _SHAPES if shape.transitions <= arguments.most):
-        workplace = Path(tempfile.mkdtemp(prefix="bounded-", dir=parent))
-        try:
-            context = Context.of(workplace, arguments.rounds)
-            found[shape.name] = measure(context, workplace, shape)
-            context.say(told(shape.name, found[shape.name]))
-        finally:
-            shutil.rmtree(workplace, ignore_errors=True)
-    if arguments.most < TEN_MILLION.transitions:
-        print(page(found, arguments.rounds))
-        return
-    _PAGE.write_text(page(found, arguments.rounds), encoding="utf-8")
-    print(_PAGE.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="bounded-", dir=parent) as folder:
+        yield Path(folder)
 
 
 if __name__ == "__main__":

@@ -68,14 +68,14 @@ class Found:
     log_bytes: int = 0
     server_s: float = 0.0
     """How long nats-server takes to start over it."""
+    suffix: int = 0
+    """Records that came after the snapshot."""
     first: Start = field(default_factory=lambda: Start(0, 0))
     """From record 1; on an empty log the first start of all."""
     stopped: list[Start] = field(default_factory=list)
-    """After SIGTERM, from the snapshot that the first start wrote."""
+    """After SIGTERM: the lease is free."""
     killed: list[Start] = field(default_factory=list)
-    """After kill -9, from a snapshot that is as old as one can be."""
-    suffix: int = 0
-    """Records that came after that snapshot."""
+    """After kill -9: the process that died holds the lease."""
 
     @property
     def megabytes(self) -> list[float]:
@@ -83,8 +83,8 @@ class Found:
         return [start.megabytes for start in self.stopped]
 
 
-def measure(context: Context, directory: Path, shape: Shape) -> Found:
-    """Makes the log, folds it once, and starts a coordinator over it round by round."""
+def prepare(context: Context, directory: Path, shape: Shape) -> Found:
+    """Makes the log, folds it once, and leaves a snapshot behind that is as old as one can be."""
     found = Found()
     with embedded_server(directory / "nats") as server:
         if not shape.is_empty:
@@ -93,22 +93,29 @@ def measure(context: Context, directory: Path, shape: Shape) -> Found:
     with embedded_server(directory / "nats") as server:
         found.server_s = time.perf_counter() - began
         found.log_bytes = sum(path.stat().st_size for path in (directory / "nats").rglob("*.blk"))
-        config = _configured(server, directory)
-        with _coordinator(config) as first:
+        with _coordinator(_configured(server, directory)) as first:
             if not shape.is_empty:
                 first.until("snapshot written")
             found.first = first.settled()
-        for _ in range(context.rounds):
-            with _coordinator(config) as again:
-                found.stopped.append(again.settled())
         if not shape.is_empty:
             found.suffix = _age(context, server)
+    return found
+
+
+def restart(context: Context, directory: Path, found: Found) -> None:
+    """Starts a coordinator over a log that was prepared, round by round: after a kill, then after a stop."""
+    with embedded_server(directory / "nats") as server:
+        config = _configured(server, directory)
         with _coordinator(config, stop=signal.SIGKILL):
             pass
         for _ in range(context.rounds):
             with _coordinator(config, stop=signal.SIGKILL) as again:
                 found.killed.append(again.start())
-    return found
+        with _coordinator(config):
+            pass
+        for _ in range(context.rounds):
+            with _coordinator(config) as again:
+                found.stopped.append(again.settled())
 
 
 def _fill(context: Context, server: RunningServer, shape: Shape) -> int:
@@ -133,7 +140,7 @@ def _age(context: Context, server: RunningServer) -> int:
 def _configured(server: RunningServer, directory: Path) -> Path:
     """The file of a coordinator that has the same port at each start, as those of `hivefold up` do."""
     config, data = directory / "coordinator.toml", directory / "coordinator"
-    data.mkdir(parents=True)
+    data.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
