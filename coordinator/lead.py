@@ -16,6 +16,7 @@ from coordinator.intake import Intake
 from coordinator.job_keys import JobKeys
 from coordinator.presence import Presence, PresenceSettings
 from coordinator.replay import NOTHING, Replayed, replay
+from coordinator.room import ResultRoom
 from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.bus.port import EventSender, ResultReceiver, Signals, WorkSender
@@ -60,6 +61,7 @@ class Leadership:
     dispatcher: Dispatcher
     intake: Intake
     eraser: Eraser
+    room: ResultRoom
     feed: Feed | None = None
     checkpoints: Checkpointer | None = None
 
@@ -71,6 +73,7 @@ class Leadership:
             self.intake.run(),
             self.presence.run(),
             self.eraser.run(),
+            self.room.run(),
             self._tick(),
             *([self.feed.run()] if self.feed is not None else []),
             *((self.checkpoints.run(),) if self.checkpoints else ()),
@@ -124,6 +127,7 @@ async def take_lead(
         dispatcher=dispatcher,
         intake=Intake(writer, ends.results),
         eraser=Eraser(writer, ends.job_keys.store, ends.results),
+        room=ResultRoom(writer, ends.results),
         feed=Feed(writer, ends.log, ends.events, ends.signals) if ends.events is not None else None,
         checkpoints=checkpoints,
     )

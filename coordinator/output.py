@@ -167,7 +167,8 @@ class _Source:
                     yield content
         except NotFoundError as error:
             raise NotFoundError(
-                f"The output of job {self._job.job_id} is no longer stored in full ({error}). Submit the job again.",
+                f"The output of job {self._job.job_id} is no longer stored in full ({error}): small outputs stay for "
+                "some days, and the oldest go when room is needed. Submit the job again, and fetch its output then.",
                 metadata={"job_id": self._job.job_id},
             ) from error
 

@@ -48,6 +48,8 @@ ACK_DELAY_MS: Final = 50
 """How long an acknowledgement to the broker waits for others: far below any wait after which it sends again."""
 RESULTS_UNACKNOWLEDGED: Final = 50_000
 """Results handed to the coordinator and not yet recorded; then the broker waits."""
+RESULTS_ROOM_S: Final = 5.0
+RESULTS_CROWDED_PERCENT: Final = 80  # of the stream's bytes: then the oldest outcomes of ended jobs go
 BATCH_BYTES: Final = 4 * 1024 * 1024
 RESULTS_IN_FLIGHT: Final = 4
 """Batches of one sender under way at once."""

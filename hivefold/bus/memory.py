@@ -78,6 +78,8 @@ class MemoryBroker:
         """All that was sent to the event stream: subject, bytes, record sequence."""
         self.results: dict[int, ResultMessage] = {}
         """Stored outcomes by position."""
+        self.results_max_bytes = 0
+        """Room for them; it is watched by receivers and, unlike a server's, never full. 0: as much as there is."""
         self.acknowledged = 0
         """Position up to which the coordinator has recorded outcomes."""
         self._connections: list[MemoryConnection] = []
@@ -180,6 +182,23 @@ class MemoryBroker:
             for found in self.results.values()
             if found.sequence <= self.acknowledged and subject_matches(pattern, found.subject)
         ]
+        self._drop(gone)
+
+    def drop_results(self, before: int) -> int:
+        """Drops the oldest quarter, of what is acknowledged and before a position; how many."""
+        first = min(self.results, default=self._result_count + 1)
+        quarter = first + (self._result_count - first) // 4
+        end = min(before, self.acknowledged + 1, quarter + 1)
+        gone = [found for found in self.results.values() if found.sequence < end]
+        self._drop(gone)
+        return len(gone)
+
+    @property
+    def results_bytes(self) -> int:
+        """What the stored outcomes take."""
+        return sum(len(found.data) for found in self.results.values())
+
+    def _drop(self, gone: Sequence[ResultMessage]) -> None:
         for found in gone:
             del self.results[found.sequence]
             self._outcome_subjects.discard(found.subject)

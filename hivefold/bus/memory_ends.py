@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hivefold.bus import frames
 from hivefold.bus.port import Kept, Message, ResultMessage
 from hivefold.errors import FencedError, NotFoundError
+from hivefold.limits import RESULTS_CROWDED_PERCENT
 
 if TYPE_CHECKING:
     from hivefold.bus.memory import MemoryConnection, WorkQueue
@@ -240,6 +241,17 @@ class MemoryResultReceiver:
         """Drops the stored outcomes of a job, as far as they are acknowledged. Raises BrokerUnavailableError."""
         self._connection.require_up()
         self._connection.broker.purge_results(job_id)
+
+    async def is_crowded(self) -> bool:
+        """Whether little room is left for outcomes. Raises BrokerUnavailableError."""
+        self._connection.require_up()
+        broker = self._connection.broker
+        return 0 < broker.results_max_bytes * RESULTS_CROWDED_PERCENT <= broker.results_bytes * 100
+
+    async def drop_oldest(self, before: int) -> int:
+        """Drops a quarter, of what is acknowledged and before a position; how many. Raises BrokerUnavailableError."""
+        self._connection.require_up()
+        return self._connection.broker.drop_results(before)
 
     async def close(self) -> None:
         """Ends batches()."""

@@ -150,6 +150,14 @@ class ResultReceiver(Protocol):
         """Drops the stored outcomes of a job, as far as they are acknowledged: others would take more with them."""
         ...
 
+    async def is_crowded(self) -> bool:
+        """Whether little room is left for outcomes: once there is none, nodes can store no more and no job ends."""
+        ...
+
+    async def drop_oldest(self, before: int) -> int:
+        """Drops the oldest quarter of the outcomes, of those that are acknowledged and before a position; how many."""
+        ...
+
 
 class EventSender(Protocol):
     """The public event stream."""

@@ -21,6 +21,7 @@ from hivefold.limits import (
     BROKER_ANSWER_S,
     RESULTS_ACK_WAIT_S,
     RESULTS_BATCH,
+    RESULTS_CROWDED_PERCENT,
     RESULTS_IN_FLIGHT,
     RESULTS_SINGLES,
     RESULTS_UNACKNOWLEDGED,
@@ -29,6 +30,7 @@ from hivefold.limits import (
 _log = structlog.get_logger(__name__)
 _NANOSECONDS: Final = 1_000_000_000
 _CONSUMER: Final = f"{streams.RESULTS}.{streams.COORDINATOR}"
+_INFO: Final = f"STREAM.INFO.{streams.RESULTS}"
 _FIRST_ONLY: Final = f"{api.EXPECT_NEW}: 0\r\n".encode()
 
 
@@ -132,6 +134,24 @@ class NatsResultReceiver:
         body = {"filter": f"results.*.{job_id}.>", "seq": self._acknowledged + 1}
         await api.call(self._link, f"STREAM.PURGE.{streams.RESULTS}", body)
 
+    async def is_crowded(self) -> bool:
+        """Whether little room is left for outcomes. Raises BrokerUnavailableError."""
+        info = await api.call(self._link, _INFO)
+        most = int(info["config"].get("max_bytes", -1))
+        return 0 < most * RESULTS_CROWDED_PERCENT <= int(info["state"]["bytes"]) * 100
+
+    async def drop_oldest(self, before: int) -> int:
+        """Drops a quarter, of what is acknowledged and before a position; how many. Raises BrokerUnavailableError."""
+        if self._acknowledged < 0:
+            self._acknowledged = await self._recorded_position(_CONSUMER)
+        state = (await api.call(self._link, _INFO))["state"]
+        first = int(state["first_seq"])
+        quarter = first + (int(state["last_seq"]) - first) // 4
+        end = min(before, self._acknowledged + 1, quarter + 1)
+        if end <= first:
+            return 0
+        return int((await api.call(self._link, f"STREAM.PURGE.{streams.RESULTS}", {"seq": end}))["purged"])
+
     async def close(self) -> None:
         """Ends batches()."""
         self._soon.now()
@@ -167,7 +187,7 @@ class NatsResultReceiver:
         name = _CONSUMER
         if self._acknowledged < 0:
             self._acknowledged = await self._recorded_position(name)
-        state = (await api.call(self._link, f"STREAM.INFO.{streams.RESULTS}"))["state"]
+        state = (await api.call(self._link, _INFO))["state"]
         if state["last_seq"] < max(self._acknowledged, self._handed_over):
             _log.error("results.stream_replaced", last=state["last_seq"], handed_over=self._handed_over)
             self._acknowledged = self._handed_over = 0

@@ -127,6 +127,26 @@ async def test_purging_takes_nothing_that_is_not_acknowledged(bus: Bus) -> None:
     assert [message.sequence for message in again] == [1, 2, 3, 4]
 
 
+async def test_the_oldest_outcomes_are_dropped_a_quarter_at_a_time(bus: Bus) -> None:
+    """Nothing that is needed from some position on, and nothing that is not acknowledged."""
+    coordinator, node = await bus.coordinator(), await bus.node()
+    await node.result_sender.send(_outcomes(8))
+    receiver = coordinator.new_result_receiver()
+    await _take(receiver.batches(), 8)
+
+    assert await receiver.drop_oldest(100) == 0
+    await receiver.acknowledge(3)
+    assert await receiver.drop_oldest(2) == 1
+    assert await receiver.drop_oldest(100) == 2
+    assert await receiver.drop_oldest(100) == 0
+    await receiver.acknowledge(8)
+    assert await receiver.drop_oldest(100) == 2
+    with pytest.raises(NotFoundError):
+        await receiver.get(5)
+    assert (await receiver.get(6)).data == b"job-a 5"
+    assert not await receiver.is_crowded()
+
+
 async def test_close_ends_the_batches(bus: Bus) -> None:
     """A receiver that waits is woken."""
     coordinator = await bus.coordinator()
@@ -166,6 +186,17 @@ async def test_a_full_stream_makes_senders_wait(nats_bus: NatsBus) -> None:
     await receiver.purge_job("job-a")
     await soon(sending)
     assert (await receiver.get(2)).data == b"y" * 15_000
+
+
+async def test_a_stream_is_crowded_before_it_is_full(nats_bus: NatsBus) -> None:
+    """So that room is made before a sender has to wait."""
+    link = await nats_bus.coordinator_link()
+    await streams.prepare_streams(link, streams.StreamSettings(results_max_bytes=20_000))
+    receiver, sender = NatsResultReceiver(link), NatsResultSender(await nats_bus.node_link())
+    await sender.send([(f"results.{NODE}.job-a.0.1", b"x" * 8_000)])
+    assert not await receiver.is_crowded()
+    await sender.send([(f"results.{NODE}.job-a.1.1", b"x" * 9_000)])
+    assert await receiver.is_crowded()
 
 
 async def test_an_outcome_that_no_server_takes_is_refused(nats_bus: NatsBus) -> None:
