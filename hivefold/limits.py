@@ -83,10 +83,8 @@ READ_TIMEOUT_S: Final = 5.0
 READ_TRIES: Final = 4
 LOG_FILE_ENTRY_BYTES: Final = 4 * 1024 * 1024
 """Largest entry of a log file; what claims to be larger is damaged."""
-DURABLE_FILE_BUFFER_BYTES: Final = 1024 * 1024
-"""What is written to a file at once."""
-LOG_FILE_READ_BYTES: Final = 1024 * 1024
-"""What is read from a log file at once."""
+DURABLE_FILE_BUFFER_BYTES: Final = 1024 * 1024  # what is written to a file at once
+LOG_FILE_READ_BYTES: Final = 1024 * 1024  # what is read from a log file at once
 LOG_FILE_MARKS: Final = 4096
 """Most places that the end of a log file names; between them readers skip."""
 LOG_FILE_MARK_RECORDS: Final = 1024
@@ -129,26 +127,20 @@ FOLLOWER_QUEUE: Final = 1024
 
 DISPATCH_QUEUE: Final = 65_536
 """Actions waiting to be sent; beyond it the whole plan is performed anew."""
-DISPATCH_WINDOW: Final = 64
-"""Work messages in flight at once."""
+DISPATCH_WINDOW: Final = 64  # work messages in flight at once
 CLEAR_BACKLOG: Final = 1000
 """Ended jobs whose outcomes may wait to be dropped while other jobs run."""
 CLEAR_INTERVAL_MS: Final = 250
 """How often the outcomes of ended jobs are dropped from the results stream."""
 RESEND_DELAY_S: Final = 0.5
 """Wait before something that the broker or the log refused is tried again."""
-OUTCOME_COMMAND: Final = 500
-"""Most outcomes in one command: bounds its record."""
-FAILURE_CHARACTERS: Final = 400
-"""Longest message of a node's failure that is recorded."""
+OUTCOME_COMMAND: Final = 500  # most outcomes in one command: bounds its record
+FAILURE_CHARACTERS: Final = 400  # longest message of a node's failure that is recorded
 IDLE_BEATS_BEFORE_RESEND: Final = 3
 """Heartbeats in which a node says it has nothing while it is owed work, before it is sent again."""
-HEALTH_INTERVAL_S: Final = 0.2
-"""How often health is brought up to date."""
-BROKER_START_S: Final = 10.0
-"""How long a daemon waits for its server at start."""
-TICK_S: Final = 0.1
-"""How often time alone may make a command due."""
+HEALTH_INTERVAL_S: Final = 0.2  # how often health is brought up to date
+BROKER_START_S: Final = 10.0  # how long a daemon waits for its server at start
+TICK_S: Final = 0.1  # how often time alone may make a command due
 
 # -- a group of coordinators ----------------------------------------------------
 LEASE_TTL_S: Final = 3
@@ -169,12 +161,9 @@ STANDBY_STALE_MS: Final = 5000
 """From when on a standby that hears nothing of the log's end is not healthy."""
 
 # -- embedded server ----------------------------------------------------------
-SERVER_START_S: Final = 30.0
-"""How long nats-server may take to recover its streams."""
-SERVER_STOP_S: Final = 10.0
-"""How long nats-server may take to end before it is killed."""
-SERVER_PORTS: Final = 100
-"""How many ports are tried where none was given."""
+SERVER_START_S: Final = 30.0  # how long nats-server may take to recover its streams
+SERVER_STOP_S: Final = 10.0  # how long nats-server may take to end before it is killed
+SERVER_PORTS: Final = 100  # how many ports are tried where none was given
 SERVER_MEMORY_BYTES: Final = 256 * 1024 * 1024
 """Most memory of its memory streams (waiting work)."""
 SERVER_FILE_BYTES: Final = 1 << 44
@@ -226,8 +215,7 @@ PLACE_DECISION_TASKS: Final = 16_384
 """Most tasks that one placement decision assigns: bounds its record; the next decision goes on."""
 NODE_QUEUE_MS: Final = 500
 """Work that is sent ahead to a node beyond its slots, in measured time."""
-NODE_QUEUE_TASKS: Final = 2048
-"""Most attempts outstanding with one node."""
+NODE_QUEUE_TASKS: Final = 2048  # most attempts outstanding with one node
 SHARD_ROWS_MAX: Final = 50_000_000
 TENSOR_RANK: Final = 8
 ROW_BYTES: Final = 64 * 1024 * 1024
@@ -241,8 +229,7 @@ PILOT_WORK: Final = 2_000_000_000
 """Weight bytes times rows that a first task touches at most: a fraction of a second on one core."""
 PLACEMENT_REASON_NODES: Final = 16
 """Most nodes named on each side of a recorded placement reason."""
-EVIDENCE_FAILURES: Final = 8
-"""Most earlier failures named in a job's failure."""
+EVIDENCE_FAILURES: Final = 8  # most earlier failures named in a job's failure
 CANCEL_REPEAT_US: Final = 60_000_000
 """How long a node is told again to give up the attempts of an ended job."""
 OBSERVE_INTERVAL_US: Final = 10_000_000
@@ -260,8 +247,7 @@ WITNESS_PATIENCE_MS: Final = 4000
 UNPROVEN_WORK_S: Final = 10.0
 FENCE_AFTER_MS: Final = 15_000
 """A node that hears no pulse for this long drops what it has not started."""
-DRAIN_S: Final = 20.0
-"""How long SIGTERM lets a node finish what runs."""
+DRAIN_S: Final = 20.0  # how long SIGTERM lets a node finish what runs
 WORK_ACK_WAIT_S: Final = 30.0
 RESULTS_BATCH: Final = 500
 """Most outcomes in one atomic batch. The server spends 23 us on each in batches of 200, 15 us from 400 on."""
