@@ -32,7 +32,7 @@ soak: $(READY) ## Kill and pause the processes of a real fleet: KILLS=1000 for l
 	@$(BIN)/python -m tests.soak --kills $(or $(KILLS),100) --seed $(or $(SEED),1)
 
 truth: $(READY) ## Compare the fakes with a real nats-server: OPERATIONS=20000 at random, SEED=7 one script again
-	@$(BIN)/python -m tests.truth $(if $(SEED),--seed $(SEED),--operations $(or $(OPERATIONS),20000))
+	@$(BIN)/python -m tests.truth $(if $(SEED),--seed $(SEED),--operations $(or $(OPERATIONS),20000) $(if $(FIRST),--first $(FIRST)) $(if $(AT_MOST),--at-most $(AT_MOST)))
 
 mutations: $(READY) ## Mutate exported logs and verify them: all must be caught where they are; COUNT=100000
 	@$(BIN)/python -m tests.mutations --count $(or $(COUNT),100000)

@@ -10,7 +10,7 @@ from hivefold.bus.port import Delivery, Message, ResultMessage, Subscription
 from hivefold.log.port import Entry, EventLog, Head
 from tests.truth.sides import NODES, WRITERS, ResultReceiver, Side
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 20.0
 
 
 @dataclass

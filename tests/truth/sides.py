@@ -32,7 +32,7 @@ from hivefold.server.embedded import EmbeddedServer, RunningServer
 
 NODES: Final = ("node-1", "node-2")
 WRITERS: Final = 2
-_PATIENCE_S: Final = 10.0
+_PATIENCE_S: Final = 30.0
 
 
 class ResultReceiver(port.ResultReceiver, Protocol):
