@@ -9,6 +9,7 @@ import structlog
 
 from hivefold.bus import api
 from hivefold.bus.link import Link, NoRespondersError
+from hivefold.clock import SystemClock
 from hivefold.errors import ConfigError
 from hivefold.limits import BROKER_MESSAGE_BYTES
 
@@ -59,7 +60,7 @@ async def prepare_stream(link: Link, config: dict[str, Any]) -> None:
     """Makes or updates one stream. Raises as prepare_streams does."""
     name = config["name"]
     try:
-        made = await api.call(link, f"STREAM.CREATE.{name}", config)
+        made = await api.call(link, f"STREAM.CREATE.{name}", config | _beginning(config))
     except NoRespondersError as error:
         raise api.without_jetstream(error) from None
     except api.ApiError as error:
@@ -69,6 +70,14 @@ async def prepare_stream(link: Link, config: dict[str, Any]) -> None:
     if config.get("allow_atomic") and not made["config"].get("allow_atomic"):
         # An older server ignores what it does not know, and would store half a batch.
         raise ConfigError("this NATS server has no atomic batches; use nats-server 2.12 or newer")
+
+
+def _beginning(config: dict[str, Any]) -> dict[str, Any]:
+    """Where a new stream begins to count: one in memory at the time, for it is made again after each loss.
+
+    Were it to begin at 1 again, a late answer to work that was lost would settle new work of the same number.
+    """
+    return {"first_seq": SystemClock().now_us()} if config["storage"] == "memory" else {}
 
 
 def stream_configs(settings: StreamSettings) -> tuple[dict[str, Any], ...]:

@@ -96,6 +96,25 @@ async def test_work_goes_on_after_the_broker_was_killed(bus: Bus) -> None:
     assert (await soon(waiting)).data == b"after"
 
 
+async def test_an_answer_from_before_the_broker_was_killed_concerns_no_new_work(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late acknowledgement of work that the broker has forgotten does not settle what was sent since."""
+    monkeypatch.setattr("hivefold.bus.work.WORK_ACK_WAIT_S", 0.5)
+    coordinator, node = await bus.coordinator(), await bus.node()
+    deliveries = node.work_receiver.deliveries()
+    await coordinator.work_sender.send(NODE, b"before")
+    old = await _next(deliveries)
+    await bus.stop_server()
+    await bus.start_server()
+    await coordinator.work_sender.send(NODE, b"after")
+    assert (await _next(deliveries)).data == b"after"
+    await old.acknowledge()
+    if isinstance(bus, MemoryBus):
+        bus.broker.redeliver(NODE)
+    assert (await _next(deliveries)).data == b"after"
+
+
 async def test_work_goes_on_after_a_consumer_was_lost(bus: Bus) -> None:
     """A receiver whose consumer is deleted binds to the next one by itself."""
     coordinator, node = await bus.coordinator(), await bus.node()
