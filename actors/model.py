@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from actors.session import Backend, Session
 from actors.tensors import Array, Layout, as_rows, element_type, first_nan_row, row_major
 from actors.together import Batched, InferBatch, Together
+from actors.verified import verified
 from hivefold.clock import stopwatch_ns
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.limits import SHARD_OUTPUT_BYTES
@@ -25,7 +26,6 @@ _BATCH_ROWS_LARGE: Final = 256
 
 A batch cannot be interrupted: it must end soon enough when the attempt is given up.
 """
-_HASH_PIECE: Final = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -128,9 +128,9 @@ class ModelBehavior:
         if self._loaded is not None and self._loaded.digest == message.digest:
             return self._loaded
         self.stop()
-        verify_file(message.path, message.digest)
-        self._parameter_bytes = inspect_onnx(message.path).parameter_bytes
-        self._session = self._backend.open(message.path)
+        with verified(message.path, message.digest) as file:
+            self._parameter_bytes = inspect_onnx(file).parameter_bytes
+            self._session = self._backend.open(file)
         self._together = Together(self._session)
         self._loaded = Loaded(message.digest, self._session.inputs, self._session.outputs)
         return self._loaded
@@ -175,26 +175,6 @@ class ModelBehavior:
 
 def _unloaded() -> HivefoldError:
     return HivefoldError("the model was unloaded; load it again first", reason=Reason.RUNTIME_FAILED)
-
-
-def verify_file(path: Path, digest: str) -> None:
-    """Raises DataRefusedError unless the file's SHA-256 is `digest`."""
-    state = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_HASH_PIECE):
-                state.update(piece)
-    except OSError as error:
-        raise DataRefusedError(
-            f"{path.name} cannot be read: {error.strerror or error}; it is fetched again on the next attempt",
-            reason=Reason.FILE_UNREADABLE,
-        ) from error
-    if state.hexdigest() != digest:
-        raise DataRefusedError(
-            f"the stored model {digest[:12]} has other bytes than its digest says; it is fetched again",
-            reason=Reason.DIGEST_MISMATCH,
-            metadata={"digest": digest},
-        )
 
 
 def _single_input(session: Session) -> TensorFacts:

@@ -1,17 +1,19 @@
-"""`hivefold model`: register models and look them up."""
+"""`hivefold model`: inspect models, register them and look them up."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from cli.address import Target, listed
+from cli.exits import Exit
 from cli.labels import parse_labels
-from cli.output import show_many, show_one
+from cli.output import Shown, show_many, show_one
+from hivefold.models.passport.facts import Verdict
 
-app = App(name="model", help="Register models and look them up.")
+app = App(name="model", help="Inspect models, register them and look them up.")
 
 
 @app.command
@@ -39,10 +41,42 @@ def add(
         Names this request, so that it can be repeated safely.
     """
     from cli.views.models import model_facts
+    from hivefold.models.passport.admission import admitted
 
+    admitted(file)
     labels = parse_labels(label or ())
     model = target.ask(lambda fleet: fleet.models.add(file, name, labels=labels, request_id=request_id))
     show_one(target, model, lambda: model_facts(model))
+
+
+@app.command
+def inspect(
+    path: Path,
+    *,
+    batch: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65_536))] = 1,
+    fail_on: Literal["unsafe", "suspicious", "unknown", "never"] = "unsafe",
+    shown: Shown = Shown(),  # noqa: B008 - frozen
+) -> int:
+    """Tell what a model file or folder is, what it needs and how safe it is. Nothing in it is run.
+
+    Parameters
+    ----------
+    path
+        A file (.onnx, .pt, .safetensors, .gguf, .h5, .keras, .pb, .pkl, .joblib, ...) or a folder.
+    batch
+        Rows that activations are estimated for.
+    fail_on
+        The mildest verdict that ends with exit code 1.
+    """
+    from cli.views.passports import passport_facts
+    from hivefold.models.passport.inspection import passport
+    from hivefold.models.passport.messages import to_proto
+
+    found = passport(path, batch_rows=batch)
+    message = to_proto(found)
+    show_one(shown, message, lambda: passport_facts(message, str(path)))
+    worst = found.safety.verdict.severity
+    return Exit.FAILED if fail_on != "never" and worst >= Verdict(fail_on.upper()).severity else Exit.OK
 
 
 @app.command

@@ -23,6 +23,7 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.DIGEST_MISMATCH: "repeat the upload; do not change a file while it is read",
     Reason.MODEL_INVALID: "export the model again and check it with onnx.checker",
     Reason.MODEL_EXTERNAL_DATA: "save the model as one file: onnx.save(model, path)",
+    Reason.MODEL_UNSAFE: "see the evidence with: hivefold model inspect FILE",
     Reason.MODEL_EXISTS: "a version never changes; register the next one",
     Reason.SHAPE_MISMATCH: "see the model's input with: hivefold model show MODEL",
     Reason.DATA_TYPE_MISMATCH: "convert the data first, e.g. array.astype('float32'), or allow rounding with --cast",

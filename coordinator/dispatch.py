@@ -21,7 +21,7 @@ from coordinator.core.plan import SendCancel, SendWork, follow_up, oldest_first,
 from coordinator.followers import Committed
 from coordinator.job_keys import JobKeys, WorkKeys
 from coordinator.wire.times import timestamp
-from coordinator.wire.values import job_spec_to_proto, model_to_proto
+from coordinator.wire.values import job_model_to_proto, job_spec_to_proto
 from coordinator.writer import Writer
 from hivefold import limits, observe
 from hivefold.blobs.sealing import job_key_id
@@ -185,7 +185,7 @@ class Dispatcher:
             boot_id=action.boot_id,
             job_id=job.job_id,
             spec=job_spec_to_proto(job.spec),
-            model=model_to_proto(job.model) if job.model else None,
+            model=job_model_to_proto(job.model) if job.model else None,
             deadline_time=timestamp(job.deadline_time_us),
             job_key=keys.job_key,
             data_key=keys.data_key,

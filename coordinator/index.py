@@ -22,7 +22,7 @@ from coordinator.followers import Followed
 from coordinator.history import ended_jobs, hash_at
 from coordinator.views import job_view
 from coordinator.watch import follow
-from coordinator.wire.values import model_to_proto
+from coordinator.wire.values import job_model_to_proto
 from hivefold import limits
 from hivefold.errors import HivefoldError, LogCorruptError
 from hivefold.ids import ModelRef
@@ -83,7 +83,7 @@ class _Row(NamedTuple):
         view = job_pb2.Job.FromString(self.view)
         model = state.models.get(ModelRef(self.model))
         if model is not None:
-            view.model.CopyFrom(model_to_proto(model))
+            view.model.CopyFrom(job_model_to_proto(model))
         return view
 
 

@@ -11,8 +11,8 @@ from coordinator.wire.events import placement_to_proto
 from coordinator.wire.times import duration, timestamp
 from coordinator.wire.values import (
     failure_to_proto,
+    job_model_to_proto,
     job_spec_to_proto,
-    model_to_proto,
     node_spec_to_proto,
     tensor_spec_to_proto,
 )
@@ -34,7 +34,7 @@ def job_view(job: Job) -> job_pb2.Job:
         deadline_time=timestamp(job.deadline_time_us),
         progress=_progress(job),
         failure=failure_to_proto(job.failure) if job.failure else None,
-        model=model_to_proto(job.model) if job.model else None,
+        model=job_model_to_proto(job.model) if job.model else None,
         sequence=job.sequence,
         outputs=[tensor_spec_to_proto(tensor) for tensor in _outputs(job)],
     )

@@ -22,6 +22,7 @@ _FINAL: Final = frozenset(
         Reason.INVALID_ARGUMENT,
         Reason.MODEL_INVALID,
         Reason.MODEL_EXTERNAL_DATA,
+        Reason.MODEL_UNSAFE,
         Reason.SHAPE_MISMATCH,
         Reason.DATA_TYPE_MISMATCH,
         Reason.DATA_INVALID,

@@ -21,12 +21,14 @@ class SharedBackend:
 
     def open(self, path: Path) -> SharedSession:
         """The file's model, loaded by the first who asks. Raises what `inner` raises."""
+        # Each comes with a descriptor of its own: the same file all the same, named by its digest.
+        file = path.resolve()
         with self._lock:
-            session, users = self._open.get(path, (None, 0))
+            session, users = self._open.get(file, (None, 0))
             if session is None:
                 session = self._inner.open(path)
-            self._open[path] = (session, users + 1)
-        return SharedSession(self, path, session)
+            self._open[file] = (session, users + 1)
+        return SharedSession(self, file, session)
 
     def release(self, path: Path) -> None:
         """One user less."""

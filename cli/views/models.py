@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from cli import words
 from cli.output import facts, table
-from cli.views import tensors, times
+from cli.views import passports, tensors, times
 from hivefold.v1 import model_pb2
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def model_facts(model: model_pb2.Model) -> RenderableType:
             ("digest", model.digest),
             ("inputs", escape("\n".join(tensors.tensor(spec) for spec in model.inputs))),
             ("outputs", escape("\n".join(tensors.tensor(spec) for spec in model.outputs))),
+            *((name, value) for name, value in passports.lines(model.passport) if model.HasField("passport")),
             ("labels", escape(words.pairs(model.labels))),
             ("registered", f"{times.exact(model.create_time)} ({times.ago(model.create_time)})"),
         ]

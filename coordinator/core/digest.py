@@ -20,7 +20,7 @@ from coordinator.core.model import JobSpec, State
 from hivefold.ids import Digest
 
 _DOMAIN: Final = b"hivefold-state-v1\n"
-_ABSENT_WHEN_EMPTY: Final = frozenset({"signing_keys", "erasures"})
+_ABSENT_WHEN_EMPTY: Final = frozenset({"signing_keys", "erasures", "passport"})
 """What came after 0.1.0: logs without it keep their digest for ever."""
 
 
@@ -58,7 +58,11 @@ def _plain(value: object) -> object:
     if isinstance(value, Map):
         return _columns(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__name__, *(getattr(value, name) for name in _names(type(value)))]
+        names = _names(type(value))
+        given = [getattr(value, name) for name in names]
+        if names[-1] in _ABSENT_WHEN_EMPTY and not given[-1]:
+            given.pop()
+        return [type(value).__name__, *given]
     raise TypeError(f"no canonical text for {type(value).__name__}")
 
 

@@ -16,6 +16,7 @@ from immutables import Map
 
 from hivefold.errors import FieldViolation, Reason
 from hivefold.ids import BootId, Digest, JobId, ModelName, ModelRef, NodeId, RequestId, model_ref
+from hivefold.models.passport.facts import Passport
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -123,6 +124,7 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     create_time_us: int = 0
     labels: Pairs = ()
+    passport: Passport | None = None
 
     @property
     def ref(self) -> ModelRef:

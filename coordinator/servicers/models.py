@@ -29,6 +29,7 @@ from hivefold.errors import (
 )
 from hivefold.ids import Digest, ModelName, model_ref, parse_model
 from hivefold.models import OnnxFacts, TensorFacts, inspect_onnx
+from hivefold.models.passport.facts import Passport
 from hivefold.v1 import model_service_pb2 as pb
 from hivefold.v1.model_service_pb2_grpc import ModelServiceServicer
 
@@ -48,9 +49,9 @@ class ModelServicer(ModelServiceServicer):
             path = Path(folder) / f"{header.name}.onnx"
             async with self._upload_slot():
                 await _receive(requests, header, path)
-                facts = await _inspect(path)
+                facts, passport = await asyncio.to_thread(_inspect, path)
                 blob = await content.upload(self._backing.chunks, _read(path), size_bytes=header.size_bytes)
-        model = _model(header, BlobRef(Digest(blob.root), blob.size_bytes), facts)
+        model = _model(header, BlobRef(Digest(blob.root), blob.size_bytes), facts, passport)
         answer = await self._backing.decide(RegisterModel(model))
         latest = answer.state.models[model_ref(model.name, answer.state.latest[model.name])]
         return pb.UploadModelResponse(model=model_to_proto(latest))
@@ -122,9 +123,11 @@ def _append(file: IO[bytes], digest: Any, data: bytes) -> None:
     file.write(data)
 
 
-async def _inspect(path: Path) -> OnnxFacts:
+def _inspect(path: Path) -> tuple[OnnxFacts, Passport]:
+    from hivefold.models.passport.admission import admitted
+
     try:
-        return await asyncio.to_thread(inspect_onnx, path)
+        return inspect_onnx(path), admitted(path)
     except DataRefusedError as error:
         # Where the file lies for now is nobody's business.
         raise DataRefusedError(error.message, reason=error.reason, metadata={"model": path.stem}) from None
@@ -136,7 +139,7 @@ async def _read(path: Path) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _model(header: pb.UploadModelHeader, artifact: BlobRef, facts: OnnxFacts) -> Model:
+def _model(header: pb.UploadModelHeader, artifact: BlobRef, facts: OnnxFacts, passport: Passport) -> Model:
     return Model(
         name=ModelName(header.name),
         version=0,
@@ -146,6 +149,7 @@ def _model(header: pb.UploadModelHeader, artifact: BlobRef, facts: OnnxFacts) ->
         inputs=_tensors(facts.inputs),
         outputs=_tensors(facts.outputs),
         labels=pairs(header.labels),
+        passport=passport,
     )
 
 

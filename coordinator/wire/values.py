@@ -10,6 +10,7 @@ from coordinator.core import model as m
 from coordinator.wire.times import duration, micros, timestamp
 from hivefold.errors import Reason
 from hivefold.ids import BootId, Digest, ModelName, NodeId
+from hivefold.models.passport import messages as passports
 from hivefold.v1 import blob_pb2, error_pb2, fleet_pb2, job_pb2, model_pb2, work_pb2
 
 REASON_TO_PROTO = {reason: error_pb2.Reason.Value(f"REASON_{reason}") for reason in Reason}
@@ -86,7 +87,17 @@ def model_to_proto(value: m.Model) -> model_pb2.Model:
         outputs=[tensor_spec_to_proto(tensor) for tensor in value.outputs],
         create_time=timestamp(value.create_time_us),
         labels=dict(value.labels),
+        passport=passports.to_proto(value.passport) if value.passport else None,
     )
+
+
+@lru_cache(maxsize=64)
+def job_model_to_proto(value: m.Model) -> model_pb2.Model:
+    """The model of a job: without its passport, which would travel with every message. MUST NOT be changed."""
+    message = model_pb2.Model()
+    message.CopyFrom(model_to_proto(value))
+    message.ClearField("passport")
+    return message
 
 
 def model_from_proto(message: model_pb2.Model) -> m.Model:
@@ -101,6 +112,7 @@ def model_from_proto(message: model_pb2.Model) -> m.Model:
         outputs=tensor_specs_from_proto(message.outputs),
         create_time_us=micros(message.create_time),
         labels=pairs(message.labels),
+        passport=passports.from_proto(message.passport) if message.HasField("passport") else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final, TypeAlias
@@ -62,7 +63,19 @@ _CONTEXT_OPERATOR: Final = "EPContext"
 
 
 class ExternalDataError(Exception):
-    """Something is kept in another file; the text says what."""
+    """Something is kept in another file; the text says what. `outside`: not in the model's own folder."""
+
+    def __init__(self, what: str, *, outside: bool = False) -> None:
+        super().__init__(what)
+        self.outside = outside
+
+
+class ForeignOperatorError(MalformedError):
+    """An operator is neither ONNX's nor the file's own; the text names it."""
+
+
+class HostileError(MalformedError):
+    """The file claims what no model needs and what would take the machine down."""
 
 
 class Scan:
@@ -126,7 +139,7 @@ class Scan:
 
     def _graph(self, message: Span, owner: Operator | None, depth: int) -> None:
         if depth > MODEL_GRAPH_DEPTH:
-            raise MalformedError(f"its graphs are nested deeper than {MODEL_GRAPH_DEPTH}")
+            raise HostileError(f"its graphs are nested deeper than {MODEL_GRAPH_DEPTH}")
         for field in self._wire.fields(message):
             match field.number:
                 case 1:
@@ -198,15 +211,15 @@ class Scan:
                     for size in self._wire.integers(field):
                         elements *= size
                         if size < 0 or elements > MODEL_BYTES * 8:
-                            raise MalformedError(f"the tensor {self._tensor_name(message)!r} has an absurd shape")
+                            raise HostileError(f"the tensor {self._tensor_name(message)!r} has an absurd shape")
                 case 2:
                     data_type = field.integer()
                 case 9:
                     raw = field.span().size
                 case 13:
-                    raise ExternalDataError(f"the tensor {self._tensor_name(message)!r}")
+                    raise self._external(message)
                 case 14 if field.integer() == _EXTERNAL:
-                    raise ExternalDataError(f"the tensor {self._tensor_name(message)!r}")
+                    raise self._external(message)
                 case _:
                     pass
         self._count(message, elements, data_type, raw)
@@ -222,6 +235,16 @@ class Scan:
         if (raw >= 0 and raw != size) or elements > 4 * message.size:
             raise MalformedError(f"the tensor {self._tensor_name(message)!r} holds other bytes than its shape needs")
         self.parameter_bytes += size
+
+    def _external(self, message: Span) -> ExternalDataError:
+        """The refusal of a tensor in another file, with whether that lies outside the model's folder."""
+        location = ""
+        for field in self._wire.fields(message):
+            if field.number == 13:
+                parts = {part.number: self._name(part) for part in self._wire.fields(field.span())}
+                location = parts.get(2, "") if parts.get(1) == "location" else location
+        outside = location.startswith(("/", "\\", "~")) or ":" in location or ".." in re.split(r"[/\\]", location)
+        return ExternalDataError(f"the tensor {self._tensor_name(message)!r}", outside=outside)
 
     def _sparse(self, message: Span) -> None:
         for field in self._wire.fields(message):
@@ -295,16 +318,16 @@ class Scan:
         for used in self._calls.values():
             for domain, name, overload in used:
                 if (domain, name, overload) not in self._calls and domain not in _KNOWN_DOMAINS:
-                    raise MalformedError(
+                    raise ForeignOperatorError(
                         f"the operator {name!r} belongs to the custom domain {domain!r}, which is not loaded: "
                         "export the model with standard operators"
                     )
         if self._expanded(None, {}, 0) > MODEL_NODES:
-            raise MalformedError(f"it has more than {MODEL_NODES} nodes once its functions are unfolded")
+            raise HostileError(f"it has more than {MODEL_NODES} nodes once its functions are unfolded")
 
     def _expanded(self, owner: Operator | None, known: dict[Operator | None, int], depth: int) -> int:
         if depth > MODEL_CALL_DEPTH:
-            raise MalformedError(f"its functions call each other deeper than {MODEL_CALL_DEPTH}, or without end")
+            raise HostileError(f"its functions call each other deeper than {MODEL_CALL_DEPTH}, or without end")
         if owner not in known:
             known[owner] = sum(
                 times * (self._expanded(operator, known, depth + 1) if operator in self._calls else 1)

@@ -45,6 +45,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.DIGEST_MISMATCH: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
     Reason.MODEL_INVALID: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
     Reason.MODEL_EXTERNAL_DATA: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
+    Reason.MODEL_UNSAFE: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
     Reason.MODEL_EXISTS: Row(_Code.ALREADY_EXISTS, e.ConflictError, "model"),
     Reason.SHAPE_MISMATCH: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
     Reason.DATA_TYPE_MISMATCH: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from hivefold.v1 import blob_pb2 as _blob_pb2
+from hivefold.v1 import passport_pb2 as _passport_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -160,6 +161,7 @@ class Model(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PASSPORT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, e.g. "digits"."""
     version: _builtins.int
@@ -188,6 +190,10 @@ class Model(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
 
+    @_builtins.property
+    def passport(self) -> _passport_pb2.ModelPassport:
+        """What the file is, needs, and how safe it is; absent for models that were registered before passports."""
+
     def __init__(
         self,
         *,
@@ -200,10 +206,11 @@ class Model(_message.Message):
         outputs: _abc.Iterable[Global___TensorSpec] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        passport: _passport_pb2.ModelPassport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "passport", b"passport"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "digest", b"digest", "inputs", b"inputs", "labels", b"labels", "name", b"name", "outputs", b"outputs", "platform", b"platform", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "digest", b"digest", "inputs", b"inputs", "labels", b"labels", "name", b"name", "outputs", b"outputs", "passport", b"passport", "platform", b"platform", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
