@@ -143,7 +143,7 @@ class Dispatcher:
         while self._queue:
             if len(self._queue) == 1:
                 # Without a task of its own it is on its way before the client has its answer.
-                await self._perform(self._queue.popleft())
+                await self._perform(self._queue.popleft(), alone=True)
                 continue
             actions = [self._queue.popleft() for _ in range(min(len(self._queue), limits.DISPATCH_WINDOW))]
             await asyncio.gather(*(self._perform(action) for action in actions))
@@ -162,18 +162,18 @@ class Dispatcher:
         for cancel in owed.cancels:
             await self._perform(cancel)
 
-    async def _perform(self, action: SendWork | SendCancel) -> None:
+    async def _perform(self, action: SendWork | SendCancel, *, alone: bool = False) -> None:
         match action:
             case SendWork():
-                await self._send_work(action)
+                await self._send_work(action, express=alone and len(action.tasks) <= limits.EXPRESS_ITEMS)
             case SendCancel(node_id, job_id):
                 cancel = work_pb2.CancelWork(term=self._writer.state.term, job_id=job_id)
                 await self._signals.publish(Message(f"control.{node_id}", cancel.SerializeToString()))
             case other:
                 assert_never(other)
 
-    async def _send_work(self, action: SendWork) -> None:
-        """Sends the attempts that are still current."""
+    async def _send_work(self, action: SendWork, *, express: bool) -> None:
+        """Sends the attempts that are still current; `express` also as a signal, which is there sooner."""
         keys = await self._keys_for(action.job_id)
         state = self._writer.state
         job = state.jobs.get(action.job_id)
@@ -206,7 +206,10 @@ class Dispatcher:
         with observe.span("send work", kind="producer", parent=job.traceparent, attributes=attributes) as span:
             batch.traceparent = span.traceparent or job.traceparent
             headers = {"traceparent": batch.traceparent} if batch.traceparent else None
-            await self._sender.send(action.node_id, batch.SerializeToString(), headers)
+            data = batch.SerializeToString()
+            if express:
+                await self._signals.publish(Message(f"express.work.{action.node_id}", data))
+            await self._sender.send(action.node_id, data, headers)
 
     async def _keys_for(self, job_id: JobId) -> WorkKeys | None:
         """The keys of an open job; None once it has ended."""

@@ -1,4 +1,9 @@
-"""Turns outcomes into commands, has them recorded, and only then acknowledges them."""
+"""Turns outcomes into commands, has them recorded, and only then acknowledges them.
+
+An outcome that says all there is to record may come twice: first as a signal, straight from its node, then
+from the stream, which stores it with fsync before it hands it on. The signal is recorded at once; the stored
+copy then only needs to be acknowledged. Where the signal is lost, or this process dies, the copy does it all.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +22,8 @@ from coordinator.wire.times import micros
 from coordinator.wire.values import failure_from_proto, output_from_proto
 from coordinator.writer import RecordTooLargeError, Writer
 from hivefold import limits, observe
-from hivefold.bus.port import ResultMessage, ResultReceiver
-from hivefold.errors import LimitExceededError, NotLeaderError, Reason, UnavailableError
+from hivefold.bus.port import Message, ResultMessage, ResultReceiver, Signals
+from hivefold.errors import HivefoldError, LimitExceededError, NotLeaderError, Reason, UnavailableError
 from hivefold.ids import JobId, NodeId, is_digest, is_name
 from hivefold.v1 import error_pb2, work_pb2
 
@@ -32,16 +37,54 @@ _NO_NUMBERS: Final = frozenset({"UNSPECIFIED", "BYTES"})
 class Intake:
     """Carries outcomes from the results stream to the writer."""
 
-    def __init__(self, writer: Writer, results: ResultReceiver) -> None:
+    def __init__(self, writer: Writer, results: ResultReceiver, signals: Signals) -> None:
         self._writer = writer
         self._results = results
+        self._signals = signals
+        self._express: dict[str, asyncio.Task[bool]] = {}
+        """Subjects whose outcome came as a signal, oldest first, until their stored copy comes."""
 
     async def run(self) -> None:
         """Records outcomes until it is cancelled. Raises NotLeaderError."""
-        async for batch in self._results.batches():
-            if batch:
-                await self._record(batch)
-                await self._results.acknowledge(batch[-1].sequence)
+        subscription = await self._signals.subscribe("express.results.>", self._on_express)
+        try:
+            async for batch in self._results.batches():
+                if batch:
+                    await self._record(await self._unrecorded(batch))
+                    await self._results.acknowledge(batch[-1].sequence)
+        finally:
+            await subscription.stop()
+            for task in self._express.values():
+                task.cancel()
+
+    def _on_express(self, message: Message) -> None:
+        subject = message.subject.removeprefix("express.")
+        if subject in self._express or not self._writer.leading:
+            return
+        found = list(commands((ResultMessage(0, subject, message.data),)))
+        if len(found) != 1 or not all(report.output is None or report.output.blob for report in found[0][0].reports):
+            return  # output that came with its outcome is read from the stream: its place there is recorded
+        if len(self._express) >= limits.EXPRESS_WAITING:
+            self._express.pop(next(iter(self._express))).cancel()
+        self._express[subject] = asyncio.create_task(self._record_express(*found[0]))
+
+    async def _record_express(self, body: ReportOutcomes, traceparent: str) -> bool:
+        try:
+            return await self._execute(body, traceparent)
+        except HivefoldError:
+            return False  # the stored copy finds out why
+
+    async def _unrecorded(self, batch: Sequence[ResultMessage]) -> Sequence[ResultMessage]:
+        """Those of a batch that no signal had recorded before."""
+        if not self._express:
+            return batch
+        rest: list[ResultMessage] = []
+        for message in batch:
+            express = self._express.get(message.subject)
+            if express is None or not await _recorded(express):
+                rest.append(message)
+            self._express.pop(message.subject, None)
+        return rest
 
     async def _record(self, batch: Sequence[ResultMessage]) -> None:
         """Returns only when all of the batch is recorded: they are gone from the stream's memory after that."""
@@ -68,6 +111,12 @@ class Intake:
                 _log.warning("outcomes not recorded, trying again", reason=error.reason, error=str(error))
                 return False
         return True
+
+
+async def _recorded(express: asyncio.Task[bool]) -> bool:
+    """Whether what came as a signal is recorded; waits until that is known."""
+    await asyncio.wait((express,))
+    return not express.cancelled() and express.result()
 
 
 def _smaller(body: ReportOutcomes, error: RecordTooLargeError) -> Iterator[ReportOutcomes]:

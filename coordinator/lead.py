@@ -125,7 +125,7 @@ async def take_lead(
         writer=writer,
         presence=Presence(writer, ends.signals, ends.work, dispatcher, clock, settings.presence, checkpoints),
         dispatcher=dispatcher,
-        intake=Intake(writer, ends.results),
+        intake=Intake(writer, ends.results, ends.signals),
         eraser=Eraser(writer, ends.job_keys.store, ends.results),
         room=ResultRoom(writer, ends.results),
         feed=Feed(writer, ends.log, ends.events, ends.signals) if ends.events is not None else None,

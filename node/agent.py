@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
@@ -56,6 +56,23 @@ class _Work:
     touched_ms: int
 
 
+class _Express:
+    """A Delivery that came as a signal: there is nobody to answer; the copy in the stream is answered."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.headers: Mapping[str, str] = {}
+
+    async def acknowledge(self) -> None:
+        """Nothing to do."""
+
+    async def in_progress(self) -> None:
+        """Nothing to do."""
+
+    async def give_back(self) -> None:
+        """Nothing to do."""
+
+
 @dataclass(slots=True)
 class _Running:
     task: asyncio.Task[None]
@@ -99,6 +116,7 @@ class Agent:
         subscriptions = [
             await self.signals.subscribe("fleet.pulse", self._on_pulse),
             await self.signals.subscribe(f"control.{self.spec.node_id}", self._on_control),
+            await self.signals.subscribe(f"express.work.{self.spec.node_id}", self._on_express),
         ]
         self.witness.on_change = self._changed.set
         parts = (self._take_work(), self.uplink.run(), self._keep_beating(), self.witness.run())
@@ -157,6 +175,17 @@ class Agent:
                 _log.error("work.refused", error=error.message)
                 self._spawn(_answered(delivery.acknowledge))
 
+    def _on_express(self, message: Message) -> None:
+        """Work that came as a signal: taken where nothing stands against it; its copy in the stream comes anyway."""
+        if self.core.fenced or self.core.leaving or self.core.outstanding >= NODE_QUEUE_TASKS:
+            return
+        try:
+            work = read_work(message.data)
+            if self.witness.proves(work.term):
+                self._accept(_Express(message.data), work)
+        except InvalidRequestError as error:
+            _log.warning("work.express_refused", error=error.message)
+
     async def _prove(self, term: int) -> None:
         """Waits until this term is in the log that was proven. Raises InvalidRequestError when that takes too long."""
         try:
@@ -213,7 +242,9 @@ class Agent:
                 _log.warning("attempt.failed", task=start.attempts[0].task, reason=error.reason, error=error.message)
                 took_us = self.clock.now_us() - timing.start_us
                 outcomes = writer.failed(start.attempts, error, timing.start_us, took_us)
-            self.uplink.put(outcomes, lambda: self._stored(start), current.traceparent)
+            # Inline output is read from the stream later: its outcome has to be there first.
+            express = work.message.spec.WhichOneof("kind") != "infer"
+            self.uplink.put(outcomes, lambda: self._stored(start), current.traceparent, express=express)
 
     async def _outcomes(self, start: Start, work: _Work, writer: OutcomeWriter, timing: Timing) -> list[Stored]:
         """What the attempts came to. Raises HivefoldError, and nothing else, for all of them."""

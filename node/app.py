@@ -183,7 +183,7 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
         core=NodeCore(boot.boot_id, slots + limits.NODE_PREFETCH),
         signals=signals,
         receiver=NatsWorkReceiver(boot.link, boot.node_id),
-        uplink=Uplink(NatsResultSender(boot.link), batch_outcomes=limits.NODE_QUEUE_TASKS),
+        uplink=Uplink(NatsResultSender(boot.link), signals, batch_outcomes=limits.NODE_QUEUE_TASKS),
         infer=InferRunner(content, shelf, boot.actors.reader, boot.clock, slots),
         prober=boot.actors.prober,
         witness=Witness(config.data_dir / WITNESS_FILE, NatsCheckpoints(boot.link), boot.clock),

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hivefold.bus.port import ResultSender
+from hivefold.bus.port import Message, ResultSender, Signals
 from hivefold.failpoints import Failpoint, reach
+from hivefold.limits import EXPRESS_ITEMS
 from hivefold.observe import ActiveSpan, span, tracing
 from node.wire import Stored
 
@@ -22,20 +23,33 @@ class _Piece:
     outcomes: Sequence[Stored]
     when_stored: Callable[[], None]
     traceparent: str
+    express: bool
 
 
 class Uplink:
     """Sends outcomes. Bounded by what puts into it: a node accepts only so many attempts at once."""
 
-    def __init__(self, sender: ResultSender, *, batch_outcomes: int) -> None:
+    def __init__(self, sender: ResultSender, signals: Signals, *, batch_outcomes: int) -> None:
         self._sender = sender
+        self._signals = signals
         self._batch_outcomes = batch_outcomes
         self._pieces: deque[_Piece] = deque()
         self._wake = asyncio.Event()
 
-    def put(self, outcomes: Sequence[Stored], when_stored: Callable[[], None], traceparent: str = "") -> None:
-        """Takes outcomes over; calls `when_stored` once they are all stored durably."""
-        self._pieces.append(_Piece(outcomes, when_stored, traceparent))
+    def put(
+        self,
+        outcomes: Sequence[Stored],
+        when_stored: Callable[[], None],
+        traceparent: str = "",
+        *,
+        express: bool = False,
+    ) -> None:
+        """Takes outcomes over; calls `when_stored` once they are all stored durably.
+
+        `express` ones (few, and without output bytes) that need not wait for others go out as signals, too:
+        the coordinator can record them while the stream still stores them.
+        """
+        self._pieces.append(_Piece(outcomes, when_stored, traceparent, express and len(outcomes) <= EXPRESS_ITEMS))
         self._wake.set()
 
     async def run(self) -> None:
@@ -47,6 +61,9 @@ class Uplink:
                 self._wake.clear()
                 continue
             reach(Failpoint.BEFORE_RESULT)
+            if len(taken) == 1 and taken[0].express:
+                for subject, data in taken[0].outcomes:
+                    await self._signals.publish(Message(f"express.{subject}", data))
             with _span(taken):
                 await self._sender.send([outcome for piece in taken for outcome in piece.outcomes])
             reach(Failpoint.AFTER_RESULT)

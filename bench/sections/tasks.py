@@ -26,7 +26,8 @@ the job's end, with three node processes, a coordinator and a broker; Ray gets t
 cluster of three workers; Dask distributed one `map` over three worker processes. Then single tasks one after
 another, {_ROUND_TRIPS} in a round: a job of one task until the client sees its end; submit and get. Each contender is
 started anew in each round, warmed up, and alone on the machine. Floors: appending 200 bytes with fsync on the
-same disk, and a bare gRPC echo between two processes."""
+same disk, a bare gRPC echo between two processes, and the hops of a durable round trip with nothing in between
+(gRPC, an append with fsync, the work stream, a second process, the results stream with fsync, one more append)."""
 
 
 class _Times:
@@ -61,6 +62,10 @@ def run(context: Context) -> Section:
         with context.ours("grpc_echo") as echo:
             echo.ask("round_trips", count=_WARM_ROUND_TRIPS)
             times.trips("gRPC echo", echo.ask("round_trips", count=_ROUND_TRIPS)["ms"])
+        with context.ours("thin_trip", context.workplace / f"thin-{at}") as thin:
+            thin.ask("round_trips", count=_WARM_ROUND_TRIPS)
+            times.trips("hops alone", thin.ask("round_trips", count=_ROUND_TRIPS)["ms"])
+            context.say(f"round {at + 1}, hops alone: round trip {times.p50['hops alone'][-1]:.2f} ms")
     return Section(KEY, TITLE, _HOW, _targets(times), _measures(times))
 
 
@@ -95,4 +100,4 @@ def _measures(times: _Times) -> tuple[Measure, ...]:
 
 
 def _what(who: str) -> str:
-    return "floor" if who in {"fsync", "gRPC echo"} else "one task there and back"
+    return "floor" if who in {"fsync", "gRPC echo", "hops alone"} else "one task there and back"

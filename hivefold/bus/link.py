@@ -50,7 +50,7 @@ class Link(Client):
         self._up = asyncio.Event()
         self._reconnect_listeners: list[Callable[[], None]] = []
         self._handlers: dict[int, Handler] = {}
-        self._ps = FrameParser(self, self._handlers)
+        self._ps = self._parser = FrameParser(self, self._handlers)
         self._listening: dict[int, Subscription] = {}
         self._replies: dict[bytes, asyncio.Future[Reply]] = {}
         self._reply_prefix = b""
@@ -186,6 +186,13 @@ class Link(Client):
 
     # -- nats-py's insides ------------------------------------------------------
 
+    async def _read_loop(self) -> None:
+        # What is for handlers goes to them out of the socket's callback, without waking the task that reads.
+        reader = getattr(self._transport, "_io_reader", None)
+        if isinstance(reader, asyncio.StreamReader):
+            reader.feed_data = _shortcut(reader, self._parser.take)  # type: ignore[method-assign,assignment]
+        await super()._read_loop()
+
     async def _process_err(self, err_msg: str) -> None:
         # nats-py closes for good on any error but a stale connection or a permission; a daemon comes back.
         if "permissions violation" in err_msg:
@@ -224,6 +231,18 @@ def _expire(reply: asyncio.Future[Reply], subject: str, timeout_s: float) -> Non
                 f"NATS did not answer on {subject} within {timeout_s:g} s; check its load and this user's permissions"
             )
         )
+
+
+def _shortcut(reader: asyncio.StreamReader, take: Callable[[bytes], bytes]) -> Callable[[bytes], None]:
+    """In place of the reader's `feed_data`: what `take` leaves goes the usual way, in order."""
+    feed_data = reader.feed_data
+
+    def feed(data: bytes) -> None:
+        rest = data if reader._buffer else take(data)  # type: ignore[attr-defined]  # noqa: SLF001
+        if rest:
+            feed_data(rest)
+
+    return feed
 
 
 async def _ignore(_error: Exception) -> None:

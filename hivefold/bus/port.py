@@ -3,6 +3,8 @@
 Subjects (account NODES):
     work.<node>                               WorkBatch     stream HF_WORK (memory), one durable consumer a node
     results.<node>.<job>.<task>.<attempt>     Outcome       stream HF_RESULTS (file), one durable consumer
+    express.work.<node>, express.results.<node>.<job>.<task>.<attempt>
+                                              WorkBatch, Outcome   core NATS: a copy that is there sooner
     control.<node>                            CancelWork    core NATS
     heartbeat.<node>                          Heartbeat     core NATS
     fleet.pulse                               Pulse         core NATS

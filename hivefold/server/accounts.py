@@ -62,6 +62,7 @@ def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
         "publish": {
             "allow": [
                 f"results.{node_id}.>",
+                f"express.results.{node_id}.>",
                 f"heartbeat.{node_id}",
                 f"telemetry.{node_id}",
                 "blob.>",
@@ -72,7 +73,15 @@ def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
                 "$JS.API.INFO",
             ]
         },
-        "subscribe": {"allow": [f"{inbox_prefix(node_id)}.>", f"control.{node_id}", "fleet.pulse", "heartbeat.*"]},
+        "subscribe": {
+            "allow": [
+                f"{inbox_prefix(node_id)}.>",
+                f"control.{node_id}",
+                f"express.work.{node_id}",
+                "fleet.pulse",
+                "heartbeat.*",
+            ]
+        },
     }
 
 

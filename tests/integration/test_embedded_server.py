@@ -149,6 +149,8 @@ async def test_a_node_does_what_is_its_own_and_nothing_else(nats_server: Running
     assert not await refused(node, "$JS.API.DIRECT.GET.HF_BLOBS.blob.chunk.abc")
     forbidden = [
         "results.node-2.job.0.1",
+        "express.results.node-2.job.0.1",
+        "express.work.node-1",
         "results.node-1",
         "heartbeat.node-2",
         "telemetry.node-2",
@@ -211,6 +213,8 @@ async def test_a_node_hears_only_what_is_for_it(nats_server: RunningServer) -> N
         "_INBOX.>",
         "_INBOX_node-2.>",
         "control.node-1",
+        "express.>",
+        "express.work.node-1",
         "fleet.pulse",
     ):
         await node.listen(subject, lambda subject, _reply, _data, _headers: heard.append(subject))
@@ -222,6 +226,8 @@ async def test_a_node_hears_only_what_is_for_it(nats_server: RunningServer) -> N
         "telemetry.node-2",
         "_INBOX.x",
         "_INBOX_node-2.x",
+        "express.work.node-2",
+        "express.work.node-1",
         "control.node-1",
         "fleet.pulse",
     ):
@@ -229,7 +235,7 @@ async def test_a_node_hears_only_what_is_for_it(nats_server: RunningServer) -> N
     await coordinator.flush()
     await node.flush()
 
-    assert sorted(heard) == [b"control.node-1", b"fleet.pulse", b"heartbeat.node-2"]
+    assert sorted(heard) == [b"control.node-1", b"express.work.node-1", b"fleet.pulse", b"heartbeat.node-2"]
     await node.close()
     await coordinator.close()
 

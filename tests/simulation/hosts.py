@@ -190,7 +190,7 @@ class NodeHost:
             core=WatchedCore(self.node_id, boot_id, self.slots + NODE_PREFETCH, self.broker.checker),
             signals=connection.signals(),
             receiver=connection.watched_work(self.node_id, boot_id),
-            uplink=Uplink(connection.result_sender(), batch_outcomes=RESULTS_BATCH),
+            uplink=Uplink(connection.result_sender(), connection.signals(), batch_outcomes=RESULTS_BATCH),
             infer=InferRunner(
                 content, shelf, cast(ActorRef[ReadRange, memoryview], None), cast(Any, self.clock), self.slots
             ),

@@ -10,6 +10,7 @@ import pytest
 from coordinator.core.commands import ReportOutcomes
 from coordinator.intake import Intake
 from coordinator.writer import Accepted, RecordTooLargeError, Writer
+from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import ResultMessage, ResultReceiver
 from hivefold.errors import Reason
 from hivefold.v1 import model_pb2, work_pb2
@@ -54,7 +55,7 @@ def answer(task: int) -> ResultMessage:
 async def test_a_batch_is_recorded_in_as_many_commands_as_it_takes(most: int) -> None:
     """Every outcome is recorded once, in order, before the batch is acknowledged."""
     writer, results = SmallRecords(most), OneBatch([answer(task) for task in range(20)])
-    await Intake(cast(Writer, writer), cast(ResultReceiver, results)).run()
+    await Intake(cast(Writer, writer), cast(ResultReceiver, results), MemoryBroker().connect().signals()).run()
 
     assert [report.task for body in writer.taken for report in body.reports] == list(range(20))
     assert all(report.failure is None for body in writer.taken for report in body.reports)
@@ -64,7 +65,7 @@ async def test_a_batch_is_recorded_in_as_many_commands_as_it_takes(most: int) ->
 async def test_an_outcome_that_fits_nowhere_fails_its_attempt() -> None:
     """Rather than stopping the coordinator, again after each restart."""
     writer, results = SmallRecords(0), OneBatch([answer(0), answer(1)])
-    await Intake(cast(Writer, writer), cast(ResultReceiver, results)).run()
+    await Intake(cast(Writer, writer), cast(ResultReceiver, results), MemoryBroker().connect().signals()).run()
 
     failures = [report.failure for body in writer.taken for report in body.reports]
     assert [failure.reason for failure in failures if failure] == [Reason.LIMIT_EXCEEDED] * 2

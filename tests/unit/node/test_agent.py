@@ -34,6 +34,35 @@ async def test_every_probe_task_gets_one_outcome_and_then_its_message_is_acknowl
         assert not queue.unanswered
 
 
+async def test_work_that_comes_as_a_signal_too_runs_once(tmp_path: Path) -> None:
+    """At once; its copy in the stream is acknowledged when the outcome is stored, and runs nothing."""
+    async with running(tmp_path) as rig:
+        told: list[Message] = []
+        await rig.coordinator.signals().subscribe("express.results.>", told.append)
+        await rig.until(lambda: bool(rig.beats))  # it listens
+        work = probes(1)
+        message = Message(f"express.work.{NODE}", work.SerializeToString())
+        await rig.coordinator.signals().publish(message)
+        (outcome,) = await rig.outcome_count(1)
+        assert [work_pb2.Outcome.FromString(each.data) for each in told] == [outcome]
+        await rig.send(work)
+        await rig.until(lambda: rig.agent.core.idle)
+        queue = rig.broker.work_queue(NODE)
+        await rig.until(lambda: queue is not None and not queue.waiting and not queue.unanswered)
+        assert len(rig.outcomes()) == 1
+
+
+async def test_a_fenced_node_takes_no_work_from_a_signal(tmp_path: Path) -> None:
+    """The copy in the stream waits; a signal would be the one way around the fence."""
+    async with running(tmp_path) as rig:
+        await rig.until(lambda: bool(rig.beats))
+        rig.agent.core.fence()
+        message = Message(f"express.work.{NODE}", probes(1).SerializeToString())
+        await rig.coordinator.signals().publish(message)
+        assert rig.agent.core.idle
+        assert not rig.outcomes()
+
+
 async def test_rows_go_through_the_model_in_order(tmp_path: Path) -> None:
     """Two shards of a blob give the model's outputs for exactly their rows."""
     model = doubling_model(tmp_path / "double.onnx")

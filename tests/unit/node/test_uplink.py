@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from hivefold.bus.memory import MemoryBroker
+from hivefold.bus.port import Message
 from node.uplink import Uplink
 
 
@@ -30,7 +32,7 @@ async def test_what_gathers_during_a_send_goes_out_with_the_next() -> None:
     """A group commit: one send at a time, as much as there is."""
     gate = Gate()
     stored: list[str] = []
-    uplink = Uplink(gate, batch_outcomes=10)
+    uplink = Uplink(gate, MemoryBroker().connect().signals(), batch_outcomes=10)
     running = asyncio.create_task(uplink.run())
     for name in "abc":
         uplink.put([(name, b"")], lambda name=name: stored.append(name))  # type: ignore[misc]
@@ -50,7 +52,7 @@ async def test_what_gathers_during_a_send_goes_out_with_the_next() -> None:
 async def test_a_send_is_bounded_and_what_belongs_together_stays_together() -> None:
     """At most the given number of outcomes, except for one piece that is larger."""
     gate = Gate()
-    uplink = Uplink(gate, batch_outcomes=3)
+    uplink = Uplink(gate, MemoryBroker().connect().signals(), batch_outcomes=3)
     for size in (2, 2, 5):
         uplink.put([(str(size), b"")] * size, lambda: None)
     running = asyncio.create_task(uplink.run())
@@ -58,4 +60,24 @@ async def test_a_send_is_bounded_and_what_belongs_together_stays_together() -> N
         gate.may_send.release()
     await turn()
     assert [len(batch) for batch in gate.batches] == [2, 2, 5]
+    running.cancel()
+
+
+async def test_express_outcomes_are_told_before_they_are_stored_where_nothing_else_waits() -> None:
+    """The first goes out as a signal, too; those that gathered meanwhile do not: they are many, and late anyway."""
+    gate = Gate()
+    broker = MemoryBroker()
+    told: list[Message] = []
+    await broker.connect().signals().subscribe("express.results.>", told.append)
+    uplink = Uplink(gate, broker.connect().signals(), batch_outcomes=10)
+    running = asyncio.create_task(uplink.run())
+    for name in "abc":
+        uplink.put([(f"results.n.j.{name}.1", name.encode())], lambda: None, express=True)
+        await turn()
+    assert [(message.subject, message.data) for message in told] == [("express.results.n.j.a.1", b"a")]
+    assert gate.batches == [["results.n.j.a.1"]]
+    gate.may_send.release()
+    await turn()
+    assert len(gate.batches) == 2
+    assert len(told) == 1
     running.cancel()
