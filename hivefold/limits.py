@@ -46,10 +46,8 @@ RESULTS_ACK_WAIT_S: Final = 3600
 """Long, for the receiver itself finds what is missing and begins there."""
 ACK_DELAY_MS: Final = 50
 """How long an acknowledgement to the broker waits for others: far below any wait after which it sends again."""
-EXPRESS_ITEMS: Final = 8
-"""Attempts of one message that goes out as a signal too, besides the stream: it is there sooner, and may be lost."""
-EXPRESS_WAITING: Final = 256
-"""Outcomes that came as a signal and whose stored copy is still to come."""
+EXPRESS_ITEMS, EXPRESS_WAITING = 8, 256
+"""Attempts of a message that goes out as a signal, too; outcomes that came as one, their stored copy still to come."""
 RESULTS_UNACKNOWLEDGED: Final = 50_000
 """Results handed to the coordinator and not yet recorded; then the broker waits."""
 RESULTS_ROOM_S: Final = 5.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from hivefold.bus.memory import MemoryBroker, MemoryConnection
 from hivefold.bus.memory_ends import MemoryDelivery, MemoryResultReceiver, MemoryWorkReceiver
@@ -30,6 +31,9 @@ class SimClock:
         return int(self.loop.time() * 1000)
 
 
+_EXPRESS: Final = "express."
+
+
 class SimBroker(MemoryBroker):
     """The server of the bus; the checker sees what it stores."""
 
@@ -43,6 +47,12 @@ class SimBroker(MemoryBroker):
         super().store_result(subject, data)
         if self._result_count > known:
             self.checker.result_stored(self.results[self._result_count])
+
+    def deliver_signal(self, message: Message) -> None:
+        """Hands a message to every subscription of every connection that is up."""
+        if message.subject.startswith(_EXPRESS):
+            self.checker.outcome_told(message.subject.removeprefix(_EXPRESS))
+        super().deliver_signal(message)
 
     def connect(self, owner: Owner | None = None) -> SimConnection:
         """A new connection, up at once."""
