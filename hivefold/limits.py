@@ -57,6 +57,9 @@ RESULTS_IN_FLIGHT: Final = 4
 """Batches of one sender under way at once."""
 EVENTS_BATCH: Final = 500
 
+SECRET_BYTES: Final = 64 * 1024
+"""Largest file that is read as one secret."""
+
 # -- log --------------------------------------------------------------------
 APPEND_BATCH_RECORDS: Final = 1000
 """JetStream refuses larger atomic batches (error 10199)."""

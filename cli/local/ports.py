@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from hivefold.errors import ConfigError
-from hivefold.limits import SERVER_PORTS
+from hivefold.server.limits import (
+    SERVER_PORTS,
+)
 from hivefold.server.ports import any_free, is_free
 
 FIRST_PORT: Final = 7400

@@ -10,11 +10,13 @@ from typing import Final
 from hivefold.broker import Secret
 from hivefold.limits import (
     BROKER_MESSAGE_BYTES,
+)
+from hivefold.log.naming import stream_name
+from hivefold.server.limits import (
     SERVER_FILE_BYTES,
     SERVER_LOG_BYTES,
     SERVER_MEMORY_BYTES,
 )
-from hivefold.log.naming import stream_name
 
 CORE_USER: Final = "coordinator-core"
 NODES_USER: Final = "coordinator-nodes"

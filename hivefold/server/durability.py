@@ -16,8 +16,12 @@ from hivefold.bus.connection import connect
 from hivefold.bus.link import Link, NoRespondersError
 from hivefold.config import Durability
 from hivefold.errors import BrokerUnavailableError, ConfigError, DurabilityWeakError
-from hivefold.limits import SERVER_ANSWER_BYTES, SERVER_ANSWER_S, SERVER_STRAGGLERS_S
 from hivefold.server.binary import MINIMUM_VERSION, parse_version, version_text
+from hivefold.server.limits import (
+    SERVER_ANSWER_BYTES,
+    SERVER_ANSWER_S,
+    SERVER_STRAGGLERS_S,
+)
 
 _JETSTREAM_OFF: Final = (10035, 10039, 10076)
 _STRENGTH: Final = (Durability.UNKNOWN, Durability.FSYNC_INTERVAL, Durability.FSYNC_ALWAYS)

@@ -21,10 +21,14 @@ from typing import Final
 from hivefold.broker import BrokerSettings
 from hivefold.errors import ConfigError
 from hivefold.ids import NAME_RULE, is_name
-from hivefold.limits import SERVER_PORTS, SERVER_START_S, SERVER_STOP_S
 from hivefold.log.naming import segment_number
 from hivefold.server import accounts
 from hivefold.server.binary import find_server
+from hivefold.server.limits import (
+    SERVER_PORTS,
+    SERVER_START_S,
+    SERVER_STOP_S,
+)
 from hivefold.server.ports import any_free, is_free
 from hivefold.server.private import Passwords, make_directory, write_private
 from hivefold.server.probe import lets_in

@@ -1,0 +1,22 @@
+"""Bounds of the embedded nats-server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SERVER_START_S: Final = 30.0
+"""How long nats-server may take to recover its streams."""
+SERVER_STOP_S: Final = 10.0
+"""How long nats-server may take to end before it is killed."""
+SERVER_PORTS: Final = 100
+"""How many ports are tried where none was given."""
+SERVER_MEMORY_BYTES: Final = 256 * 1024 * 1024
+"""Most memory of its memory streams (waiting work)."""
+SERVER_FILE_BYTES: Final = 1 << 44
+"""Most bytes of its file streams: the disk is the bound that counts, and streams have their own."""
+SERVER_LOG_BYTES: Final = 10 * 1024 * 1024
+SERVER_ANSWER_S: Final = 2.0
+"""How long servers may take to tell their settings."""
+SERVER_STRAGGLERS_S: Final = 0.1
+"""How long after the first the other servers of a cluster are waited for."""
+SERVER_ANSWER_BYTES: Final = 1024 * 1024
