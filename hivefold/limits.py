@@ -165,23 +165,6 @@ STANDBY_REACH_S: Final = 2.0
 STANDBY_STALE_MS: Final = 5000
 """From when on a standby that hears nothing of the log's end is not healthy."""
 
-# -- embedded server ----------------------------------------------------------
-SERVER_START_S: Final = 30.0  # how long nats-server may take to recover its streams
-SERVER_STOP_S: Final = 10.0  # how long nats-server may take to end before it is killed
-SERVER_PORTS: Final = 100  # how many ports are tried where none was given
-SERVER_MEMORY_BYTES: Final = 256 * 1024 * 1024
-"""Most memory of its memory streams (waiting work)."""
-SERVER_FILE_BYTES: Final = 1 << 44
-"""Most bytes of its file streams: the disk is the bound that counts, and streams have their own."""
-SERVER_LOG_BYTES: Final = 10 * 1024 * 1024
-SERVER_ANSWER_S: Final = 2.0
-"""How long servers may take to tell their settings."""
-SERVER_STRAGGLERS_S: Final = 0.1
-"""How long after the first the other servers of a cluster are waited for."""
-SERVER_ANSWER_BYTES: Final = 1024 * 1024
-SECRET_BYTES: Final = 64 * 1024
-"""Largest file that is read as one secret."""
-
 # -- jobs -------------------------------------------------------------------
 JOB_TASKS: Final = 1_000_000
 JOB_LABELS: Final = 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
@@ -29,6 +29,7 @@ from hivefold.observe import bound, span
 from hivefold.v1 import fleet_pb2, telemetry_pb2, work_pb2
 from hivefold.v1.node_service_pb2 import DescribeNodeResponse
 from node.core import Abort, Acknowledge, Answer, Attempt, Effect, GiveBack, NodeCore, Start
+from node.express import Express
 from node.infer import InferRunner, Timing
 from node.uplink import Uplink
 from node.wire import OutcomeWriter, Stored, batch_of, read_cancel, read_pulse, read_work
@@ -54,23 +55,6 @@ class _Work:
     delivery: Delivery
     writer: OutcomeWriter
     touched_ms: int
-
-
-class _Express:
-    """A Delivery that came as a signal: there is nobody to answer; the copy in the stream is answered."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.headers: Mapping[str, str] = {}
-
-    async def acknowledge(self) -> None:
-        """Nothing to do."""
-
-    async def in_progress(self) -> None:
-        """Nothing to do."""
-
-    async def give_back(self) -> None:
-        """Nothing to do."""
 
 
 @dataclass(slots=True)
@@ -182,7 +166,7 @@ class Agent:
         try:
             work = read_work(message.data)
             if self.witness.proves(work.term):
-                self._accept(_Express(message.data), work)
+                self._accept(Express(message.data), work)
         except InvalidRequestError as error:
             _log.warning("work.express_refused", error=error.message)
 
