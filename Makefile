@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test sim truth soak mutations check failover bench bench-bounded protos format lock
+.PHONY: help setup demo up test sim truth soak mutations triton check failover bench bench-bounded protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ truth: $(READY) ## Compare the fakes with a real nats-server: OPERATIONS=20000 a
 
 mutations: $(READY) ## Mutate exported logs and verify them: all must be caught where they are; COUNT=100000
 	@$(BIN)/python -m tests.mutations --count $(or $(COUNT),100000)
+
+triton: $(READY) ## Set up .triton-venv, in which Triton's own client tries the nodes' inference
+	@scripts/triton.sh
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
 	@scripts/check.sh
