@@ -1,9 +1,8 @@
 """The queue before a model: which requests run together, and when. Pure: the time comes in, batches go out.
 
 Requests wait in the order of their priority, then of their arrival. Only requests with the same `shape` (of a row,
-of every input, and the same wanted outputs) share a batch. A batch goes out as soon as it is full or its first
-request has waited `max_delay_us`; the default of 0 adds no wait: what has gathered while the model was busy goes out
-when it is free.
+of every input, and the same wanted outputs) share a batch. A batch goes out as soon as it is full, its first request
+has waited `max_delay_us`, or as many are there as lately were: whoever is alone does not wait.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
 _NEVER: Final = 1 << 62
+_MEMORY: Final = 16
+"""Arrivals after which most of the company that does not come any more is not waited for."""
 T = TypeVar("T")
 
 
@@ -22,13 +23,15 @@ class BatchPolicy:
     """How requests of one model are put together.
 
     `max_rows` of 1 means one request at a time. `preferred_rows`, ascending, are sizes that the model likes best: a
-    batch of at least the first of them goes out at once, cut to the largest that it fills.
+    batch of at least the first of them goes out at once, cut to the largest that it fills. With `patient` the first
+    request waits its whole delay unless the batch is full: else only for as much company as there was lately.
     """
 
     max_rows: int
     max_bytes: int
     max_delay_us: int = 0
     preferred_rows: tuple[int, ...] = ()
+    patient: bool = False
     queue_requests: int = 1024
     queue_bytes: int = 1 << 27
 
@@ -66,9 +69,11 @@ class BatchQueue(Generic[T]):
         self.requests = 0
         self.rows = 0
         self.size_bytes = 0
+        self._company = 1.0
+        """Requests in hand at once, as many as there were lately."""
 
-    def offer(self, request: Waiting[T]) -> bool:
-        """Takes a request in; False when the queue is full."""
+    def offer(self, request: Waiting[T], running: int = 0) -> bool:
+        """Takes a request in while `running` others are being run; False when the queue is full."""
         policy = self.policy
         full = self.requests >= policy.queue_requests or self.size_bytes + request.size_bytes > policy.queue_bytes
         if full and self.requests:
@@ -84,6 +89,7 @@ class BatchQueue(Generic[T]):
         self.requests += 1
         self.rows += request.rows
         self.size_bytes += request.size_bytes
+        self._company = max(self.requests + running, self._company - (self._company - 1) / _MEMORY)
         return True
 
     def take(self, now_us: int) -> Batch[T]:
@@ -127,7 +133,9 @@ class BatchQueue(Generic[T]):
     def _due(self, waiting: deque[Waiting[T]], now_us: int) -> int:
         """Rows of the batch that should go out now; 0 for none."""
         policy = self.policy
-        if policy.max_delay_us <= 0 and not policy.preferred_rows:
+        if not policy.preferred_rows and (
+            policy.max_delay_us <= 0 or (not policy.patient and self.requests >= self._company - 0.5)
+        ):
             return policy.max_rows
         rows = 0
         for request in waiting:

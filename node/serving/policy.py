@@ -11,6 +11,7 @@ from actors.batching import BatchPolicy
 from hivefold.oip.limits import (
     BATCH_BYTES,
     BATCH_DELAY_MAX_US,
+    BATCH_DELAY_US,
     BATCH_ROWS,
     BATCH_ROWS_MAX,
     PREFERRED_SIZES,
@@ -27,22 +28,23 @@ def batch_policy(labels: Mapping[str, str], *, batchable: bool) -> BatchPolicy:
 
     Without a free batch axis requests run one by one, whatever the labels say.
     """
-    requests = _number(labels, "batch.queue", 1, QUEUE_REQUESTS, QUEUE_REQUESTS)
+    requests = _number(labels, "batch.queue", 1, QUEUE_REQUESTS) or QUEUE_REQUESTS
     if not batchable:
         return BatchPolicy(max_rows=1, max_bytes=1, queue_requests=requests, queue_bytes=QUEUE_BYTES)
+    delay_us = _number(labels, "batch.max_delay_us", 0, BATCH_DELAY_MAX_US)
     return BatchPolicy(
-        max_rows=_number(labels, "batch.max_rows", 1, BATCH_ROWS_MAX, BATCH_ROWS),
+        max_rows=_number(labels, "batch.max_rows", 1, BATCH_ROWS_MAX) or BATCH_ROWS,
         max_bytes=BATCH_BYTES,
-        max_delay_us=_number(labels, "batch.max_delay_us", 0, BATCH_DELAY_MAX_US, 0),
+        max_delay_us=BATCH_DELAY_US if delay_us is None else delay_us,
         preferred_rows=_sizes(labels),
+        patient=delay_us is not None,
         queue_requests=requests,
         queue_bytes=QUEUE_BYTES,
     )
 
 
-def _number(labels: Mapping[str, str], name: str, least: int, most: int, usual: int) -> int:
-    found = _read(labels, name, lambda text: int(text) if least <= int(text) <= most else None)
-    return usual if found is None else found
+def _number(labels: Mapping[str, str], name: str, least: int, most: int) -> int | None:
+    return _read(labels, name, lambda text: int(text) if least <= int(text) <= most else None)
 
 
 def _sizes(labels: Mapping[str, str]) -> tuple[int, ...]:

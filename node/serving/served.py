@@ -59,6 +59,7 @@ class ServedModel:
         self._queue: BatchQueue[_Asked] = BatchQueue(policy)
         self._loop = asyncio.get_running_loop()
         self._running = 0
+        self._in_batches = 0
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
         self._usual_ns = 0
@@ -104,7 +105,7 @@ class ServedModel:
         waiting = Waiting(
             asked, fitted.shape, fitted.feed.rows, fitted.size_bytes, arrived_us, deadline_us, request.priority
         )
-        if not self._queue.offer(waiting):
+        if not self._queue.offer(waiting, self._in_batches):
             raise self._busy()
         if not self._woken and self._running < self._most:
             # Not at once: what came in with the same wake-up of the loop shall share the batch.
@@ -131,17 +132,21 @@ class ServedModel:
                 _settle(over.what, _expired())
             if not batch.requests:
                 if self._queue.requests:
-                    self._wake_at(self._queue.due_us() - now_us)
+                    self._wake_in(self._queue.due_us() - now_us)
                 return
             self._running += 1
+            self._in_batches += len(batch.requests)
             task = self._loop.create_task(self._run(batch, now_us))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _wake_at(self, after_us: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(max(0, after_us) / 1e6, self._dispatch)
+    def _wake_in(self, after_us: int) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(max(0, after_us) / 1e6, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._dispatch()
 
     async def _run(self, batch: Batch[_Asked], began_us: int) -> None:
         first = batch.requests[0].what
@@ -164,6 +169,7 @@ class ServedModel:
             self._note(batch, reply, began_us)
         finally:
             self._running -= 1
+            self._in_batches -= len(batch.requests)
             self._dispatch()
 
     def _note(self, batch: Batch[_Asked], reply: Batched, began_us: int) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -84,7 +85,8 @@ def test_recorded_requests_get_the_recorded_responses(fleet: RunningFleet, model
     """The bytes that Triton's client 2.73 sent, and what it got: a later version must answer the same."""
     recorded = ROOT / "tests" / "golden" / "requests" / f"{name}.bin"
     with open_sync_channel(fleet.endpoints["nodes"][0]["grpc"]) as channel:
-        answer = channel.unary_unary(f"/{SERVICE}/ModelInfer")(recorded.read_bytes(), timeout=20)
+        rpc: Any = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        answer: bytes = rpc(recorded.read_bytes(), timeout=20)
     assert answer.hex() == GOLDEN[name]
 
 

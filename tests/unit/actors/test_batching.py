@@ -68,15 +68,42 @@ def test_a_higher_priority_goes_first() -> None:
 
 def test_with_a_delay_a_batch_waits_for_company_and_no_longer() -> None:
     """The first request's wait counts."""
-    line = queue(waiting("a", 100), waiting("b", 150), policy=replace(POLICY, max_delay_us=50))
+    line = queue(waiting("a", 100), waiting("b", 150), policy=replace(POLICY, max_delay_us=50, patient=True))
     assert names(line.take(149)) == ""
     assert line.due_us() == 150
     assert names(line.take(150)) == "ab"
 
 
+def test_whoever_is_alone_does_not_wait_for_company() -> None:
+    """One caller that sends the next request after each answer; a delay costs it nothing."""
+    line = queue(policy=replace(POLICY, max_delay_us=1000))
+    for now_us in range(0, 10_000, 100):
+        line.offer(waiting("a", now_us))
+        assert names(line.take(now_us)) == "a"
+
+
+def test_as_many_as_there_were_lately_are_waited_for_and_no_longer_than_the_delay() -> None:
+    """Three callers at a time; once two of them are gone they are soon not waited for any more."""
+    line = queue(policy=replace(POLICY, max_delay_us=1000))
+    line.offer(waiting("a"), running=2)  # two are with the model
+    for name in "bc":
+        assert names(line.take(0)) == ""
+        line.offer(waiting(name))
+    assert names(line.take(0)) == "abc"
+    line.offer(waiting("d", 10_000))
+    assert names(line.take(10_999)) == ""
+    assert names(line.take(11_000)) == "d"
+    waits = 0
+    for now_us in range(20_000, 100_000, 2000):
+        line.offer(waiting("e", now_us))
+        waits += not line.take(now_us).requests
+        line.take(now_us + 1000)
+    assert 0 < waits < 25
+
+
 def test_a_full_batch_does_not_wait() -> None:
     """Whatever the delay."""
-    line = queue(*[waiting(name, 100) for name in "abcde"], policy=replace(POLICY, max_delay_us=10_000))
+    line = queue(*[waiting(name, 100) for name in "abcde"], policy=replace(POLICY, max_delay_us=10_000, patient=True))
     assert names(line.take(100)) == "abcd"
     assert names(line.take(100)) == ""
 
@@ -90,7 +117,7 @@ def test_a_preferred_size_goes_out_at_once() -> None:
 
 def test_what_waits_for_company_keeps_no_other_shape_waiting() -> None:
     """A full batch that came later goes first."""
-    policy = replace(POLICY, max_rows=2, max_delay_us=50)
+    policy = replace(POLICY, max_rows=2, max_delay_us=50, patient=True)
     line = queue(waiting("a", 0), waiting("x", 1, shape="t"), waiting("y", 2, shape="t"), policy=policy)
     assert names(line.take(3)) == "xy"
 
@@ -122,12 +149,14 @@ REQUESTS = st.lists(
 )
 
 
-@given(REQUESTS, st.integers(0, 100), st.sampled_from(((), (2,), (2, 4))))
+@given(
+    drawn=REQUESTS, delay_us=st.integers(0, 100), preferred=st.sampled_from(((), (2,), (2, 4))), patient=st.booleans()
+)
 def test_every_request_comes_out_once_and_no_batch_mixes_shapes(
-    drawn: list[tuple[Hashable, int, int, int]], delay_us: int, preferred: tuple[int, ...]
+    drawn: list[tuple[Hashable, int, int, int]], delay_us: int, preferred: tuple[int, ...], *, patient: bool
 ) -> None:
     """Nothing is lost, nothing twice, order is kept within shape and priority, bounds hold, and nothing is left."""
-    policy = replace(POLICY, max_delay_us=delay_us, preferred_rows=preferred)
+    policy = replace(POLICY, max_delay_us=delay_us, preferred_rows=preferred, patient=patient)
     line: BatchQueue[int] = BatchQueue(policy)
     for index, (shape, rows, priority, deadline_us) in enumerate(drawn):
         assert line.offer(Waiting(index, shape, rows, 10, index, deadline_us, priority))
