@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from hivefold import limits
@@ -21,13 +21,18 @@ class Blobs:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def upload(self, pieces: Iterator[bytes], size_bytes: int, request_id: str = "") -> blob_pb2.BlobRef:
+    async def upload(
+        self, pieces: Callable[[], Iterator[bytes]], size_bytes: int, request_id: str = ""
+    ) -> blob_pb2.BlobRef:
         """Stores the content that the pieces (each at most STREAM_PIECE_BYTES) make up, sealed; constant memory.
 
-        The same content under the same `request_id` has the same root; without one each upload has its own.
+        `pieces` is called again, and MUST give the same, where another coordinator leads meanwhile. The same content
+        under the same `request_id` has the same root; without one each upload has its own.
         """
-        requests = _upload_requests(pieces, size_bytes, request_id or new_request_id())
-        response = await send(self._connection, BlobServiceStub, "UploadBlob", requests)
+        request_id = request_id or new_request_id()
+        response = await send(
+            self._connection, BlobServiceStub, "UploadBlob", lambda: _upload_requests(pieces(), size_bytes, request_id)
+        )
         blob: blob_pb2.BlobRef = response.blob
         return blob
 

@@ -116,7 +116,7 @@ class Connection:
     async def call(self, kind: type[Any], method: str, request: Any, timeout_s: float = limits.GRPC_DEADLINE_S) -> Any:
         """One answer to one request, or to a stream of requests, within `timeout_s`. Raises hivefold.errors by reason.
 
-        A stream of requests is not sent again, for it is used up.
+        What makes the stream is given, and called again where the stream has to be sent again.
         """
         search: _Search | None = None
         began_ms, left_s = self._clock.monotonic_ms(), timeout_s
@@ -124,19 +124,19 @@ class Connection:
             rpc: _Call = getattr(self.stub(kind), method)
             target = self._target
             try:
-                return await self._answer(rpc(request, timeout=left_s), target)
+                sent = request() if callable(request) else request
+                return await self._answer(rpc(sent, timeout=left_s), target)
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure, target)
             except _LeftBehindError:
                 error = _left_behind(target)
             if not isinstance(error, UnavailableError) or error.reason not in _AGAIN:
                 raise error from None
-            once = hasattr(request, "__aiter__")
-            search = search or _Search(self._clock.monotonic_ms(), wait_ms=0 if once else limits.CALL_RETRY_MS)
+            search = search or _Search(self._clock.monotonic_ms())
             await self._turn(error, target, search)
             now_ms = self._clock.monotonic_ms()
             left_s = timeout_s - (now_ms - began_ms) / 1000
-            if once or left_s <= 0 or search.over(now_ms):
+            if left_s <= 0 or search.over(now_ms):
                 raise error from None
 
     async def stream(

@@ -38,8 +38,9 @@ async def stored(
     """
     source = await asyncio.to_thread(lambda: _opened(rows, member))
     source = source.as_type(data_type or source.data_type, lossy=lossy)
-    pieces = _told(source.pieces(), source.size_bytes, on_progress)
-    blob = await blobs.upload(pieces, source.size_bytes, request_id)
+    blob = await blobs.upload(
+        lambda: _told(source.pieces(), source.size_bytes, on_progress), source.size_bytes, request_id
+    )
     return job_pb2.DataSet(
         blob=blob,
         data_type=_type_number(source.data_type),

@@ -39,7 +39,7 @@ class Models:
             size_bytes=size_bytes,
             labels=dict(labels or {}),
         )
-        response = await send(self._connection, ModelServiceStub, "UploadModel", _upload_requests(header, path))
+        response = await send(self._connection, ModelServiceStub, "UploadModel", lambda: _upload_requests(header, path))
         model: model_pb2.Model = response.model
         return model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from hivefold import limits
@@ -11,14 +11,15 @@ from hivefold.client.connection import Connection
 from hivefold.errors import HivefoldError
 
 
-async def send(connection: Connection, kind: type[Any], method: str, requests: AsyncIterator[Any]) -> Any:
+async def send(connection: Connection, kind: type[Any], method: str, requests: Callable[[], AsyncIterator[Any]]) -> Any:
     """The answer to a stream of requests. Raises hivefold.errors, those of `requests` among them.
 
-    gRPC itself only says of a failing stream of requests that the call was cancelled.
+    Where another coordinator leads meanwhile, `requests` is called again and all of it is sent there: it MUST give the
+    same requests each time. gRPC itself only says of a failing stream of requests that the call was cancelled.
     """
     causes: list[Exception] = []
     try:
-        return await connection.call(kind, method, _noting(requests, causes), limits.TRANSFER_DEADLINE_S)
+        return await connection.call(kind, method, lambda: _noting(requests(), causes), limits.TRANSFER_DEADLINE_S)
     except (HivefoldError, asyncio.CancelledError):
         if causes:
             raise causes[0] from None

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import grpc.aio
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -18,6 +19,7 @@ from hivefold.errors import NotLeaderError
 from hivefold.rpc import error_from_rpc, open_channel
 from hivefold.v1 import fleet_service_pb2, job_pb2, log_service_pb2
 from hivefold.v1.fleet_service_pb2_grpc import FleetServiceStub
+from tests.fixtures.onnx_models import doubling_model
 from tests.integration.fleets import RunningFleet, running_fleet
 from tests.integration.test_kills import TASKS, check_log, submit, until_some_done
 
@@ -176,6 +178,20 @@ async def test_standbys_answer_reads_and_name_the_leader(trio: RunningFleet) -> 
             # One address of the group is enough to write: the refusal names the leader, and the client goes there.
             assert (await standby.jobs.submit_probe(1)).job_id
     assert json.loads(trio.run("job", "ls", "-o", "json").stdout)
+
+
+async def test_an_upload_to_a_standby_is_repeated_with_the_leader(trio: RunningFleet, tmp_path: Path) -> None:
+    """A model goes to the coordinator that was named; refused at its end, all of it is sent to the one that leads."""
+    doubling_model(tmp_path / "double.onnx")
+    leader = await leader_of(trio)
+    for name, address in addresses(trio).items():
+        if name != leader:
+            async with connect(address) as client:
+                model = await client.models.add(tmp_path / "double.onnx", "double", request_id="once")
+                assert (model.name, model.version) == ("double", 1)
+                rows = np.ones((10, 4), dtype=np.float32)
+                job = await client.jobs.run_infer("double", rows, options=JobOptions(request_id=f"rows-{name}"))
+                assert job.state == job_pb2.JOB_STATE_SUCCEEDED
 
 
 async def test_the_refusal_of_a_standby_names_the_leader(trio: RunningFleet) -> None:

@@ -95,10 +95,10 @@ async def test_an_erased_job_stays_erased_and_others_stay() -> None:
     log, broker, chunks = MemoryEventLog(), MemoryBroker(), MemoryChunks()
     async with serving(log, broker, chunks) as served:
         jobs, store = served.fleet.jobs, served.keys
-        mine = await served.fleet.blobs.upload(iter([b"rows" * 640]), 2560, "mine")
-        other = await served.fleet.blobs.upload(iter([b"rows" * 640]), 2560, "other")
+        mine = await served.fleet.blobs.upload(lambda: iter([b"rows" * 640]), 2560, "mine")
+        other = await served.fleet.blobs.upload(lambda: iter([b"rows" * 640]), 2560, "other")
         assert mine.root != other.root
-        assert await served.fleet.blobs.upload(iter([b"rows" * 640]), 2560, "mine") == mine
+        assert await served.fleet.blobs.upload(lambda: iter([b"rows" * 640]), 2560, "mine") == mine
         job = await _ended_job(served.writer, mine.root)
         await store.obtain(job_key_id(job))
 

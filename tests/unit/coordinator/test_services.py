@@ -193,7 +193,7 @@ async def collect(served: Served, up_to: int) -> list[int]:
 async def test_content_goes_in_and_out(served: Served) -> None:
     """What is stored comes out as it went in; what is not stored is said to be missing."""
     pieces = [bytes([n]) * 1_000_000 for n in range(5)]
-    blob = await served.fleet.blobs.upload(iter(pieces), 5_000_000)
+    blob = await served.fleet.blobs.upload(lambda: iter(pieces), 5_000_000)
     back = b"".join([piece async for piece in served.fleet.blobs.download(blob.root)])
     with pytest.raises(NotFoundError) as caught:
         _ = [piece async for piece in served.fleet.blobs.download("0" * 64)]
@@ -205,7 +205,7 @@ async def test_content_goes_in_and_out(served: Served) -> None:
 async def test_a_cut_upload_is_refused(served: Served) -> None:
     """Less than was announced is no content."""
     with pytest.raises(DataRefusedError):
-        await served.fleet.blobs.upload(iter([b"x" * 10]), 20)
+        await served.fleet.blobs.upload(lambda: iter([b"x" * 10]), 20)
 
 
 async def test_a_file_is_registered_where_it_lies(served: Served, tmp_path: Path) -> None:
