@@ -24,12 +24,16 @@ _START_US: Final = 1_700_000_000_000_000
 class History:
     """A fleet of three nodes that works through one job after another, its outcomes recorded `at_once` at a time."""
 
-    def __init__(self, entropy: Entropy, *, job_tasks: int, at_once: int) -> None:
+    def __init__(
+        self, entropy: Entropy, *, job_tasks: int, at_once: int, first_key: cmd.ChangeSigningKey | None = None
+    ) -> None:
+        """`first_key` names the key that signs the log, where it is to be signed."""
         self._state = State()
         self._hash = GENESIS_HASH
         self._entropy = entropy
         self._job_tasks = job_tasks
         self._at_once = at_once
+        self._first_key = first_key
         self._time_us = _START_US
         self._jobs = count(1)
         self._results = count(1)
@@ -41,6 +45,8 @@ class History:
         The first starts the term. Ends after the first record that makes it `transitions` or more.
         """
         yield from self._decide(cmd.StartTerm("bench", "0"))
+        if self._first_key is not None:
+            yield from self._decide(self._first_key)
         for node in _NODES:
             spec = NodeSpec(NodeId(node), BootId(f"{node}-boot"), slot_count=2, cpu_count=2, memory_bytes=1 << 34)
             yield from self._decide(cmd.JoinNode(spec))
