@@ -93,7 +93,7 @@ def prepare(context: Context, directory: Path, shape: Shape) -> Found:
     with embedded_server(directory / "nats") as server:
         found.server_s = time.perf_counter() - began
         found.log_bytes = sum(path.stat().st_size for path in (directory / "nats").rglob("*.blk"))
-        with _coordinator(_configured(server, directory)) as first:
+        with running_coordinator(configured(server, directory)) as first:
             if not shape.is_empty:
                 first.until("snapshot written")
             found.first = first.settled()
@@ -105,16 +105,16 @@ def prepare(context: Context, directory: Path, shape: Shape) -> Found:
 def restart(context: Context, directory: Path, found: Found) -> None:
     """Starts a coordinator over a log that was prepared, round by round: after a kill, then after a stop."""
     with embedded_server(directory / "nats") as server:
-        config = _configured(server, directory)
-        with _coordinator(config, stop=signal.SIGKILL):
+        config = configured(server, directory)
+        with running_coordinator(config, stop=signal.SIGKILL):
             pass
         for _ in range(context.rounds):
-            with _coordinator(config, stop=signal.SIGKILL) as again:
+            with running_coordinator(config, stop=signal.SIGKILL) as again:
                 found.killed.append(again.start())
-        with _coordinator(config):
+        with running_coordinator(config):
             pass
         for _ in range(context.rounds):
-            with _coordinator(config) as again:
+            with running_coordinator(config) as again:
                 found.stopped.append(again.settled())
 
 
@@ -137,7 +137,7 @@ def _age(context: Context, server: RunningServer) -> int:
         return int(contender.ask_within(_LONG_S, "snapshot", **log_of(server))["suffix"])
 
 
-def _configured(server: RunningServer, directory: Path) -> Path:
+def configured(server: RunningServer, directory: Path) -> Path:
     """The file of a coordinator that has the same port at each start, as those of `hivefold up` do."""
     config, data = directory / "coordinator.toml", directory / "coordinator"
     data.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ class _Started:
 
 
 @contextmanager
-def _coordinator(config: Path, *, stop: signal.Signals = signal.SIGTERM) -> Iterator[_Started]:
+def running_coordinator(config: Path, *, stop: signal.Signals = signal.SIGTERM) -> Iterator[_Started]:
     """A coordinator process that leads, as `hivefold up` starts it; ended by `stop`."""
     said = config.with_suffix(".log")
     began = time.time()

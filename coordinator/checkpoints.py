@@ -85,11 +85,16 @@ class Checkpointer:
         self._sealing = asyncio.Lock()
         self._rotating = asyncio.Lock()
         writer.on_commit(self._add)
+        writer.leave_tree_to(self._tree)
 
     @property
     def latest(self) -> pb.SignedCheckpoint:
         """The last checkpoint that is stored."""
         return self._last.message
+
+    def _tree(self) -> CompactRange:
+        """The range over all records that were committed."""
+        return (self._pending or self._last).tree.joined(self._since.range())
 
     async def begin(self) -> None:
         """Names the first key of a log that has none, and signs the start of the term.

@@ -31,7 +31,7 @@ from hivefold.entropy import Entropy
 from hivefold.errors import FencedError, LimitExceededError, LogError, NotLeaderError, UnavailableError
 from hivefold.failpoints import Failpoint, reach
 from hivefold.log.port import Entry, EventLog, Head
-from hivefold.proof.merkle import RangeBuilder
+from hivefold.proof.merkle import CompactRange, RangeBuilder
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +79,9 @@ class Writer:
         self._entropy = entropy
         self._state = start.state
         self._head_hash = start.head_hash
-        self._tree = RangeBuilder(start.tree)
+        builder = RangeBuilder(start.tree)
+        self._tree: Callable[[], CompactRange] = builder.range
+        self._grow: Callable[[bytes], None] | None = builder.add
         self._folded_bytes = start.folded_bytes
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
@@ -118,7 +120,7 @@ class Writer:
     @property
     def folded(self) -> Replayed:
         """The durable state with all that a replay could go on from."""
-        return Replayed(self._state, self._head_hash, self._tree.range(), self._folded_bytes)
+        return Replayed(self._state, self._head_hash, self._tree(), self._folded_bytes)
 
     @property
     def folded_bytes(self) -> int:
@@ -140,6 +142,10 @@ class Writer:
             return known
         ended = await self._endings.wait(job.job_id, within_s)
         return ended or self._state.jobs.get(job.job_id) or known
+
+    def leave_tree_to(self, tree: Callable[[], CompactRange]) -> None:
+        """Whoever signs the log has the tree of its hashes: it need not be computed twice."""
+        self._tree, self._grow = tree, None
 
     def on_commit(self, act: Callable[[Sequence[Committed]], None]) -> None:
         """Calls `act` with each batch after it is durable, in order. It MUST return at once."""
@@ -298,8 +304,9 @@ class Writer:
         reach(Failpoint.AFTER_APPEND)
         self._state, self._head_hash = batch.state, batch.head_hash
         self._folded_bytes += batch.size
-        for leaf in batch.hashes:
-            self._tree.add(leaf)
+        if self._grow is not None:
+            for committed in batch.records:
+                self._grow(committed.hash)
         for act in self._acts:
             act(batch.records)
         self._endings.offer(batch.records)
@@ -330,7 +337,6 @@ class _Batch:
         self.head_hash = head_hash
         self.records: list[Committed] = []
         self.entries: list[Entry] = []
-        self.hashes: list[bytes] = []
         self.size = 0
         self._entropy = entropy
 
@@ -366,19 +372,11 @@ class _Batch:
             )
         self.state = decision.state
         self.head_hash = record_hash(sequence, entry.subject, entry.data)
-        self.hashes.append(self.head_hash)
         self.size += len(entry.data)
         self.entries.append(entry)
+        state = decision.state
         self.records.append(
-            Committed(
-                sequence,
-                decision.state.term,
-                self.time_us,
-                decision.events,
-                traceparent,
-                decision.state,
-                self.head_hash,
-            )
+            Committed(sequence, state.term, self.time_us, decision.events, traceparent, state, self.head_hash)
         )
         return Accepted(sequence, decision.events, decision.state)
 

@@ -7,9 +7,8 @@ import resource
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from unittest.mock import patch
 
 import uvloop
@@ -18,8 +17,8 @@ from bench.contenders.history import History
 from bench.contenders.hivefold_log import open_bench_log
 from bench.contenders.protocol import Verb, serve
 from coordinator.checkpoints import Checkpointer, Signing, key_message, signed_past
-from coordinator.core.commands import ChangeSigningKey, SubmitJob
-from coordinator.core.model import JobSpec, ProbeSpec, SigningKey
+from coordinator.core.commands import ChangeSigningKey, DrainNode, JoinNode, UndrainNode
+from coordinator.core.model import NodeSpec, SigningKey
 from coordinator.replay import NOTHING, replay
 from coordinator.writer import Writer
 from hivefold.broker import BrokerSettings, Secret
@@ -28,7 +27,7 @@ from hivefold.bus.connection import connect
 from hivefold.bus.streams import prepare_streams
 from hivefold.clock import SystemClock
 from hivefold.entropy import SystemEntropy
-from hivefold.ids import JobId, RequestId
+from hivefold.ids import BootId, NodeId, RequestId
 from hivefold.log.chain import GENESIS_HASH, record_hash
 from hivefold.log.file_writer import LogFileStart, LogFileWriter
 from hivefold.log.port import Stored
@@ -39,25 +38,17 @@ from hivefold.proof.merkle import EMPTY, CompactRange, RangeBuilder
 from hivefold.proof.reading import verify_file
 from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 
-_requests: Final = count()
-
-
-class _NoTree:
-    """Takes the place of the writer's tree."""
-
-    def add(self, _leaf: bytes) -> None:
-        """Nothing is computed."""
-
 
 @contextmanager
 def _unproven(writer: Writer) -> Iterator[None]:
     """The same writer without the chain and the tree: every hash is zeros."""
-    with patch("coordinator.writer.record_hash", lambda *_: GENESIS_HASH), patch.object(writer, "_tree", _NoTree()):
+    writer.leave_tree_to(lambda: EMPTY)
+    with patch("coordinator.writer.record_hash", lambda *_: GENESIS_HASH):
         yield
 
 
 async def _append(directory: str, *, proven: bool, records: int, at_once: int, **server: str) -> dict[str, Any]:
-    """Has a coordinator's writer record submits, `at_once` waiting at any time; with chain and checkpoints or without.
+    """Has a coordinator's writer record decisions, `at_once` waiting at any time; with its proofs or without.
 
     `server` says how to reach the accounts CORE and NODES of a nats-server.
     """
@@ -76,36 +67,44 @@ async def _append(directory: str, *, proven: bool, records: int, at_once: int, *
         await writer.begin("bench", "0")
         await checkpoints.begin()
         running.append(asyncio.create_task(checkpoints.run()))
-        seconds = await _submit_all(writer, records, at_once)
+        seconds, busy_s = await _decide_all(writer, records, at_once)
         signed = int(checkpoints.latest.note.split("\n", 2)[1])
     else:
         with _unproven(writer):
             await writer.begin("bench", "0")
-            seconds = await _submit_all(writer, records, at_once)
+            seconds, busy_s = await _decide_all(writer, records, at_once)
         signed = 0
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     await nodes.close()
     await log.close()
-    return {"seconds": seconds, "records": records, "signed": signed}
+    return {"seconds": seconds, "busy_s": busy_s, "records": records, "signed": signed}
 
 
-async def _submit_all(writer: Writer, records: int, at_once: int) -> float:
+async def _decide_all(writer: Writer, records: int, at_once: int) -> tuple[float, float]:
+    """Drains and undrains as many nodes as commands wait: decisions that cost little beside their append.
+
+    Gives the seconds that it took, and those of the processor's time.
+    """
     running = asyncio.create_task(writer.run())
-    spec = JobSpec(ProbeSpec(1))
+    names = [NodeId(f"node-{number}") for number in range(at_once)]
+    for name in names:
+        spec = NodeSpec(name, BootId("boot"), slot_count=1, cpu_count=1, memory_bytes=1 << 30)
+        await writer.execute(JoinNode(spec))
 
-    async def submit(number: int) -> None:
-        for _ in range(number):
-            name = f"j-{next(_requests)}-{time.monotonic_ns()}"
-            await writer.execute(SubmitJob(JobId(name), RequestId(name), spec))
+    async def toggle(name: NodeId, times: int) -> None:
+        for _ in range(times):
+            await writer.execute(DrainNode(name, "bench"))
+            await writer.execute(UndrainNode(name))
 
-    began = time.perf_counter()
-    await asyncio.gather(*(submit(records // at_once) for _ in range(at_once)))
-    seconds = time.perf_counter() - began
+    first, began, busy = writer.state.sequence, time.perf_counter(), time.process_time()
+    await asyncio.gather(*(toggle(name, records // at_once // 2) for name in names))
+    seconds, busy_s = time.perf_counter() - began, time.process_time() - busy
+    assert writer.state.sequence - first == records, "each decision is recorded"
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    return seconds
+    return seconds, busy_s
 
 
 async def _write(path: str, *, records: int, each: int) -> dict[str, Any]:
