@@ -25,6 +25,7 @@ from hivefold.log.naming import segment_number
 from hivefold.server import accounts
 from hivefold.server.binary import find_server
 from hivefold.server.limits import (
+    SERVER_GC_PERCENT,
     SERVER_PORTS,
     SERVER_START_S,
     SERVER_STOP_S,
@@ -156,6 +157,7 @@ class RunningServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                env={"GOGC": SERVER_GC_PERCENT, **os.environ},
                 start_new_session=True,  # Ctrl-C is for `up`: it stops its daemons before the server
             )
         try:

@@ -14,6 +14,8 @@ SERVER_MEMORY_BYTES: Final = 256 * 1024 * 1024
 """Most memory of its memory streams (waiting work)."""
 SERVER_FILE_BYTES: Final = 1 << 44
 """Most bytes of its file streams: the disk is the bound that counts, and streams have their own."""
+SERVER_GC_PERCENT: Final = "400"
+"""How far its heap may grow before Go collects (GOGC): some 70 MB more, and blobs are stored 8 % sooner."""
 SERVER_LOG_BYTES: Final = 10 * 1024 * 1024
 SERVER_ANSWER_S: Final = 2.0
 """How long servers may take to tell their settings."""
