@@ -7,6 +7,7 @@ from typing import Self
 
 from hivefold.client.blobs import Blobs
 from hivefold.client.connection import Connection
+from hivefold.client.inference import Inference
 from hivefold.client.jobs import Jobs
 from hivefold.client.log import Log
 from hivefold.client.models import Models
@@ -14,7 +15,7 @@ from hivefold.client.nodes import Nodes
 
 
 class Fleet:
-    """Jobs, models, nodes, blobs and the log, each under its name. Use it in `async with`."""
+    """Jobs, models, nodes, blobs and the log, each under its name; `infer` asks a model. Use it in `async with`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -23,6 +24,8 @@ class Fleet:
         self.jobs = Jobs(connection, self.blobs, self.models)
         self.nodes = Nodes(connection)
         self.log = Log(connection)
+        self._inference = Inference(self.models, self.nodes)
+        self.infer = self._inference.infer
 
     async def __aenter__(self) -> Self:
         await self._connection.refresh()
@@ -31,4 +34,5 @@ class Fleet:
     async def __aexit__(
         self, error_class: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
     ) -> None:
+        await self._inference.close()
         await self._connection.close()

@@ -7,13 +7,19 @@ import contextvars
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from hivefold import limits
 from hivefold.client.connection import connect
 from hivefold.client.data import Rows
 from hivefold.client.fleet import Fleet
+from hivefold.client.inference import Inputs
 from hivefold.client.jobs import InferOptions, JobOptions
+from hivefold.oip.limits import DEFAULT_PRIORITY
 from hivefold.v1 import feed_pb2, fleet_pb2, job_pb2, log_service_pb2, model_pb2, record_pb2
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _Value = TypeVar("_Value")
 
@@ -53,6 +59,19 @@ class SyncFleet:
     def nodes(self, *, include_gone: bool = False) -> Iterator[fleet_pb2.Node]:
         """As Nodes.list."""
         return self._iterate(self._fleet.nodes.list(include_gone=include_gone))
+
+    def infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str] = (),
+        priority: int = DEFAULT_PRIORITY,
+        timeout_s: float = limits.GRPC_DEADLINE_S,
+    ) -> dict[str, NDArray[Any]]:
+        """As Inference.infer."""
+        call = self._fleet.infer(model, inputs, outputs=outputs, priority=priority, timeout_s=timeout_s)
+        return self._run(call)
 
     def submit_infer(
         self,

@@ -20,7 +20,7 @@ class Passing:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._closing: list[grpc.aio.Channel] = []
 
-    async def call(self, target: str, data: bytes, *, timeout_s: float, mark: tuple[str, str]) -> bytes:
+    async def call(self, target: str, data: bytes, *, timeout_s: float, mark: tuple[str, str] | None = None) -> bytes:
         """The answer of the server at `target`; `mark` goes with the call as metadata. Raises what the server said."""
         channel = self._channels.pop(target, None) or open_channel(target, repeating=False)
         self._channels[target] = channel
@@ -29,7 +29,7 @@ class Passing:
         rpc: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(self._method)
         failed: HivefoldError
         try:
-            answer: bytes = await rpc(data, timeout=timeout_s, metadata=(mark,))
+            answer: bytes = await rpc(data, timeout=timeout_s, metadata=(mark,) if mark else ())
         except grpc.aio.AioRpcError as error:
             failed = error_from_rpc(error, target)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from hivefold.client import connect_sync
+from hivefold.client import connect, connect_sync
+from hivefold.errors import DataRefusedError, NotFoundError
 from hivefold.oip import schema
 from hivefold.oip.requests import InferRequest, write_request
 from hivefold.oip.responses import read_response
@@ -230,6 +232,25 @@ def test_health_knows_the_service_and_its_models(nodes: list[Node]) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
         state("models/nothing")
     assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_the_client_finds_a_node_by_itself(fleet: RunningFleet, registered: str) -> None:
+    """Arrays in, arrays out, errors by reason; also many at a time with asyncio."""
+    with connect_sync(directory=fleet.directory) as client:
+        np.testing.assert_array_equal(client.infer("registered", ROWS)["y"], ROWS * 2)
+        np.testing.assert_array_equal(client.infer("registered@1", {"x": ROWS}, outputs=("y",))["y"], ROWS * 2)
+        with pytest.raises(DataRefusedError, match="datatype"):
+            client.infer("registered", ROWS.astype("<f8"))
+        with pytest.raises(NotFoundError):
+            client.infer("nothing", ROWS)
+
+    async def many() -> None:
+        async with connect(directory=fleet.directory) as found:
+            answers = await asyncio.gather(*(found.infer("registered", ROWS + index) for index in range(40)))
+            for index, answer in enumerate(answers):
+                np.testing.assert_array_equal(answer["y"], (ROWS + index) * 2)
+
+    asyncio.run(many())
 
 
 def test_another_library_of_the_protocol_can_be_imported_beside(fleet: RunningFleet) -> None:
