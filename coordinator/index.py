@@ -24,7 +24,7 @@ from coordinator.views import job_view
 from coordinator.watch import follow
 from coordinator.wire.values import job_model_to_proto
 from hivefold import limits
-from hivefold.errors import HivefoldError, LogCorruptError
+from hivefold.errors import HivefoldError, LogCorruptError, NotLeaderError
 from hivefold.ids import ModelRef
 from hivefold.log.port import EventLog
 from hivefold.v1 import job_pb2
@@ -107,6 +107,8 @@ class JobIndex:
             while True:
                 try:
                     await self._follow()
+                except NotLeaderError:
+                    pass  # who followed leads now, or the other way round: the next look follows that
                 except (HivefoldError, sqlite3.Error, OSError) as error:
                     _log.info("index of ended jobs waits", why=str(error), position=self._position)
                 await asyncio.sleep(limits.INDEX_RETRY_S)
