@@ -85,7 +85,12 @@ class Link(Client):
 
     async def close(self) -> None:
         """Ends the connection; whoever waits is told."""
-        await super().close()
+        try:
+            await super().close()
+        except asyncio.CancelledError:
+            # nats-py waits for a transport that broke meanwhile: not this task is cancelled but what it waits for.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
         self.announce_down()
         self._up.set()
 

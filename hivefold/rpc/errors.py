@@ -80,7 +80,8 @@ TABLE: Final[Mapping[Reason, Row]] = {
 _WITHOUT_DETAILS: Final[Mapping[grpc.StatusCode, Reason]] = {
     _Code.UNAVAILABLE: Reason.SERVER_UNAVAILABLE,
     _Code.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
-    _Code.CANCELLED: Reason.CANCELLED,
+    # Whoever cancels a call of their own hears nothing of it: the far end stops, or has no room for the call.
+    _Code.CANCELLED: Reason.SERVER_UNAVAILABLE,
     _Code.INVALID_ARGUMENT: Reason.INVALID_ARGUMENT,
     _Code.RESOURCE_EXHAUSTED: Reason.LIMIT_EXCEEDED,
 }
@@ -216,7 +217,7 @@ def _explained(code: grpc.StatusCode, details: str, target: str) -> str:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"{target} did not answer in time: try again, or allow more time"
         case grpc.StatusCode.CANCELLED:
-            return f"the call to {target} was cancelled"
+            return f"{target} dropped the call: it is stopping, or has too many: try again"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return f"{target} refused the call as too large or one too many: {details}"
         case _:

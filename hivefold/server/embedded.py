@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from hivefold.broker import BrokerSettings
 from hivefold.errors import ConfigError
 from hivefold.ids import NAME_RULE, is_name
@@ -30,12 +32,14 @@ from hivefold.server.limits import (
     SERVER_START_S,
     SERVER_STOP_S,
 )
+from hivefold.server.mending import finish_changes
 from hivefold.server.ports import any_free, is_free
 from hivefold.server.private import Passwords, make_directory, write_private
 from hivefold.server.probe import lets_in
 
 DEFAULT_PORT: Final = 4222
 _POLL_S: Final = 0.01
+_log = structlog.get_logger(__name__)
 
 
 class EmbeddedServer:
@@ -68,6 +72,8 @@ class EmbeddedServer:
             for user in self._users:
                 passwords.of(user)
             await _end_orphan(self._directory, self._host, passwords)
+            for stream in finish_changes(self._directory / "store"):
+                _log.warning("a change of a stream was not finished when the server died; finished now", stream=stream)
             for port in self._ports():
                 server = RunningServer(self._directory, self._host, port, passwords)
                 if await server.launch(binary.path):

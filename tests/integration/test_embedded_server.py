@@ -19,9 +19,12 @@ from hivefold.bus.streams import prepare_streams
 from hivefold.config import Durability
 from hivefold.errors import BrokerUnavailableError, ConfigError, DurabilityWeakError
 from hivefold.log.jetstream import open_log
+from hivefold.log.naming import STREAM
 from hivefold.log.port import TERM_SUBJECT, Entry
+from hivefold.log.stream import LogSettings
 from hivefold.server.durability import check_server
 from hivefold.server.embedded import EmbeddedServer, RunningServer
+from hivefold.server.mending import CHECKSUM
 from tests.fixtures.nats import bare_server, require_nats_server
 
 pytestmark = pytest.mark.integration
@@ -43,6 +46,31 @@ async def test_state_and_passwords_survive_a_restart(tmp_path: Path) -> None:
     log = await open_log(await connect(second.core))
     assert (await log.head()).sequence == 1
     await log.close()
+    await second.stop()
+
+
+async def test_a_stream_whose_change_was_cut_short_is_found_again(tmp_path: Path) -> None:
+    """kill -9 while nats-server changed a stream: its configuration is the new one, its checksum the old one."""
+    await require_nats_server()
+    first = await EmbeddedServer(tmp_path, port=0).start()
+    log = await open_log(await connect(first.core), LogSettings(max_bytes=1 << 30))
+    await log.append([Entry(TERM_SUBJECT, b"term")], expected_sequence=0, term_sequence=0)
+    await log.close()
+    (checksum,) = tmp_path.glob(f"store/jetstream/*/streams/{STREAM}/{CHECKSUM}")
+    before, written_ns = checksum.read_text(), checksum.stat().st_mtime_ns
+    await (await open_log(await connect(first.core), LogSettings(max_bytes=1 << 31))).close()
+    assert checksum.read_text() != before
+    os.kill(first.pid, signal.SIGKILL)
+    await first.wait()
+    await first.stop()
+    checksum.write_text(before)
+    os.utime(checksum, ns=(written_ns, written_ns))
+
+    second = await EmbeddedServer(tmp_path).start()
+    link = await connect(second.core)
+    info = await api.call(link, f"STREAM.INFO.{STREAM}")
+    assert (info["config"]["max_bytes"], info["state"]["last_seq"]) == (1 << 31, 1)
+    await link.close()
     await second.stop()
 
 

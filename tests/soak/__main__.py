@@ -39,6 +39,7 @@ def told(outcome: Outcome) -> dict[str, object]:
         "killed": dict(tally.killed),
         "paused": dict(tally.paused),
         "stepped_down": dict(tally.stepped_down),
+        "mended": dict(tally.mended),
         "seconds": round(outcome.seconds),
         "jobs": outcome.jobs,
         "tasks": outcome.tasks,

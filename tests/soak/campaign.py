@@ -16,6 +16,7 @@ from typing import Final
 from hivefold.client import connect
 from hivefold.failpoints import Failpoint
 from hivefold.server.binary import find_server
+from hivefold.server.mending import finish_changes
 from tests.integration.daemons import free_port
 from tests.soak.audit import Auditor
 from tests.soak.load import Load
@@ -118,7 +119,12 @@ async def processes(settings: Settings, tally: Tally) -> tuple[Process, list[Pro
     (directory / "coordinator.toml").write_text(configured)
     binary = await find_server()
     command: list[str | Path] = [binary.path, "--config", directory / "nats.conf"]
-    server = Process("nats-server", "nats", command, directory / "nats.log", tally)
+
+    def mend() -> None:
+        """As `hivefold up` does for its own server."""
+        tally.mended.update(finish_changes(directory / "store"))
+
+    server = Process("nats-server", "nats", command, directory / "nats.log", tally, mend)
     reached = ("--nats-servers", f"nats://127.0.0.1:{port}")
     found = ("--monitor-url", f"http://127.0.0.1:{monitor}")
     daemons, addresses = [], []

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,8 @@ class Tally:
     """By SIGSTOP, and let go again."""
     stepped_down: Counter[str] = field(default_factory=Counter)
     """Ended by itself because it may not go on: exit code 75."""
+    mended: Counter[str] = field(default_factory=Counter)
+    """Streams whose change a killed server had not finished."""
     broke: list[str] = field(default_factory=list)
     """Any other end: there must be none."""
 
@@ -42,12 +44,22 @@ class Tally:
 class Process:
     """One daemon, started again whenever it ends, until it is stopped."""
 
-    def __init__(self, kind: str, name: str, command: Sequence[str | Path], log: Path, tally: Tally) -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        command: Sequence[str | Path],
+        log: Path,
+        tally: Tally,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`before` is called before each start."""
         self.kind = kind
         self.name = name
         self._command = command
         self._log = log
         self._tally = tally
+        self._before = before
         self._running: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._armed = ""
@@ -91,6 +103,7 @@ class Process:
 
     async def _keep(self) -> None:
         while True:
+            self._before()
             with self._log.open("ab") as log:
                 self._running = await asyncio.create_subprocess_exec(
                     *self._command, stdout=log, stderr=log, env=environment(**{VARIABLE: self._armed})
