@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hivefold.blobs.files import verified_file_range
 from hivefold.blobs.manifest import Manifest
@@ -20,6 +20,8 @@ class ReadRange:
     offset: int
     size: int
     buffer: bytearray
+    secret: bytes = field(default=b"", repr=False)
+    """The key that the manifest names, if it names one."""
 
 
 class ReaderBehavior:
@@ -29,8 +31,10 @@ class ReaderBehavior:
         """Nothing."""
 
     def receive(self, message: ReadRange) -> memoryview:
-        """The bytes. Raises DataRefusedError (FILE_UNREADABLE, DIGEST_MISMATCH), InvalidRequestError."""
-        return verified_file_range(message.path, message.manifest, message.offset, message.size, message.buffer)
+        """The bytes. Raises DataRefusedError (FILE_UNREADABLE, DIGEST_MISMATCH, JOB_ERASED), InvalidRequestError."""
+        return verified_file_range(
+            message.path, message.manifest, message.offset, message.size, message.buffer, secret=message.secret
+        )
 
     def stop(self) -> None:
         """Nothing."""

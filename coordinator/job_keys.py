@@ -56,8 +56,6 @@ class JobKeys:
 
     async def _data_key_id(self, job: Job) -> str:
         assert isinstance(job.spec.kind, InferSpec)
-        if job.spec.kind.data_set.path:
-            return ""
         try:
             key_id = await content.key_of(self.chunks, job.spec.kind.data_set.content.root)
         except (NotFoundError, DataRefusedError, InvalidRequestError):

@@ -97,7 +97,7 @@ class InferRunner:
         if data_set.WhichOneof("location") == "file":
             manifest = await self.content.manifest(data_set.file.content.root)
             buffer = held.enter_context(self._buffers.lent(room_for_range(manifest, size)))
-            request = ReadRange(data_set.file.path, manifest, offset, size, buffer)
+            request = ReadRange(data_set.file.path, manifest, offset, size, buffer, secret)
             return await ask(self.reader, request, deadline_ms=PROBES_ASK_MS)
         rows = memoryview(held.enter_context(self._buffers.lent(size)))[:size]
         await self.content.read_into(data_set.blob.root, offset, rows, secret)

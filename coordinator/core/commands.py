@@ -166,7 +166,7 @@ class ReportOutcomes:
 class EraseJob:
     """Erase the data of a job that has ended; `key_ids` open them.
 
-    `input_root` names its stored input ("": none); `past` says that it ended and is in the log alone.
+    `input_root` names its input ("": none); `past` says that it ended and is in the log alone.
     """
 
     job_id: JobId

@@ -109,7 +109,7 @@ def erase_job(draft: Draft, body: cmd.EraseJob) -> Rejected | None:
 
 
 def _readers(state: State, root: str) -> list[JobId]:
-    """Open jobs that read the stored input of that root, oldest first."""
+    """Open jobs that read the input of that root, oldest first."""
     found = [
         (sequence, job_id)
         for job_id, sequence in state.open_jobs.items()
@@ -120,7 +120,7 @@ def _readers(state: State, root: str) -> list[JobId]:
 
 def _input_root(job: Job) -> str:
     kind = job.spec.kind
-    return kind.data_set.content.root if isinstance(kind, InferSpec) and not kind.data_set.path else ""
+    return kind.data_set.content.root if isinstance(kind, InferSpec) else ""
 
 
 def expire_jobs(draft: Draft) -> Rejected | None:

@@ -182,7 +182,7 @@ def _view(job: Job, state: State) -> job_pb2.Job:
 
 def _input_root(job: Job) -> str:
     kind = job.spec.kind
-    return kind.data_set.content.root if isinstance(kind, InferSpec) and not kind.data_set.path else ""
+    return kind.data_set.content.root if isinstance(kind, InferSpec) else ""
 
 
 def _wait_s(asked: Duration, remaining_s: float | None) -> float:

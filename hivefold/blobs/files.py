@@ -46,12 +46,19 @@ def room_for_range(manifest: Manifest, length: int) -> int:
 
 
 def verified_file_range(
-    path: Path | str, manifest: Manifest, offset: int, length: int, buffer: bytearray | None = None
+    path: Path | str,
+    manifest: Manifest,
+    offset: int,
+    length: int,
+    buffer: bytearray | None = None,
+    *,
+    secret: bytes = b"",
 ) -> memoryview:
     """The bytes [offset, offset + length) of a file, read-only, after checking every chunk that they touch.
 
-    They lie in `buffer` (of room_for_range bytes), where one is given. Blocks: call it in a thread. Raises
-    InvalidRequestError outside the content, DataRefusedError (FILE_UNREADABLE, DIGEST_MISMATCH naming the chunk).
+    They lie in `buffer` (of room_for_range bytes), where one is given. `secret` is the key that the manifest names.
+    Blocks: call it in a thread. Raises InvalidRequestError outside the content, DataRefusedError (FILE_UNREADABLE,
+    DIGEST_MISMATCH naming the chunk, JOB_ERASED without the key).
     """
     spans = list(manifest.spans(offset, length))
     if not spans:
@@ -64,7 +71,7 @@ def verified_file_range(
         for span in spans:
             at = span.index * manifest.chunk_size_bytes - start
             chunk = room[at : at + manifest.chunk_length(span.index)]
-            manifest.check(span.index, chunk[: _read_into(descriptor, chunk, start + at)])
+            manifest.check_file(span.index, chunk[: _read_into(descriptor, chunk, start + at)], secret)
     return room[offset - start : offset - start + length].toreadonly()
 
 

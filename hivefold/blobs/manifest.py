@@ -10,7 +10,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from hivefold.blobs.sealing import SEAL_BYTES
+from hivefold.blobs.sealing import SEAL_BYTES, erased, file_digest
 from hivefold.errors import DataRefusedError, InvalidRequestError, LimitExceededError, Reason
 from hivefold.ids import Digest
 from hivefold.limits import BLOB_BYTES, CHUNK_BYTES, KEY_ID_BYTES, MANIFEST_PART_BYTES
@@ -109,11 +109,31 @@ class Manifest:
     def check(self, index: int, data: bytes | memoryview) -> None:
         """Raises DataRefusedError, naming the chunk, unless `data` is the whole chunk as it was stored."""
         if len(data) != self.stored_length(index) or hashlib.sha256(data).digest() != self.digest(index):
-            raise DataRefusedError(
-                f"chunk {index} of {self.root} is not what its digest says; restore the content and try again",
-                reason=Reason.DIGEST_MISMATCH,
-                metadata={"root": self.root, "chunk": str(index), "digest": self.digest(index).hex()},
-            )
+            raise self._mismatch(index)
+
+    def keyed(self, key_id: str, secret: bytes) -> Manifest:
+        """The manifest of the same content, which stays where it is, with digests that are void without the key."""
+        digests = [file_digest(secret, self.digest(index)) for index in range(self.chunk_count)]
+        return Manifest(self.size_bytes, self.chunk_size_bytes, b"".join(digests), key_id)
+
+    def check_file(self, index: int, data: bytes | memoryview, secret: bytes = b"") -> None:
+        """As check, of content that stays where it is; `secret` is the key that the manifest names.
+
+        Raises DataRefusedError (JOB_ERASED) too, where it takes a key and there is none.
+        """
+        if self.key_id and not secret:
+            raise erased(self.key_id)
+        plain = hashlib.sha256(data).digest()
+        found = file_digest(secret, plain) if self.key_id else plain
+        if len(data) != self.chunk_length(index) or found != self.digest(index):
+            raise self._mismatch(index)
+
+    def _mismatch(self, index: int) -> DataRefusedError:
+        return DataRefusedError(
+            f"chunk {index} of {self.root} is not what its digest says; restore the content and try again",
+            reason=Reason.DIGEST_MISMATCH,
+            metadata={"root": self.root, "chunk": str(index), "digest": self.digest(index).hex()},
+        )
 
     def to_wire(self) -> BlobManifest:
         """The manifest as a message."""

@@ -110,6 +110,11 @@ def job_key_id(job_id: JobId | str) -> str:
     return f"j.{job_id}"
 
 
+def file_digest(secret: bytes, plain_digest: bytes) -> bytes:
+    """What stands for a chunk of a file that stays where it is: nothing to who has not the key."""
+    return hmac.digest(_derived(secret, b"file"), plain_digest, "sha256")
+
+
 def erased(key_id: str) -> DataRefusedError:
     """What to say where a key is gone."""
     return DataRefusedError(

@@ -36,13 +36,16 @@ class Blobs:
         blob: blob_pb2.BlobRef = response.blob
         return blob
 
-    async def register_file(self, path: Path) -> blob_pb2.BlobRef:
+    async def register_file(self, path: Path, request_id: str = "") -> blob_pb2.BlobRef:
         """Stores the manifest of a file that stays where it is: every node must be able to read it there.
 
-        Raises DataRefusedError when it cannot be read.
+        The same file under the same `request_id` has the same root; without one it has its own each time. Raises
+        DataRefusedError when it cannot be read.
         """
         manifest = await asyncio.to_thread(manifest_of_file, path)
-        request = blob_service_pb2.RegisterManifestRequest(request_id=new_request_id(), manifest=manifest.to_wire())
+        request = blob_service_pb2.RegisterManifestRequest(
+            request_id=request_id or new_request_id(), manifest=manifest.to_wire()
+        )
         response = await self._connection.call(BlobServiceStub, "RegisterManifest", request)
         blob: blob_pb2.BlobRef = response.blob
         return blob

@@ -50,12 +50,15 @@ async def stored(
     )
 
 
-async def referenced_file(blobs: Blobs, path: Path | str, member: str = "") -> job_pb2.DataSet:
-    """Registers a file that every node can read at the same path. Raises DataRefusedError."""
+async def referenced_file(blobs: Blobs, path: Path | str, member: str = "", *, request_id: str = "") -> job_pb2.DataSet:
+    """Registers a file that every node can read at the same path.
+
+    The same file under the same `request_id` gives the same data set. Raises DataRefusedError.
+    """
     absolute = Path(path).absolute()
     source = await asyncio.to_thread(lambda: open_data_set(absolute, member=member))
     offset = source.reference_offset_bytes()
-    content = await blobs.register_file(absolute)
+    content = await blobs.register_file(absolute, request_id)
     return job_pb2.DataSet(
         file=job_pb2.FileRef(path=str(absolute), content=content),
         data_type=_type_number(source.data_type),

@@ -158,7 +158,7 @@ class Jobs:
         if infer.by_reference:
             if not isinstance(rows, Path | str):
                 raise InvalidRequestError("by_reference: an array lies in no file; leave it out, or save the array")
-            return await data.referenced_file(self._blobs, rows, infer.member)
+            return await data.referenced_file(self._blobs, rows, infer.member, request_id=request_id)
         wanted = data.type_name(found.inputs[0].data_type) if len(found.inputs) == 1 else ""
         return await data.stored(
             self._blobs,

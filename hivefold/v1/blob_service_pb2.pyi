@@ -82,10 +82,12 @@ class RegisterManifestRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the client; the same manifest is stored once."""
+    """Chosen by the client: the same manifest under the same id gets the same root. Use the id of the job that it is for,
+    so that both may be repeated.
+    """
     @_builtins.property
     def manifest(self) -> _blob_pb2.BlobManifest:
-        """The manifest."""
+        """The manifest, with the plain digests of the chunks; what is stored is keyed, and void once the job is erased."""
 
     def __init__(
         self,

@@ -253,7 +253,7 @@ class EraseJob(_message.Message):
     job_id: _builtins.str
     """The job."""
     input_root: _builtins.str
-    """Root of its stored input; empty where it has none."""
+    """Root of its input; empty where it has none."""
     past: _builtins.bool
     """Whether it ended so long ago that the coordinator found it in the log alone."""
     @_builtins.property

@@ -67,6 +67,21 @@ def test_a_changed_file_is_refused_where_it_changed(tmp_path: Path) -> None:
     assert bytes(verified_file_range(path, manifest, 0, 10)) == data[:10]
 
 
+def test_a_keyed_manifest_takes_its_key(tmp_path: Path) -> None:
+    """With the key a range is read and a change is found; without it, or with another, nothing is."""
+    path, data = _file(tmp_path)
+    manifest = manifest_of_file(path).keyed("d" + 32 * "0", b"secret")
+
+    assert bytes(verified_file_range(path, manifest, 5, 100, secret=b"secret")) == data[5:105]
+    for secret, reason in ((b"", Reason.JOB_ERASED), (b"other", Reason.DIGEST_MISMATCH)):
+        with pytest.raises(DataRefusedError) as refusal:
+            verified_file_range(path, manifest, 5, 100, secret=secret)
+        assert refusal.value.reason is reason
+    os.truncate(path, CHUNK_BYTES + 1)
+    with pytest.raises(DataRefusedError, match="chunk 1 of"):
+        verified_file_range(path, manifest, CHUNK_BYTES, 5, secret=b"secret")
+
+
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     """A short read is not a short answer."""
     path, _ = _file(tmp_path)

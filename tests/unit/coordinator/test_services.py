@@ -12,6 +12,7 @@ import pytest
 
 from coordinator.core.digest import state_digest
 from coordinator.replay import replay
+from hivefold.blobs.files import manifest_of_file
 from hivefold.bus.memory import MemoryBroker
 from hivefold.client import JobOptions
 from hivefold.errors import ConflictError, DataRefusedError, NotFoundError, Reason
@@ -209,12 +210,17 @@ async def test_a_cut_upload_is_refused(served: Served) -> None:
 
 
 async def test_a_file_is_registered_where_it_lies(served: Served, tmp_path: Path) -> None:
-    """Only its manifest is stored."""
+    """Only its manifest is stored, and no digest of it can be told from the file: it takes the key."""
     (tmp_path / "rows.npy").write_bytes(b"x" * 1_500_000)
-    blob = await served.fleet.blobs.register_file(tmp_path / "rows.npy")
+    blob = await served.fleet.blobs.register_file(tmp_path / "rows.npy", "once")
+    plain = manifest_of_file(tmp_path / "rows.npy")
 
     assert blob.size_bytes == 1_500_000
     assert all(key.startswith("manifest.") for key in served.chunks.chunks)
+    assert await served.fleet.blobs.register_file(tmp_path / "rows.npy", "once") == blob
+    assert (await served.fleet.blobs.register_file(tmp_path / "rows.npy")).root not in {blob.root, plain.root}
+    stored = b"".join(served.chunks.chunks.values())
+    assert not any(plain.digest(index) in stored for index in range(plain.chunk_count))
 
 
 async def test_a_waiting_task_is_explained(served: Served, broker: MemoryBroker) -> None:
