@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--only", choices=_SHAPES, help="one of the logs")
     parser.add_argument("--logs", type=Path, help="a folder in which the logs stay")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     with _folder(arguments.logs) as logs:
         for key in [arguments.only] if arguments.only else _SHAPES:
             _measured(_SHAPES[key], key, logs, arguments.rounds)
