@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test sim truth soak mutations triton check failover bench bench-bounded protos format lock
+.PHONY: help setup demo up test sim truth soak mutations triton fuzz check failover bench bench-bounded protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ mutations: $(READY) ## Mutate exported logs and verify them: all must be caught 
 
 triton: $(READY) ## Set up .triton-venv, in which Triton's own client tries the nodes' inference
 	@scripts/triton.sh
+
+fuzz: $(READY) ## Fuzz the inspection of model files: SECONDS=600 for long; guided by coverage where Atheris is installed
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
 	@scripts/check.sh

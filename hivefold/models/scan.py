@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 from typing import Final, TypeAlias
 
 from hivefold.limits import (
@@ -311,6 +312,8 @@ class Scan:
             shape.append(value)
         if len(shape) > TENSOR_RANK:
             raise MalformedError(f"{name!r} has {len(shape)} dimensions, and at most {TENSOR_RANK} are supported")
+        if prod(abs(size) for size in shape) > MODEL_BYTES * 8:
+            raise HostileError(f"{name!r} has an absurd shape")
         return tuple(shape)
 
     def _check_operators(self) -> None:

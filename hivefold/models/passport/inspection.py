@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hivefold.models.passport import family, folder
 from hivefold.models.passport.detect import inspect_source
-from hivefold.models.passport.draft import Budget, Draft
+from hivefold.models.passport.draft import Budget, Draft, clipped
 from hivefold.models.passport.facts import Passport, Safety
 from hivefold.models.passport.limits import PASSPORT_BATCH_ROWS
 from hivefold.models.passport.needs import needs_of, parameters_of, precisions_of
@@ -30,7 +30,7 @@ def passport(path: str | Path, *, batch_rows: int = 1) -> Passport:
         with opened(path) as source:
             size = source.size
             inspect_source(source, draft)
-    return _finished(draft, size)
+    return finished(draft, size)
 
 
 def _is_folder(path: Path) -> bool:
@@ -40,16 +40,17 @@ def _is_folder(path: Path) -> bool:
         raise unreadable(path, str(error)) from error
 
 
-def _finished(draft: Draft, size: int) -> Passport:
+def finished(draft: Draft, size: int) -> Passport:
+    """The passport of what was found in a file of `size` bytes."""
     family.describe(draft)
     parameters = parameters_of(draft)
     return Passport(
         format=draft.format,
-        format_version=draft.format_version,
+        format_version=clipped(draft.format_version),
         framework=draft.framework,
         task=draft.task,
         architecture=draft.architecture,
-        architecture_name=draft.architecture_name,
+        architecture_name=clipped(draft.architecture_name),
         parameter_count=parameters,
         precisions=precisions_of(draft),
         inputs=tuple(draft.inputs),

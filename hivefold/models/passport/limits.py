@@ -25,8 +25,8 @@ ZIP_ENTRIES: Final = 65_536
 ZIP_DIRECTORY_BYTES: Final = 32 * 1024 * 1024
 UNPACKED_BYTES: Final = 64 * 1024 * 1024
 """Most bytes that one compressed part is unpacked to, in memory."""
-UNPACKED_RATIO: Final = 1000
-"""Bytes that one compressed byte may become; deflate's own bound is 1032."""
+UNPACKED_RATIO: Final = 100
+"""What is larger than that and packed so well is a bomb, not a model: weights hardly pack at all."""
 JSON_BYTES: Final = 16 * 1024 * 1024
 """Largest JSON text that is parsed: the header of a safetensors file with 100,000 tensors has 12 MB."""
 GGUF_TEXT_BYTES: Final = 1024 * 1024

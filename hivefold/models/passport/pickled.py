@@ -13,7 +13,7 @@ from hivefold.models.passport import estimators
 from hivefold.models.passport.arrays import bits_of
 from hivefold.models.passport.draft import Budget, Draft, ExhaustedError
 from hivefold.models.passport.judge import Judge
-from hivefold.models.passport.limits import PICKLE_PICKLES, UNPACKED_BYTES, UNPACKED_RATIO
+from hivefold.models.passport.limits import PICKLE_PICKLES, UNPACKED_BYTES
 from hivefold.models.passport.machine import Machine, run
 from hivefold.models.passport.opcodes import Decoder
 from hivefold.models.passport.source import Source, of_bytes
@@ -51,17 +51,16 @@ def looks(source: Source) -> bool:
 def inspect_packed(source: Source, draft: Draft) -> None:
     """A pickle inside a compressed file. Raises MalformedError."""
     make: Callable[[], object] = next(make for magic, make in PACKED.items() if source.head(8).startswith(magic))
-    allowed = min(UNPACKED_BYTES, source.size * UNPACKED_RATIO)
     if source.size > UNPACKED_BYTES:
         raise MalformedError(f"it is packed and has {source.size} bytes, more than are looked at")
     try:
         state = make()
-        data: bytes = state.decompress(source.at(0, source.size), allowed + 1)  # type: ignore[attr-defined]
+        data: bytes = state.decompress(source.at(0, source.size), UNPACKED_BYTES + 1)  # type: ignore[attr-defined]
     except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError) as error:
         raise MalformedError("it does not unpack") from error
-    if len(data) > allowed:
+    if len(data) > UNPACKED_BYTES:
         draft.format = "packed"
-        draft.uncovered(f"it unpacks to more than {allowed} bytes, which are not looked at")
+        draft.uncovered(f"it unpacks to more than {UNPACKED_BYTES} bytes, which are not looked at")
         return
     unpacked = of_bytes(source.name, data)
     if not data.startswith(b"\x80"):

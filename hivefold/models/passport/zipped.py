@@ -62,11 +62,11 @@ class Archive:
             return packed
         if entry.method != _DEFLATED:
             raise MalformedError(f"{entry.name} is packed with method {entry.method}, which is not read")
-        allowed = min(UNPACKED_BYTES, max(1, entry.packed_bytes) * UNPACKED_RATIO)
-        if entry.size_bytes > allowed:
-            self._draft.unsafe("zip-bomb", entry.name, f"{entry.packed_bytes} bytes become {entry.size_bytes}")
+        if entry.size_bytes > UNPACKED_BYTES:
+            if entry.size_bytes > entry.packed_bytes * UNPACKED_RATIO:
+                self._draft.unsafe("zip-bomb", entry.name, f"{entry.packed_bytes} bytes become {entry.size_bytes}")
             raise MalformedError(f"{entry.name} would unpack to {entry.size_bytes} bytes")
-        return of_bytes(entry.name, _inflated(packed, entry, allowed))
+        return of_bytes(entry.name, _inflated(packed, entry))
 
     def named(self, ending: str) -> list[Entry]:
         """Entries whose name ends so, in the archive's order."""
@@ -160,10 +160,10 @@ def _wide(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, 
     return size, packed, offset
 
 
-def _inflated(packed: Source, entry: Entry, allowed: int) -> bytes:
+def _inflated(packed: Source, entry: Entry) -> bytes:
     state = zlib.decompressobj(-15)
     try:
-        data = state.decompress(packed.at(0, packed.size), allowed)
+        data = state.decompress(packed.at(0, packed.size), UNPACKED_BYTES)
     except zlib.error as error:
         raise MalformedError(f"{entry.name} does not unpack") from error
     if len(data) != entry.size_bytes or state.unconsumed_tail:

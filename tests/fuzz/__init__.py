@@ -1,0 +1,1 @@
+"""Fuzzing: the inspection of model files, which come from anywhere."""
