@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, assert_never
 
 from coordinator.core import commands as cmd
@@ -144,22 +145,9 @@ def _register_model(draft: Draft, body: cmd.RegisterModel) -> Rejected | None:
             (("digest", known.digest), ("model", model.ref)),
         )
     version = model.version or latest + 1
-    draft.emit(ev.ModelRegistered(_registered(model, version, draft.state.time_us)))
+    registered = replace(model, version=version, create_time_us=draft.state.time_us)
+    draft.emit(ev.ModelRegistered(registered))
     return None
-
-
-def _registered(model: Model, version: int, time_us: int) -> Model:
-    return Model(
-        name=model.name,
-        version=version,
-        digest=model.digest,
-        artifact=model.artifact,
-        platform=model.platform,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        create_time_us=time_us,
-        labels=model.labels,
-    )
 
 
 def _model_violations(model: Model) -> tuple[FieldViolation, ...]:

@@ -130,7 +130,8 @@ def _inspect(path: Path) -> tuple[OnnxFacts, Passport]:
         return inspect_onnx(path), admitted(path)
     except DataRefusedError as error:
         # Where the file lies for now is nobody's business.
-        raise DataRefusedError(error.message, reason=error.reason, metadata={"model": path.stem}) from None
+        kept = {name: value for name, value in error.metadata.items() if name != "path"}
+        raise DataRefusedError(error.message, reason=error.reason, metadata={**kept, "model": path.stem}) from None
 
 
 async def _read(path: Path) -> AsyncIterator[bytes]:
