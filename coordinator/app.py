@@ -145,7 +145,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         for beside in (_tell_health(rpc, member), snapshotter.run(), backing.index.run()):
             stack.push_async_callback(_ended, asyncio.create_task(beside))
         await member.run(start, stop)
-        _log.info("stopping", sequence=backing.state.sequence)
+        _log.info("stopping", sequence=backing.source.state.sequence)
 
 
 def _lead_settings(config: CoordinatorConfig, address: str) -> LeadSettings:

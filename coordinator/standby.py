@@ -116,6 +116,10 @@ class Standby:
         finally:
             follower.close()
 
+    async def reach_end(self) -> None:
+        """Waits until this state holds all that is in the log now. Raises as `reach`, and BrokerUnavailableError."""
+        await self.reach((await self._log.head()).sequence)
+
     async def catch_up(self) -> None:
         """Folds up to the log's end as it is now. Raises LogCorruptError, BrokerUnavailableError."""
         asked_ms = self._clock.monotonic_ms()

@@ -16,7 +16,7 @@ from coordinator.job_keys import JobKeys
 from coordinator.segment_care import Place
 from coordinator.standby import Standby
 from coordinator.writer import Accepted, Writer
-from hivefold import observe
+from hivefold import limits, observe
 from hivefold.blobs.port import ChunkStore
 from hivefold.bus.port import CheckpointReader, ResultReceiver
 from hivefold.clock import Clock
@@ -156,12 +156,31 @@ class Backing:
 
     @property
     def state(self) -> State:
-        """The durable state, as far as it is known here. Raises NotLeaderError before there is one."""
+        """The durable state, as far as it is known here.
+
+        Raises NotLeaderError before there is one, and where a standby has heard nothing of the log's end for too long.
+        """
+        if self._standby is not None and (stale_ms := self._standby.stale_ms) > limits.STANDBY_STALE_MS:
+            raise NotLeaderError(
+                f"this standby has not seen the end of the log for {stale_ms / 1000:.1f} s: ask the leader",
+                metadata={"leader": address} if (address := self.leader()) else {},
+            )
         return self.source.state
+
+    async def state_that(self, knows: Callable[[State], bool]) -> State:
+        """The state; where it does not know what is asked for, a standby's is first followed to the log's end.
+
+        So what was acknowledged is never said not to be. Raises NotLeaderError, UnavailableError.
+        """
+        state = self.state
+        if self._standby is None or knows(state):
+            return state
+        await self._standby.reach_end()
+        return self.state
 
     async def job(self, job_id: JobId) -> Job:
         """A job of any age. Raises NotFoundError, and as PastJobs.find does where it ended long ago."""
-        state = self.state
+        state = await self.state_that(lambda known: job_id in known.jobs)
         return state.jobs.get(job_id) or await self.past.find(job_id, state)
 
     async def decide(self, body: CommandBody) -> Accepted:

@@ -39,7 +39,8 @@ class FleetServicer(FleetServiceServicer):
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
         """Gives one node."""
-        return pb.GetNodeResponse(node=self._view(_known(self._backing.state, request.node_id)))
+        state = await self._backing.state_that(lambda known: NodeId(request.node_id) in known.nodes)
+        return pb.GetNodeResponse(node=self._view(_known(state, request.node_id)))
 
     async def WatchNodes(self, request: pb.WatchNodesRequest, context: Any) -> AsyncIterator[pb.WatchNodesResponse]:
         """Follows all nodes."""

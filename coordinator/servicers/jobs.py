@@ -105,6 +105,7 @@ class JobServicer(JobServiceServicer):
         """Follows a job until it ends."""
         checking.refuse(checking.name("job_id", request.job_id))
         backing = self._backing
+        await backing.state_that(lambda known: JobId(request.job_id) in known.jobs)
         source = await backing.source_at(request.after_sequence)
         events = watch_job(source, backing.log, backing.past, JobId(request.job_id), request.after_sequence)
         async with aclosing(events):

@@ -58,7 +58,8 @@ class ModelServicer(ModelServiceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         """Gives one model version."""
-        return pb.GetModelResponse(model=model_to_proto(_known(self._backing.state, request.model)))
+        state = await self._backing.state_that(lambda known: _found(known, request.model) is not None)
+        return pb.GetModelResponse(model=model_to_proto(_known(state, request.model)))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         """Lists model versions by name and version."""
@@ -158,10 +159,14 @@ def _tensors(facts: tuple[TensorFacts, ...]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(tensor.name, tensor.data_type, tensor.shape) for tensor in facts)
 
 
+def _found(state: State, text: str) -> Model | None:
+    name, version = parse_model(text) or (ModelName(""), 0)
+    return state.models.get(model_ref(name, version or state.latest.get(name, 0)))
+
+
 def _known(state: State, text: str) -> Model:
     checking.refuse(checking.model("model", text))
-    name, version = parse_model(text) or (ModelName(""), 0)
-    model = state.models.get(model_ref(name, version or state.latest.get(name, 0)))
+    model = _found(state, text)
     if model is None:
         raise NotFoundError(
             f"there is no model {text!r}; list them with: hivefold model ls",

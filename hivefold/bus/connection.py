@@ -72,7 +72,7 @@ async def _connect_once(
             disconnected_cb=watch.disconnected,
             reconnected_cb=watch.reconnected,
             closed_cb=watch.closed,
-            reconnect_to_server_handler=_next_server,
+            reconnect_to_server_handler=watch.next_server,
             max_reconnect_attempts=-1,
             connect_timeout=BROKER_CONNECT_S,
             ping_interval=BROKER_PING_S,
@@ -143,12 +143,17 @@ class _Watch:
     async def closed(self) -> None:
         self._log.info("broker.closed")
 
+    def next_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+        """The server that failed least often, and a wait that grows with its failures, with jitter.
 
-def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
-    """The server that failed least often, and a wait that grows with its failures, with jitter."""
-    server = min(servers, key=lambda candidate: candidate.reconnects)
-    bound_ms = min(RECONNECT_WAIT_MAX_MS, RECONNECT_WAIT_MS * 2 ** min(server.reconnects, 16))
-    return server, bound_ms * (0.5 + jitter() / 2) / 1000
+        Ends the task that asks once the connection is closed: it may have missed its cancellation, and would go on
+        for ever, so that no process with such a connection could end.
+        """
+        if self._link.is_closed:
+            raise asyncio.CancelledError
+        server = min(servers, key=lambda candidate: candidate.reconnects)
+        bound_ms = min(RECONNECT_WAIT_MAX_MS, RECONNECT_WAIT_MS * 2 ** min(server.reconnects, 16))
+        return server, bound_ms * (0.5 + jitter() / 2) / 1000
 
 
 def _credentials(settings: BrokerSettings) -> dict[str, Any]:

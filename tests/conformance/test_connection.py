@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 
 from hivefold.broker import BrokerSettings, Secret
 from hivefold.bus.connection import connect
 from hivefold.bus.streams import StreamSettings, prepare_stream, prepare_streams, stream_configs
 from hivefold.errors import BrokerUnavailableError, ConfigError
-from tests.fixtures.bus import NatsBus, eventually
+from tests.fixtures.bus import NatsBus, eventually, soon
 
 pytestmark = pytest.mark.integration
 
@@ -106,3 +107,14 @@ async def test_a_flush_proves_that_what_was_sent_before_has_arrived(nats_bus: Na
         await link.publish("echo", b"%d" % number)
         await link.flush()
         assert len(heard) == number + 1
+
+
+async def test_a_closed_connection_stops_looking_for_a_server(nats_bus: NatsBus) -> None:
+    """Even where nats-py's task missed that it was cancelled: else its process could never end."""
+    link = await nats_bus.coordinator_link()
+    await nats_bus.stop_server()
+    await eventually(lambda: link.is_reconnecting)
+    looking = link._reconnection_task
+    assert looking is not None
+    link._status = Client.CLOSED  # closed, and the task was not told
+    await soon(looking)

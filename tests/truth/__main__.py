@@ -49,7 +49,6 @@ def main() -> int:
     began_s = time.perf_counter()
     played, differences = _play_all(first, last, given.workers, given.at_most)
     took_s = time.perf_counter() - began_s
-    print("\n".join(differences), end="\n" if differences else "")
     print(
         f"operations {played * WORLD}, worlds {played} (seeds {first} to {first + played - 1}), "
         f"differences {len(differences)}, {took_s:.0f} s, {played * WORLD / took_s:.0f} operations/s, "
@@ -74,7 +73,9 @@ def _play_all(first: int, last: int, workers: int, at_most_s: float) -> tuple[in
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             for part in (future.result() for future in done):
                 played += part.worlds
-                differences += [part.difference] if part.difference else []
+                if part.difference:
+                    differences.append(part.difference)
+                    print(part.difference, file=sys.stderr, flush=True)
             if now_s - told_s > _TELL_S:
                 told_s = now_s
                 rate = played * WORLD / (now_s - began_s)

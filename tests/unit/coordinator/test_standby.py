@@ -12,14 +12,17 @@ import pytest
 from coordinator.core.commands import SubmitJob
 from coordinator.core.model import JobSpec, ProbeSpec
 from coordinator.replay import NOTHING
+from coordinator.servicers import Backing
 from coordinator.standby import Standby
 from coordinator.writer import Writer
 from hivefold import limits
+from hivefold.bus.memory import MemoryBroker
 from hivefold.clock import ManualClock
 from hivefold.entropy import SeededEntropy
 from hivefold.errors import LogCorruptError, NotLeaderError, UnavailableError
 from hivefold.ids import JobId, RequestId
 from hivefold.log.memory import MemoryEventLog
+from tests.fixtures.keys import memory_job_keys
 from tests.unit.coordinator.fleet import until
 
 
@@ -67,6 +70,46 @@ async def test_a_standby_has_the_leaders_state(log: MemoryEventLog) -> None:
 
             assert standby.state == writer.state
             assert standby.head_hash == writer.head_hash
+
+
+def reading(log: MemoryEventLog, standby: Standby) -> Backing:
+    """What services answer from while this coordinator follows."""
+    connection = MemoryBroker().connect()
+    backing = Backing(
+        log,
+        connection.result_receiver(),
+        memory_job_keys(),
+        ManualClock(),
+        SeededEntropy(2),
+        connection.checkpoints(),
+        leader=lambda: "10.0.0.7:7400",
+    )
+    backing.follow(standby)
+    return backing
+
+
+async def test_a_standby_never_denies_a_job_that_was_acknowledged(log: MemoryEventLog) -> None:
+    """Nobody has told it that there is more in the log: it looks before it says that there is no such job."""
+    async with leading(log) as writer, following(log) as standby:
+        await until(lambda: standby.state.sequence == writer.state.sequence)
+        await submit(writer, 1)
+        assert JobId("j-1") not in standby.state.jobs
+
+        assert (await reading(log, standby).job(JobId("j-1"))).job_id == "j-1"
+
+
+async def test_a_standby_that_lost_sight_of_the_log_shows_no_state(log: MemoryEventLog) -> None:
+    """As after SIGSTOP and SIGCONT: it names the leader instead, until it has caught up."""
+    clock = ManualClock()
+    standby = Standby(log, clock, NOTHING)
+    backing = reading(log, standby)
+    clock.advance_ms(limits.STANDBY_STALE_MS + 1)
+
+    with pytest.raises(NotLeaderError) as refused:
+        _ = backing.state
+    assert refused.value.metadata["leader"] == "10.0.0.7:7400"
+    await standby.catch_up()
+    assert backing.state == standby.state
 
 
 async def test_it_follows_without_hints_too(log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch) -> None:
