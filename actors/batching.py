@@ -92,6 +92,14 @@ class BatchQueue(Generic[T]):
         self._company = max(self.requests + running, self._company - (self._company - 1) / _MEMORY)
         return True
 
+    @property
+    def filled(self) -> bool:
+        """Whether a batch may be due before its first request has waited its time."""
+        policy = self.policy
+        if policy.preferred_rows:
+            return self.rows >= policy.preferred_rows[0]
+        return self.rows >= policy.max_rows or (not policy.patient and self.requests >= self._company - 0.5)
+
     def take(self, now_us: int) -> Batch[T]:
         """The next batch, empty when none is due yet: then `due_us` says when to ask again."""
         expired: list[Waiting[T]] = []

@@ -260,10 +260,13 @@ async def _tell_health(rpc: RpcServer, agent: Agent, inference: Inference) -> No
     told: dict[str, bool] = {}
     while True:
         await rpc.set_serving(serving=agent.serving)
-        for name, loaded in inference.states():
-            if told.get(name) is not loaded:
-                told[name] = loaded
-                await rpc.set_health(f"models/{name}", serving=loaded)
+        # Without a coordinator no work is taken; inference goes on.
+        parts = {SERVICE: not agent.core.leaving}
+        parts |= {f"models/{name}": loaded for name, loaded in inference.states()}
+        for name, serving in parts.items():
+            if told.get(name) is not serving:
+                told[name] = serving
+                await rpc.set_health(name, serving=serving)
         await asyncio.sleep(limits.HEALTH_INTERVAL_S)
 
 

@@ -78,6 +78,7 @@ class ModelShelf:
         place = self._places.get(digest)
         if place is None or not place.lanes:
             return None
+        self._places[digest] = self._places.pop(digest)  # at the end: used last
         place.users += 1
         return place
 

@@ -6,6 +6,11 @@ from typing import Final
 
 TENSOR_ELEMENTS: Final = 1 << 28
 """More would not fit into one message, whatever their type."""
+BYTES_ELEMENTS: Final = 1 << 18
+TYPED_ELEMENTS: Final = 1 << 20
+"""Most elements of BYTES, and most typed contents, of one tensor: they are gone through one by one."""
+REQUEST_TENSORS: Final = 256
+REQUEST_PARAMETERS: Final = 64
 RAW_IN_PLACE_BYTES: Final = 64 * 1024
 """From this size on the raw contents of a request are not copied out of the message: below, finding them costs more."""
 MESSAGE_FIELDS: Final = 4096

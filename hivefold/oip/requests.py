@@ -16,6 +16,8 @@ from hivefold.oip.limits import (
     PRIORITIES,
     RAW_IN_PLACE_BYTES,
     REQUEST_ID_BYTES,
+    REQUEST_PARAMETERS,
+    REQUEST_TENSORS,
 )
 from hivefold.oip.responses import varint
 from hivefold.oip.schema import Message, ModelInferRequest
@@ -88,6 +90,7 @@ def open_request(addressed: Addressed) -> InferRequest:
     """Reads the rest and checks it. Raises InvalidRequestError, with the field's name, for what no model could take."""
     message, raw = addressed.message, addressed.raw
     inputs = message.inputs
+    _refuse_crowds(message)
     if raw and len(raw) != len(inputs):
         raise refused(
             "raw_input_contents",
@@ -102,6 +105,17 @@ def open_request(addressed: Addressed) -> InferRequest:
             _refuse_parameters(f"outputs[{index}]", wanted.parameters)
     known = InferRequest(addressed.model_name, addressed.model_version, addressed.id, tensors, outputs)
     return _with_parameters(known, message.parameters) if message.parameters else known
+
+
+def _refuse_crowds(message: Message) -> None:
+    """More than any model has costs nobody more than this."""
+    for field, most in (
+        ("inputs", REQUEST_TENSORS),
+        ("outputs", REQUEST_TENSORS),
+        ("parameters", REQUEST_PARAMETERS),
+    ):
+        if len(getattr(message, field)) > most:
+            raise refused(field, f"has more than {most} entries")
 
 
 def _tensor(index: int, given: Message, raw: Sequence[Raw]) -> WireTensor:

@@ -15,7 +15,7 @@ from hivefold.element_types import DESCRIPTIONS
 from hivefold.element_types import ITEM_BYTES as ARRAY_ITEM_BYTES
 from hivefold.errors import FieldViolation, InvalidRequestError
 from hivefold.limits import TENSOR_RANK
-from hivefold.oip.limits import TENSOR_ELEMENTS
+from hivefold.oip.limits import BYTES_ELEMENTS, TENSOR_ELEMENTS, TYPED_ELEMENTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +99,8 @@ def check_raw(tensor: WireTensor, field: str, shape_field: str) -> None:
         return
     if tensor.data_type != "BYTES":
         raise unknown_type(tensor.data_type, field)
+    if count > BYTES_ELEMENTS:
+        raise refused(shape_field, f"has {count} elements of BYTES; at most {BYTES_ELEMENTS} are taken at once")
     found = count_elements(tensor.data)
     if found != count:
         what = "bytes that are no elements" if found < 0 else f"{found}"
@@ -118,7 +120,7 @@ def count_elements(data: Raw) -> int:
     """How many elements raw BYTES hold; -1 when the lengths do not add up."""
     position = count = 0
     end = len(data)
-    while position < end:
+    while position < end and count <= BYTES_ELEMENTS:
         if end - position < 4:
             return -1
         position += 4 + _LENGTH.unpack_from(data, position)[0]
@@ -153,6 +155,8 @@ def raw_of_contents(contents: Any, data_type: str, field: str) -> bytes:
         if other.name != wanted:
             raise refused(f"{field}.{other.name}", f"does not hold {data_type}; send {wanted}, or raw_input_contents")
     values = getattr(contents, wanted)
+    if len(values) > TYPED_ELEMENTS:
+        raise refused(f"{field}.{wanted}", f"has more than {TYPED_ELEMENTS} elements; send raw_input_contents")
     if data_type == "BYTES":
         return join_bytes(values)
     try:

@@ -36,6 +36,8 @@ class Service:
 
     They mind their callers' deadlines themselves, and gRPC cancels them at the deadline.
     """
+    own_health: bool = False
+    """Whether it serves when the server as a whole may not: its health is told by `set_health`."""
 
 
 class RpcServer:
@@ -46,7 +48,7 @@ class RpcServer:
     """
 
     def __init__(self, services: Sequence[Service], *, concurrent_calls: int = limits.GRPC_CONCURRENT_RPCS) -> None:
-        self._names = ("", *(service.name for service in services))
+        self._names = ("", *(service.name for service in services if not service.own_health))
         self._server = grpc.aio.server(options=server_options())
         lean = {f"{service.name}/{method}" for service in services for method in service.lean}
         registrar: Any = Registrar(self._server, Serving(concurrent_calls, lean))
@@ -54,7 +56,7 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         for service in services:
             service.add(registrar)
-        reflected = (*self._names[1:], *map(_service_name, (health_pb2, reflection_pb2)))
+        reflected = (*(service.name for service in services), *map(_service_name, (health_pb2, reflection_pb2)))
         pools = [service.pool for service in services if service.pool is not None]
         reflector = _Reflector(reflected, Pools((*pools, descriptor_pool.Default())))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, registrar)

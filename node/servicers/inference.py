@@ -181,6 +181,7 @@ def inference_service(inference: Inference, serving: Callable[[], bool]) -> Serv
         lambda server: server.add_registered_method_handlers(schema.SERVICE, handlers),
         pool=schema.POOL,
         lean=("ModelInfer",),
+        own_health=True,
     )
 
 

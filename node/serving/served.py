@@ -107,7 +107,7 @@ class ServedModel:
         )
         if not self._queue.offer(waiting, self._in_batches):
             raise self._busy()
-        if not self._woken and self._running < self._most:
+        if not self._woken and self._running < self._most and (self._timer is None or self._queue.filled):
             # Not at once: what came in with the same wake-up of the loop shall share the batch.
             self._woken = True
             self._loop.call_soon(self._dispatch)

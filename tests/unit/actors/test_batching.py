@@ -164,7 +164,10 @@ def test_every_request_comes_out_once_and_no_batch_mixes_shapes(
     expired: list[int] = []
     for now_us in range(0, 300, 10):
         while True:
+            filled = line.filled
             batch = line.take(now_us)
+            waited = [request for request in batch.requests if now_us - request.arrived_us >= delay_us]
+            assert filled or waited or not batch.requests
             expired += [request.what for request in batch.expired]
             if not batch.requests:
                 break

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from actors.backends.echo import EchoSession
 from actors.backends.onnxruntime import OnnxRuntimeBackend
@@ -79,6 +80,26 @@ def test_a_batch_is_bit_equal_to_its_parts(tmp_path: Path) -> None:
     for index, rows in enumerate(parts(1, 2, 3)):
         np.testing.assert_array_equal(value(batched, index), rows * 2)
     assert batched.runs == 1
+
+
+def test_a_classifier_gives_the_same_bits_alone_and_in_company(tmp_path: Path) -> None:
+    """Matrix products too: the runtime's kernels give each row the same, however many come with it."""
+    rng = np.random.default_rng(5)
+    weights = rng.standard_normal((4, 10)).astype("f4")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Softmax", ["z"], ["y"])],
+        "classifier",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 10])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    session = OnnxRuntimeBackend(1).open(path)
+    requests = [rng.standard_normal((rows, 4)).astype("f4") for rows in (1, 1, 3, 8, 1, 5)]
+    together = run(session, *requests)
+    for index, rows in enumerate(requests):
+        np.testing.assert_array_equal(value(together, index), value(run(session, rows), 0))
 
 
 def test_one_bad_request_fails_alone() -> None:

@@ -85,6 +85,17 @@ def raw(*contents: bytes) -> Any:
     return built
 
 
+def crowd(count: int) -> Any:
+    built = message()
+    for _ in range(count):
+        built.inputs.add(name="x")
+    return built
+
+
+def texts(count: int) -> Any:
+    return write_request(InferRequest("m", "", "", (WireTensor("x", "BYTES", (count,), bytes(4 * count)),), ()))
+
+
 def shaped(*shape: int, data_type: str = "FP32") -> Any:
     built = message()
     del built.inputs[0].shape[:]
@@ -113,6 +124,13 @@ def shaped(*shape: int, data_type: str = "FP32") -> Any:
         pytest.param(typed("FP32", "fp32_contents", [1.0], (2,)), "inputs[0].contents", id="an element too few"),
         pytest.param(
             typed("INT8", "int_contents", [128], (1,)), "inputs[0].contents.int_contents", id="a number out of range"
+        ),
+        pytest.param(crowd(1000), "inputs", id="more inputs than any model has"),
+        pytest.param(texts(300_000), "inputs[0].shape", id="more texts than are gone through"),
+        pytest.param(
+            typed("FP32", "fp32_contents", [1.0] * 1_100_000, (1_100_000,)),
+            "inputs[0].contents.fp32_contents",
+            id="more typed contents than are gone through",
         ),
         pytest.param(with_parameter("priority", 4), "parameters.priority", id="no such priority"),
         pytest.param(with_parameter("timeout", -1), "parameters.timeout", id="a time-out before arrival"),

@@ -227,3 +227,13 @@ async def test_a_released_model_is_loaded_again_by_the_next_request(tmp_path: Pa
         await running
         await node.infer(rows(1))
         assert len(backend.opened) == 2
+
+
+async def test_the_model_that_was_asked_for_last_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for another is made by the one that nobody asked for the longest."""
+    monkeypatch.setattr("node.models.MODELS_LOADED", 2)
+    async with serving(tmp_path) as node:
+        others = [await node.add(name) for name in ("second", "third")]
+        for name in ("echo", "second", "echo", "third"):
+            await node.infer(rows(1), model_name=name)
+        assert [node.inference.shelf.has(model.digest) for model in (node.model, *others)] == [True, False, True]
