@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
-from hivefold.models.passport.values import Call, Listing, Value, called, integers, lookup
+from hivefold.models.passport.values import Call, Listing, Pairs, Value, called, integers, lookup
 
 _TYPE: Final = re.compile(r"[<>|=]?([a-zA-Z?])(\d*)")
 _NAMES: Final = {"f": "FP", "i": "INT", "u": "UINT", "c": "COMPLEX"}
+_FIELDS: Final = 64
+_FLEXIBLE: Final = frozenset("VSUa")
+"""Types whose elements are as large as their state says."""
 _RECONSTRUCT: Final = frozenset({"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"})
 _FROM_BUFFER: Final = frozenset({"numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"})
 _WRAPPER: Final = "joblib.numpy_pickle.NumpyArrayWrapper"
@@ -30,18 +33,26 @@ class ArrayFacts:
 
 
 def bits_of(kind: Value) -> int | None:
-    """Bits of one element of a `numpy.dtype`; 0 for objects, None where that cannot be told."""
+    """Bits of one element of a `numpy.dtype`; 0 for objects, None where that cannot be told.
+
+    What BUILD gave to the type must not contradict its name: a reader that skips must not be led astray.
+    """
     found = _described(kind)
-    if found is None:
+    if found is None or not isinstance(kind, Call):
         return None
     letter, size = found
+    given = kind.state if isinstance(kind.state, tuple) else (kind.state,)
+    itemsize, flags = (given[5], given[7]) if len(given) > 7 else (-1, 0)
+    if not isinstance(itemsize, int) or not isinstance(flags, int) or (given != (None,) and len(given) != 8):
+        return None
     if letter == "O":
         return 0
+    if flags & 1 or (letter not in _FLEXIBLE and itemsize > 0):
+        return None
+    if letter in _FLEXIBLE and itemsize > 0:
+        return 8 * itemsize
     if letter in {"?", "b", "B"} and not size:
         return 8
-    if letter == "V" and isinstance(kind, Call) and isinstance(kind.state, tuple) and len(kind.state) > 5:
-        itemsize = kind.state[5]
-        return 8 * itemsize if isinstance(itemsize, int) and itemsize > 0 else 8 * size
     return 8 * size * (4 if letter == "U" else 1)
 
 
@@ -49,8 +60,8 @@ def array_of(value: Value) -> ArrayFacts | None:
     """An array's facts; None for anything else."""
     if not isinstance(value, Call):
         return None
-    if called(value) == _WRAPPER:
-        shape, kind = integers(lookup(value, "shape")), lookup(value, "dtype")
+    if called(value) == _WRAPPER and isinstance(value.state, Pairs) and len(value.state.pairs) <= _FIELDS:
+        shape, kind = integers(lookup(value.state, "shape")), lookup(value.state, "dtype")
     elif called(value) in _RECONSTRUCT and isinstance(value.state, tuple) and len(value.state) >= 5:
         shape, kind = integers(value.state[1]), value.state[2]
     elif called(value) in _FROM_BUFFER and isinstance(value.arguments, tuple) and len(value.arguments) >= 3:

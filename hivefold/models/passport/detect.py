@@ -10,8 +10,8 @@ from hivefold.models.passport.source import Source
 from hivefold.models.passport.zipped import Archive
 from hivefold.models.wire import MalformedError
 
-_TORCH: Final = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""The pickled number with which PyTorch's older files begin."""
+_TORCH: Final = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""The number with which PyTorch's older files begin, behind the protocol of its pickle."""
 _ZIP_END: Final = b"PK\x05\x06"
 _TAIL: Final = 66_000
 _OTHERS: Final = (
@@ -44,7 +44,7 @@ def _inspect(source: Source, draft: Draft) -> None:
         gguf.inspect(source, draft)
     elif hdf5.looks(source):
         keras.inspect_hdf5(source, draft)
-    elif head.startswith(_TORCH):
+    elif head[0] == 0x80 and head[2:].startswith(_TORCH):
         torch.inspect_legacy(source, draft)
     elif head[0] == 0x80 and head[1:2] <= b"\x05":
         pickled.inspect(source, draft)

@@ -55,6 +55,8 @@ class Weight:
         return prod(self.shape)
 
 
+_LARGEST: Final = (1 << 63) - 1
+_RANK: Final = 32
 _WORST: Final = sorted(Verdict, key=lambda verdict: -verdict.severity)
 
 
@@ -120,7 +122,8 @@ class Draft:
     def add_port(self, ports: list[Port], name: str, data_type: str, shape: tuple[int, ...]) -> None:
         """An input or output, up to the bound."""
         if len(ports) < PASSPORT_TENSORS:
-            ports.append(Port(clipped(name), data_type, shape))
+            sizes = tuple(max(-1, min(size, _LARGEST)) for size in shape[:_RANK])
+            ports.append(Port(clipped(name), data_type, sizes))
         else:
             self.note(f"only {PASSPORT_TENSORS} inputs and outputs are listed")
 

@@ -11,7 +11,7 @@ from hivefold.models.passport.arrays import array_of, objects_of
 from hivefold.models.passport.draft import Draft, Weight
 from hivefold.models.passport.facts import TaskFamily
 from hivefold.models.passport.trust import words
-from hivefold.models.passport.values import Call, Listing, Value, called, entries, lookup
+from hivefold.models.passport.values import Call, Listing, Value, attributes, called, entries, lookup
 
 _LEARNED: Final = words(
     """coef_ intercept_ coefs_ intercepts_ cluster_centers_ support_vectors_ dual_coef_ theta_ var_ feature_log_prob_
@@ -41,7 +41,7 @@ _DEPTH: Final = 8
 
 def describe(root: Value, draft: Draft) -> None:
     """Writes what the estimator at the root of a pickle is; nothing where there is none."""
-    found = _estimator(root, 0)
+    found = _estimator(root, 0, set())
     if found is None:
         return
     name = called(found).rpartition(".")[2]
@@ -55,16 +55,15 @@ def describe(root: Value, draft: Draft) -> None:
     _learned(found, draft, name, seen, 0)
 
 
-def _estimator(value: Value, depth: int) -> Call | None:
+def _estimator(value: Value, depth: int, seen: set[int]) -> Call | None:
     """The estimator itself, or the first in a container."""
-    if depth > _DEPTH:
-        return None
     if isinstance(value, Call):
-        if called(value).startswith("sklearn."):
-            return value
+        return value if called(value).startswith("sklearn.") else None
+    if depth > _DEPTH or id(value) in seen:
         return None
-    items = [item for _, item in entries(value)] if not isinstance(value, Listing | tuple) else objects_of(value)
-    return next((found for item in items[:64] if (found := _estimator(item, depth + 1))), None)
+    seen.add(id(value))
+    items = objects_of(value) if isinstance(value, Listing | tuple) else [item for _, item in entries(value)]
+    return next((found for item in items[:64] if (found := _estimator(item, depth + 1, seen))), None)
 
 
 def _last(found: Call) -> str:
@@ -101,24 +100,34 @@ def _learned(value: Value, draft: Draft, path: str, seen: set[int], depth: int) 
     if depth > _DEPTH or id(value) in seen:
         return
     seen.add(id(value))
-    draft.budget.spend()
-    for item in objects_of(value):
+    items = objects_of(value)
+    draft.budget.spend(1 + len(items))
+    for item in items:
         _learned(item, draft, path, seen, depth + 1)
     if not isinstance(value, Call):
         return
+    given = _fields(value, draft)
     if called(value).endswith(("._tree.Tree", ".TreePredictor")):
-        _nodes(lookup(value, "nodes"), draft, path)
+        _nodes(given.get("nodes"), draft, path)
     elif called(value).startswith("sklearn."):
-        _arrays(value, draft, path)
+        _arrays(given, draft, path)
         for name in _INNER:
-            _learned(lookup(value, name), draft, f"{path}.{name}", seen, depth + 1)
+            _learned(given.get(name), draft, f"{path}.{name}", seen, depth + 1)
 
 
-def _arrays(value: Call, draft: Draft, path: str) -> None:
+def _fields(value: Call, draft: Draft) -> dict[str, Value]:
+    """The attributes of an object, looked through once."""
+    pairs = entries(attributes(value))
+    draft.budget.spend(len(pairs))
+    return {name: entry for name, entry in pairs if isinstance(name, str)}
+
+
+def _arrays(fields: dict[str, Value], draft: Draft, path: str) -> None:
     # A scaler keeps the variance beside its root, which is what it divides by.
-    for name in sorted(_LEARNED - {"var_"} if lookup(value, "scale_") is not None else _LEARNED):
-        given = lookup(value, name)
-        for item in [given, *objects_of(given)]:
+    for name in sorted((_LEARNED - {"var_"} if "scale_" in fields else _LEARNED) & fields.keys()):
+        items = objects_of(fields[name])
+        draft.budget.spend(len(items))
+        for item in [fields[name], *items]:
             facts = array_of(item)
             if facts is not None and facts.data_type.startswith("FP"):
                 size = facts.elements * int(facts.data_type[2:]) // 8

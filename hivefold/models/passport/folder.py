@@ -14,7 +14,7 @@ from hivefold.models.passport.source import opened
 from hivefold.models.wire import MalformedError
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".keras", ".pkl", ".joblib",
-                   ".msgpack", ".ckpt", ".pb", ".npz", ".npy", ".pickle", ".dat", ".model")  # fmt: skip
+                   ".msgpack", ".ckpt", ".pb", ".npz", ".npy", ".pickle")  # fmt: skip
 _CODE: Final = (".py", ".so", ".dll", ".dylib", ".pyd", ".sh", ".exe", ".jar")
 
 

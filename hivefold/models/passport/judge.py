@@ -12,6 +12,7 @@ from hivefold.models.passport.opcodes import Blob
 from hivefold.models.passport.trust import judged
 from hivefold.models.passport.values import Call, Global, Listing, Opaque, Pairs, Value, called, integers
 
+ARRAY_WRAPPER: Final = "joblib.numpy_pickle.NumpyArrayWrapper"
 _CLAIM: Final = 1 << 24
 """What a pickle may ask for by a number alone, in elements."""
 _DTYPE: Final = re.compile(r"[<>|=]?[a-zA-Z?]{1,2}[0-9]{0,5}(\[\w+\])?")
@@ -30,9 +31,12 @@ class Judge:
     provided: bool = False
     own_classes: str = ""
     """Beginning of the names that the archive itself defines, as TorchScript's `__torch__`."""
+    wraps_arrays: bool = False
+    """Whether it imported joblib's wrapper, behind which raw arrays lie between the opcodes."""
 
     def imports(self, name: Global) -> None:
         """An import of anything that is not known to be harmless is evidence."""
+        self.wraps_arrays |= name.path == ARRAY_WRAPPER
         if self.own_classes and name.module.split(".")[0] == self.own_classes:
             return
         match judged(name.module, name.name):

@@ -104,7 +104,7 @@ def _judge(config: object, draft: Draft, depth: int = 0) -> None:
             draft.unsafe("keras-code", name, f"the layer {name} {_CODE[name]}")
         elif module is not None and not (isinstance(module, str) and _MODULES.fullmatch(module)):
             _foreign(name, str(module), draft)
-        elif name in _FUNCTIONS:
+        elif name in _FUNCTIONS or (module is not None and not name[:1].isupper()):
             draft.suspicious("keras-function", name, "names a function that is called when the model is loaded or used")
         elif ">" in name:
             draft.suspicious("keras-custom", name, "is not one of Keras' own classes: its code is imported")

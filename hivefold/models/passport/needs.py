@@ -14,6 +14,8 @@ from hivefold.models.passport.facts import Complexity, Needs, Precision
 
 _RUNTIME_BYTES: Final = 64 << 20
 _DEVICE_BYTES: Final = 512 << 20
+_LARGEST: Final = (1 << 63) - 1
+_KINDS: Final = 64
 _CORES: Final = {
     Complexity.UNSPECIFIED: 1,
     Complexity.SMALL: 1,
@@ -23,6 +25,11 @@ _CORES: Final = {
 }
 _NEVER_TRAINED: Final = frozenset({"INT64", "BOOL", "UINT64", "BYTES"})
 """Element types of indices, masks and counters."""
+
+
+def bounded(number: int) -> int:
+    """What a passport can hold: a file may claim more than 64 bits."""
+    return min(number, _LARGEST)
 
 
 def complexity(parameters: int | None) -> Complexity:
@@ -53,7 +60,7 @@ def parameters_of(draft: Draft) -> int | None:
     if draft.parameter_count is not None:
         return draft.parameter_count
     trained = [weight for weight in unique(draft.weights) if _trained(weight)]
-    return sum(weight.elements for weight in trained) if draft.weights else None
+    return bounded(sum(weight.elements for weight in trained)) if draft.weights else None
 
 
 def precisions_of(draft: Draft) -> tuple[Precision, ...]:
@@ -65,7 +72,7 @@ def precisions_of(draft: Draft) -> tuple[Precision, ...]:
             counts[weight.data_type] += weight.elements
             sizes[weight.data_type] += weight.size_bytes
     kinds = sorted(counts, key=lambda kind: (-sizes[kind], kind))
-    return tuple(Precision(kind, counts[kind], sizes[kind]) for kind in kinds)
+    return tuple(Precision(kind, bounded(counts[kind]), bounded(sizes[kind])) for kind in kinds[:_KINDS])
 
 
 def needs_of(draft: Draft, parameters: int | None, batch_rows: int) -> Needs:
@@ -75,15 +82,15 @@ def needs_of(draft: Draft, parameters: int | None, batch_rows: int) -> Needs:
     cache = (draft.kv_cache_token_bytes or 0) * draft.context_tokens
     used = None if weights is None else weights * 6 // 5 + (draft.activation_bytes or 0) + cache
     return Needs(
-        weight_bytes=weights,
-        activation_bytes=draft.activation_bytes,
+        weight_bytes=None if weights is None else bounded(weights),
+        activation_bytes=None if draft.activation_bytes is None else bounded(draft.activation_bytes),
         batch_rows=batch_rows,
-        kv_cache_token_bytes=draft.kv_cache_token_bytes,
+        kv_cache_token_bytes=None if draft.kv_cache_token_bytes is None else bounded(draft.kv_cache_token_bytes),
         context_tokens=draft.context_tokens,
         complexity=size,
         cores=_CORES[size],
-        memory_bytes=None if used is None else used + _RUNTIME_BYTES,
-        gpu_memory_bytes=None if used is None else used + _DEVICE_BYTES,
+        memory_bytes=None if used is None else bounded(used + _RUNTIME_BYTES),
+        gpu_memory_bytes=None if used is None else bounded(used + _DEVICE_BYTES),
     )
 
 

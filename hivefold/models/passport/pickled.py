@@ -12,19 +12,18 @@ from typing import Final
 from hivefold.models.passport import estimators
 from hivefold.models.passport.arrays import bits_of
 from hivefold.models.passport.draft import Budget, Draft, ExhaustedError
-from hivefold.models.passport.judge import Judge
+from hivefold.models.passport.judge import ARRAY_WRAPPER, Judge
 from hivefold.models.passport.limits import PICKLE_PICKLES, UNPACKED_BYTES
 from hivefold.models.passport.machine import Machine, run
 from hivefold.models.passport.opcodes import Decoder
 from hivefold.models.passport.source import Source, of_bytes
-from hivefold.models.passport.values import Call, Value, integers, lookup
+from hivefold.models.passport.values import Call, Pairs, Value, integers, lookup
 from hivefold.models.wire import MalformedError
 
 _OPENINGS: Final = frozenset(
     bytes([code]) for code in b"(])}cIJKMLNVSUTXFGPi\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8f\x95BC"
 )
 _PROBED: Final = 10_000
-_WRAPPER: Final = "joblib.numpy_pickle.NumpyArrayWrapper"
 PACKED: Final = {
     b"\x1f\x8b": lambda: zlib.decompressobj(31), b"x\x01": zlib.decompressobj, b"x\x5e": zlib.decompressobj,
     b"x\x9c": zlib.decompressobj, b"x\xda": zlib.decompressobj, b"BZh": bz2.BZ2Decompressor,
@@ -71,8 +70,9 @@ def inspect_packed(source: Source, draft: Draft) -> None:
 def inspect(source: Source, draft: Draft) -> None:
     """A pickle. Raises nothing: what does not read is evidence."""
     draft.format, draft.format_version = "pickle", _protocol(source)
-    root = _plain(source, draft)
-    if source.find(_WRAPPER.split(".")[-1].encode(), 0, source.size) >= 0:
+    judge = Judge(draft, source.name)
+    root = _plain(source, draft, judge)
+    if judge.wraps_arrays:
         root = _with_arrays(source, draft)
     estimators.describe(root, draft)
 
@@ -86,13 +86,13 @@ def walk(source: Source, draft: Draft, judge: Judge) -> Value:
         return None
 
 
-def _plain(source: Source, draft: Draft) -> Value:
+def _plain(source: Source, draft: Draft, judge: Judge) -> Value:
     """As pickle.load reads it: the first pickle is what counts, others behind it are looked at as well."""
     root: Value = None
     position = 0
     for index in range(PICKLE_PICKLES):
         try:
-            value, position = run(source, draft.budget, Judge(draft, source.name), position)
+            value, position = run(source, draft.budget, judge, position)
         except MalformedError as error:
             if index:
                 draft.uncovered(f"{source.size - position} bytes behind the pickle are not looked at")
@@ -118,7 +118,7 @@ def _with_arrays(source: Source, draft: Draft) -> Value:
     def array(wrapper: Call, decoder: Decoder) -> Value:
         return _skipped(source, draft, wrapper, decoder)
 
-    machine = Machine(Decoder(source, draft.budget), judge, {_WRAPPER: array})
+    machine = Machine(Decoder(source, draft.budget), judge, {ARRAY_WRAPPER: array})
     try:
         value = machine.run()
     except MalformedError as error:
@@ -131,17 +131,16 @@ def _with_arrays(source: Source, draft: Draft) -> Value:
 
 def _skipped(source: Source, draft: Draft, wrapper: Call, decoder: Decoder) -> Value:
     """Moves the decoder behind a raw array; an array of objects is one more pickle."""
-    shape = integers(lookup(wrapper, "shape"))
-    kind = lookup(wrapper, "dtype")
-    bits = bits_of(kind)
-    if shape is None or bits is None:
+    state = wrapper.state if isinstance(wrapper.state, Pairs) else Pairs([])
+    draft.budget.spend(len(state.pairs))
+    shape, aligned = integers(lookup(state, "shape")), lookup(state, "numpy_array_alignment_bytes")
+    bits = bits_of(lookup(state, "dtype"))
+    if shape is None or bits is None or not isinstance(aligned, int | None):
         raise MalformedError(f"byte {decoder.position}: an array's shape or type cannot be told")
     if bits == 0:
         value, decoder.position = run(source, draft.budget, Judge(draft, source.name), decoder.position)
         return value
-    padding = 0
-    if isinstance(lookup(wrapper, "numpy_array_alignment_bytes"), int):
-        padding = 1 + source.integer(decoder.position, 1)
+    padding = 0 if aligned is None else 1 + source.integer(decoder.position, 1)
     end = decoder.position + padding + prod(shape) * bits // 8
     if end > source.size:
         raise MalformedError(f"byte {decoder.position}: an array is longer than the file")

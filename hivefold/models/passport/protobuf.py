@@ -21,6 +21,7 @@ _UNSAFE: Final = {
     "PyFunc": "runs Python", "PyFuncStateless": "runs Python", "EagerPyFunc": "runs Python",
     "WriteFile": "writes a file", "PrintV2": "may write a file", "SaveSlices": "writes files",
     "DebugIdentity": "sends tensors away", "DebugIdentityV2": "sends tensors away",
+    "CreateSummaryFileWriter": "writes a file", "CreateSummaryDbWriter": "writes a file",
     "DebugIdentityV3": "sends tensors away",
     "RpcCall": "calls another machine", "Rpc": "calls another machine", "TryRpc": "calls another machine",
     "WriteAudioSummary": "writes a file", "WriteImageSummary": "writes a file", "WriteRawProtoSummary": "writes a file",

@@ -15,6 +15,9 @@ from hivefold.models.passport.trust import words
 
 _SMALL: Final = 64
 _LARGEST: Final = 1 << 62
+_OPERAND: Final = 1 << 40
+"""Numbers beyond that are no shapes: products of products would grow without end."""
+_RANK: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,11 @@ def infer(node: Node, given: Given) -> list[Known | None]:
         made = rule(node, present)
     except (IndexError, ValueError, ZeroDivisionError, OverflowError):
         return []
-    return [facts if all(0 <= size < _LARGEST for size in facts.shape) else None for facts in made or []]
+    return [facts if len(facts.shape) <= _RANK and _sane(facts.shape) else None for facts in made or []]
+
+
+def _sane(shape: tuple[int, ...]) -> bool:
+    return all(0 <= size < _LARGEST for size in shape)
 
 
 def _same(_: Node, given: list[Known]) -> list[Known]:
@@ -69,6 +76,8 @@ def _computed(operator: str, given: list[Known], shape: tuple[int, ...]) -> tupl
     if left is None or right is None:
         return None
     size = prod(shape)
+    if any(abs(number) > _OPERAND for number in (*left, *right)):
+        return None
     pairs = zip(left * (size if len(left) == 1 else 1), right * (size if len(right) == 1 else 1), strict=True)
     return tuple(_ARITHMETIC[operator](a, b) for a, b in pairs)
 
@@ -180,9 +189,9 @@ def _concat(node: Node, given: list[Known]) -> list[Known]:
     sizes = list(given[0].shape)
     sizes[axis] = sum(facts.shape[axis] for facts in given)
     values: tuple[float, ...] | None = ()
-    for facts in given:
+    for facts in given if sizes[axis] <= _SMALL else ():
         values = None if values is None or facts.values is None or len(facts.shape) > 1 else values + facts.values
-    return [Known(tuple(sizes), given[0].data_type, values)]
+    return [Known(tuple(sizes), given[0].data_type, values or None)]
 
 
 def _split(node: Node, given: list[Known]) -> list[Known]:

@@ -115,8 +115,10 @@ def _entry(archive: Archive, entry: Entry, draft: Draft, *, script: bool, depth:
     ):
         draft.unsafe("native-code", entry.name, "is machine code that the loader runs")
         return
-    where = _WHERE.search(entry.name)
-    if where and not entry.name.endswith((".pkl", ".pt")):
+    if "custom_obj" in entry.name:
+        draft.suspicious("torch-custom-object", entry.name, "is an object of a class that only its library can read")
+    raw = _WHERE.search(entry.name) and not entry.name.endswith((".pkl", ".pt"))
+    if raw and archive.source.part(entry.name, entry.start, entry.packed_bytes).head(4) != b"PK\x03\x04":
         return
     try:
         source = archive.open(entry)

@@ -68,6 +68,7 @@ Value: TypeAlias = (
 )
 
 
+_RANK: Final = 32
 _RECONSTRUCTORS: Final = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor", "copyreg.__newobj__"})
 """What makes objects of a class in the older protocols: the class is their first argument."""
 
@@ -119,7 +120,7 @@ def integers(value: Value) -> tuple[int, ...] | None:
         value = value.arguments[0] if isinstance(value.arguments, tuple) and value.arguments else None
     if isinstance(value, int) and not isinstance(value, bool):
         return (value,)
-    if not isinstance(value, tuple):
+    if not isinstance(value, tuple) or len(value) > _RANK:
         return None
     numbers = tuple(item for item in value if isinstance(item, int) and not isinstance(item, bool))
-    return numbers if len(numbers) == len(value) and all(number >= 0 for number in numbers) else None
+    return numbers if len(numbers) == len(value) and all(0 <= number < 1 << 48 for number in numbers) else None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Final
 
+from hivefold.limits import MODEL_NAME_BYTES
 from hivefold.models.passport.draft import Draft, Weight
 from hivefold.models.passport.limits import PASSPORT_PARTS, SSTABLE_BLOCK_BYTES
 from hivefold.models.passport.protobuf import TYPES, shape_of
@@ -68,7 +69,7 @@ def _entries(block: bytes, draft: Draft) -> Iterator[tuple[bytes, bytes]]:
         shared, position = _varint(block, position)
         own, position = _varint(block, position)
         size, position = _varint(block, position)
-        if shared > len(key) or position + own + size > end:
+        if shared > len(key) or shared + own > MODEL_NAME_BYTES or position + own + size > end:
             raise MalformedError("an entry does not fit its block")
         key = key[:shared] + block[position : position + own]
         yield key, block[position + own : position + own + size]

@@ -26,8 +26,9 @@ _LOCAL: Final = b"PK\x03\x04"
 _STORED: Final = 0
 _DEFLATED: Final = 8
 _ENCRYPTED: Final = 1
-_SHORT: Final = 0xFFFF
 _LONG: Final = 0xFFFF_FFFF
+_MOST: Final = (0xFFFF, _LONG, _LONG)
+"""Entries, bytes and place that say: look at the 64-bit record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +94,30 @@ class Archive:
         count, size, offset, comment = struct.unpack_from("<HIIH", tail, found + 10)
         if comment or found + _END_BYTES != len(tail):
             self._draft.suspicious("zip-end", self.source.name, "has bytes behind its end: loaders may see another one")
-        if _LONG in {size, offset} or count == _SHORT:
-            count, size, offset = self._end64(start + found)
-        return count, size, offset
-
-    def _end64(self, end: int) -> tuple[int, int, int]:
-        locator = self.source.at(end - 20, 20)
-        if locator[:4] != _LOCATOR:
+        end = start + found
+        given = (count, size, offset)
+        if end >= 20 and self.source.at(end - 20, 4) == _LOCATOR:
+            wide, end = self._end64(end)
+            if any(small not in {large, most} for small, large, most in zip(given, wide, _MOST, strict=True)):
+                self._contradicts()
+            given = wide
+        elif given[0] == _MOST[0] or _LONG in given:
             raise MalformedError("the zip archive's 64-bit directory is missing")
-        record = self.source.at(struct.unpack_from("<Q", locator, 8)[0], 56)
+        if given[2] + given[1] != end:
+            self._contradicts()
+        return given
+
+    def _contradicts(self) -> None:
+        self._draft.suspicious("zip-end", self.source.name, "has a directory that loaders look for in two places")
+
+    def _end64(self, end: int) -> tuple[tuple[int, int, int], int]:
+        """Entries, bytes and place of the directory in 64 bits, and where that is said."""
+        (place,) = struct.unpack_from("<Q", self.source.at(end - 20, 20), 8)
+        record = self.source.at(place, 56)
         if record[:4] != _END64:
             raise MalformedError("the zip archive's 64-bit directory is missing")
         count, size, offset = struct.unpack_from("<QQQ", record, 32)
-        return int(count), int(size), int(offset)
+        return (count, size, offset), place
 
     def _entry(self, directory: bytes, position: int) -> int:
         if directory[position : position + 4] != _CENTRAL or len(directory) - position < 46:

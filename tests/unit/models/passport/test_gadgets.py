@@ -289,6 +289,11 @@ TRICKS = {
     "bytes behind": SAFE_ARCHIVE + b"x" * 10,
     "another archive behind": SAFE_ARCHIVE + archive(("a/data.pkl", whole(SYSTEM))),
     "pickle before": whole(b"N") + SAFE_ARCHIVE,
+    "two directories": SAFE_ARCHIVE[:-6] + struct.pack("<I", 0) + SAFE_ARCHIVE[-2:],
+    "a custom object": archive(("a/data.pkl", pickle.dumps({}, 2)), ("a/data/constants/custom_obj_0", b"x")),
+    "an archive among the weights": archive(
+        ("a/data.pkl", pickle.dumps({}, 2)), ("a/data/0", archive(("b/data.pkl", whole(SYSTEM))))
+    ),
     "native code": archive(("a/data.pkl", pickle.dumps({}, 2)), ("a/x.so", b"\x7fELF")),
     "outside": archive(("a/data.pkl", pickle.dumps({}, 2)), ("../../x", b"1")),
     "nested": archive(("a/data.pkl", pickle.dumps({}, 2)), ("a/x.pt", archive(("b/data.pkl", whole(SYSTEM))))),
@@ -304,6 +309,50 @@ def test_the_archive_itself_would_be_safe(verdict: Judged) -> None:
 def test_archives_that_loaders_read_differently_are_not_safe(verdict: Judged, name: str) -> None:
     """A scanner and a loader must not see two different files."""
     assert verdict(TRICKS[name]) is not Verdict.SAFE
+
+
+WRAPPER = b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81"
+SPELLED = b"S'joblib.numpy_pickle'\nS'NumpyArrayWr\\x61pper'\n\x93)\x81"
+
+
+def described(kind: bytes, *, slots: bytes = b"") -> bytes:
+    """The state of a wrapper around 64 elements, and BUILD."""
+    state = b"}(" + text("shape") + b"K\x40\x85" + text("dtype") + b"cnumpy\ndtype\n" + kind + b"\x89\x88\x87Ru"
+    return state + (slots + b"\x86" if slots else b"") + b"b"
+
+
+def swallowed(size: int) -> bytes:
+    """Raw bytes that read as one byte string with what follows them, so that opcodes behind them seem to be data."""
+    return (b"C" + bytes([size])).ljust(64, b"N")
+
+
+@pytest.mark.parametrize("wrapper", [WRAPPER, SPELLED])
+def test_a_pickle_that_only_joblib_sees_is_found(verdict: Judged, wrapper: bytes) -> None:
+    """pickle.load takes the call for a text, joblib skips what hides it; names may be spelled with escapes."""
+    body = wrapper + described(text("u1")) + swallowed(62 + len(SYSTEM) + 1) + SYSTEM + b"0"
+    assert verdict(b"\x80\x04" + body + b".") is Verdict.UNSAFE
+
+
+FIELDS = b"\x89\x88\x87R(K\x03" + text("|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x01tb"
+ODD_TYPES = {
+    "objects in a type of bytes": text("V1") + FIELDS,
+    "a number that holds objects": text("u1") + FIELDS,
+    "a size of its own": text("u1") + FIELDS.replace(b"J\xff\xff\xff\xff", b"J\x07\x00\x00\x00", 1),
+    "a state that cannot be told": text("u1") + b"\x89\x88\x87Rcnumpy\nfloat64\n)Rb",
+}
+
+
+@pytest.mark.parametrize("name", ODD_TYPES)
+def test_an_array_whose_length_is_disputed_is_not_safe(verdict: Judged, name: str) -> None:
+    """Where raw bytes end depends on the element type: it must not contradict itself."""
+    state = b"}(" + text("shape") + b"K\x40\x85" + text("dtype") + b"cnumpy\ndtype\n" + ODD_TYPES[name] + b"u"
+    assert verdict(b"\x80\x04" + WRAPPER + state + b"b" + swallowed(62) + b".") is not Verdict.SAFE
+
+
+def test_slots_do_not_change_an_arrays_shape_unseen(verdict: Judged) -> None:
+    """BUILD takes attributes in two dictionaries: the second wins."""
+    slots = b"}" + text("shape") + b"K\x01\x85s"
+    assert verdict(b"\x80\x04" + WRAPPER + described(text("u1"), slots=slots) + bytes(64) + b".") is not Verdict.SAFE
 
 
 def test_a_pickle_that_hides_behind_an_array_is_found(verdict: Judged) -> None:

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -213,6 +214,45 @@ FOLDED = {
         [numbers("s", 1 << 10, 1 << 10)],
     ),
 }
+
+
+def chain(operator: str, count: int, **attributes: Any) -> list[onnx.NodeProto]:
+    nodes = [helper.make_node(operator, [f"s{n}"] * 2, [f"s{n + 1}"], **attributes) for n in range(count)]
+    return [*nodes, helper.make_node("ConstantOfShape", [f"s{count}"], ["y"])]
+
+
+CHAINS = {
+    "squares of squares": chain("Mul", 200),
+    "twice as long each time": chain("Concat", 200, axis=0),
+    "one dimension more each time": [
+        *(helper.make_node("Unsqueeze", [f"s{n}", "zero"], [f"s{n + 1}"]) for n in range(2000)),
+        helper.make_node("Identity", ["s2000"], ["y"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_shapes_that_grow_without_end_are_given_up(inspect: Inspect, name: str) -> None:
+    """Numbers, lists and ranks that double with every operator."""
+    found = inspect(onnx_model(CHAINS[name], [numbers("s0", 3, 3), numbers("zero", 0)]))
+
+    assert found.notes
+    assert found.format == "onnx"
+
+
+def test_counts_beyond_64_bits_are_cut(inspect: Inspect) -> None:
+    """A pickle may claim any shape."""
+    storage = b"((" + b"\x8c\x07storage" + b"ctorch\nFloatStorage\n\x8c\x010\x8c\x03cpuK\x01tQ"
+    shape = b"(" + b"\x8a\x06" + (1 << 40).to_bytes(6, "little")
+    value = b"ctorch._utils\n_rebuild_tensor_v2\n" + storage + b"K\x00" + shape + shape[1:] + b"t)\x89NtR"
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}X\x01\x00\x00\x00w" + value + b"s.")
+        archive.writestr("a/data/0", b"1234")
+    found = inspect(made.getvalue())
+
+    assert found.parameter_count == (1 << 63) - 1
+    assert from_proto(to_proto(found)) == found
 
 
 @pytest.mark.parametrize("name", FOLDED)
