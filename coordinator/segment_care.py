@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from coordinator import archiver
 from coordinator.archiver import Archiver
-from coordinator.mirroring import Mirroring
+from coordinator.mirroring import Mirrored, Mirroring
 from hivefold.clock import Clock
 from hivefold.log.archive import Archive
-from hivefold.log.jetstream import JetStreamEventLog
-from hivefold.log.mirror import Mirrors
+from hivefold.log.segments import Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,19 @@ class Place:
     """Whether this coordinator has read the archive's file back whole."""
 
 
+class SegmentedLog(archiver.SegmentedLog, Protocol):
+    """A log whose segments can be looked at."""
+
+    async def look_at_segments(self) -> Sequence[Segment]:
+        """The segments on the broker as they are now. Raises BrokerUnavailableError."""
+        ...
+
+
 class SegmentCare:
     """The segments of one coordinator's log. `run` is the leader's."""
 
     def __init__(
-        self, log: JetStreamEventLog, archive: Archive, mirrors: Mirrors | None, clock: Clock, *, keep: int
+        self, log: SegmentedLog, archive: Archive, mirrors: Mirrored | None, clock: Clock, *, keep: int
     ) -> None:
         self._log = log
         self._archive = archive
@@ -69,7 +78,8 @@ class SegmentCare:
         found |= await asyncio.to_thread(self._archived, found)
         for number, each in mirrors.items():
             found[number] = replace(found[number], mirrored=each.last)
-        return [found[number] for number in sorted(found)]
+        # Only the last takes records, whoever of the three still has the others.
+        return [replace(found[each], sealed=found[each].sealed or each < max(found)) for each in sorted(found)]
 
     def _archived(self, known: dict[int, Place]) -> dict[int, Place]:
         """What is in the archive. A file does not say its segment's number: it follows from those after it."""

@@ -46,6 +46,12 @@ export function parseEntry(body: Buffer): Content {
   const entry = new Message(body);
   const field = entry.whichOf([1, 2, 3, 4]);
   if (field === undefined) throw new Wrong("an entry is neither header, record, checkpoint nor end");
+  // Of several the last one counts; the others have to parse as well.
+  const contents = [1, 2, 3, 4].filter((each) => entry.all(each).length > 0).map((each) => [each, contentOf(entry, each)]);
+  return new Map(contents as [number, Content][]).get(field)!;
+}
+
+function contentOf(entry: Message, field: number): Content {
   const message = entry.message(field);
   if (field === 1) return { kind: "header", header: header(message) };
   if (field === 2) return { kind: "record", record: record(message) };
