@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.markup import escape
 
@@ -14,6 +14,10 @@ from hivefold.v1 import model_pb2
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+_SHOWN: Final = frozenset({"size", "inputs", "outputs"})
+"""What a model's own fields say as well."""
 
 
 def models_table(models: Iterable[model_pb2.Model]) -> RenderableType:
@@ -43,7 +47,7 @@ def model_facts(model: model_pb2.Model) -> RenderableType:
             ("digest", model.digest),
             ("inputs", escape("\n".join(tensors.tensor(spec) for spec in model.inputs))),
             ("outputs", escape("\n".join(tensors.tensor(spec) for spec in model.outputs))),
-            *((name, value) for name, value in passports.lines(model.passport) if model.HasField("passport")),
+            *(line for line in passports.lines(model.passport) if model.HasField("passport") and line[0] not in _SHOWN),
             ("labels", escape(words.pairs(model.labels))),
             ("registered", f"{times.exact(model.create_time)} ({times.ago(model.create_time)})"),
         ]

@@ -75,7 +75,9 @@ def _weights(name: str, file: Path, draft: Draft) -> None:
             draft.weights += inner.weights
             draft.framework = draft.framework or inner.framework
     for finding in inner.findings:
-        draft.find(finding.verdict, finding.code, f"{name}: {finding.place}", finding.detail)
+        own = finding.place.startswith(file.name)
+        place = f"{name}{finding.place.removeprefix(file.name)}" if own else f"{name}: {finding.place}"
+        draft.find(finding.verdict, finding.code, place, finding.detail)
     for text in inner.coverage:
         draft.uncovered(f"{name}: {text}")
 

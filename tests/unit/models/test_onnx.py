@@ -164,6 +164,13 @@ def test_external_data_is_refused_wherever_it_hides(save: Save, place: str) -> N
     assert "one file" in error.message
 
 
+def test_an_input_of_absurd_size_is_refused(save: Save) -> None:
+    """A runtime would plan memory for it."""
+    error = refusal(save(build(inputs=[tensor("x", [1 << 40, 1 << 40])])))
+    assert error.reason is Reason.MODEL_INVALID
+    assert "absurd shape" in error.message
+
+
 def function(name: str, *calls: str) -> onnx.FunctionProto:
     nodes = [helper.make_node(call, ["x"], ["y"], domain="local") for call in calls]
     return helper.make_function("local", name, ["x"], ["y"], nodes, [helper.make_opsetid("", 17)])
