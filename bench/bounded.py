@@ -48,7 +48,7 @@ _SHAPES: Final = {
 }
 
 
-def page(found: Mapping[str, Found], rounds: int) -> str:
+def page(found: Mapping[str, Found], rounds: int, note: str = "") -> str:
     """The result for people."""
     none = max(found[NOTHING.name].megabytes)
     lines = [
@@ -60,12 +60,22 @@ def page(found: Mapping[str, Found], rounds: int) -> str:
         "fleet writes them, and one to a record, the worst that can be.",
         "",
         *_table(
-            ("the log", "records", "size", "since the snapshot", "after a stop", "after kill -9", "without a snapshot"),
+            (
+                "the log",
+                "records",
+                "size",
+                "nats-server",
+                "since the snapshot",
+                "after a stop",
+                "after kill -9",
+                "without a snapshot",
+            ),
             [_times(name, its) for name, its in found.items()],
         ),
         "",
         f"Promised: at most {_LEADS_S:g} s from a snapshot, however long the log: {_verdict(found)}.",
         "",
+        "- *nats-server*: how long it takes itself to start over the log, before the coordinator.",
         "- *since the snapshot*: so many records that a little later a leader would write the next: no start has more.",
         "- *after a stop*: SIGTERM, then a start; the lease is free.",
         "- *after kill -9*: the lease is still in the name of the process that died.",
@@ -81,6 +91,7 @@ def page(found: Mapping[str, Found], rounds: int) -> str:
         "",
         *(f"- {name}: {value}" for name, value in machine().items()),
         f"- measured: {datetime.now(UTC):%Y-%m-%d}",
+        *([f"- {note}"] if note else []),
     ]
     return "\n".join(lines) + "\n"
 
@@ -94,6 +105,7 @@ def _times(name: str, its: Found) -> list[str]:
         name,
         f"{its.records:,}",
         f"{its.log_bytes / 1e6:,.0f} MB",
+        f"{its.server_s:.1f}",
         f"{its.suffix:,}",
         _seconds(its.stopped),
         _seconds(its.killed),
@@ -163,6 +175,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="starts of each kind; 0 makes the logs and no more")
     parser.add_argument("--only", choices=_SHAPES, help="one of the logs")
     parser.add_argument("--logs", type=Path, help="a folder in which the logs stay")
+    parser.add_argument("--note", default="", help="what a reader of the page has to know of this run")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     with _folder(arguments.logs) as logs:
@@ -174,8 +187,8 @@ def main() -> None:
     if any(not its.stopped for its in found.values()) or NOTHING.name not in found:
         return
     if len(found) == len(_SHAPES):
-        _PAGE.write_text(page(found, arguments.rounds), encoding="utf-8")
-    print(page(found, arguments.rounds))
+        _PAGE.write_text(page(found, arguments.rounds, arguments.note), encoding="utf-8")
+    print(page(found, arguments.rounds, arguments.note))
 
 
 @contextmanager
