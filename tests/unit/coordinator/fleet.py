@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import functools
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -12,13 +14,40 @@ from coordinator.presence import PresenceSettings
 from coordinator.writer import Writer
 from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import Message
-from hivefold.clock import SystemClock
 from hivefold.entropy import SeededEntropy
 from hivefold.log.memory import MemoryEventLog
 from hivefold.v1 import fleet_pb2, work_pb2
 from tests.fixtures.keys import memory_job_keys
+from tests.simulation.loop import VirtualLoop
 
 _DEADLINE_S = 10.0
+
+
+class LoopClock:
+    """Time as the event loop has it: on a virtual one, a machine that is busy makes nobody look silent."""
+
+    def now_us(self) -> int:
+        """Unix time in microseconds."""
+        return 1_700_000_000_000_000 + self.monotonic_ms() * 1000
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds of the loop."""
+        return int(asyncio.get_running_loop().time() * 1000)
+
+
+def on_virtual_time(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
+    """Runs a test on a loop whose clock jumps to the next timer."""
+
+    @functools.wraps(test)
+    def run() -> None:
+        loop = VirtualLoop(random.Random(0), shuffle=False)
+        try:
+            loop.run_until_complete(test())
+        finally:
+            loop.close()
+
+    del run.__wrapped__  # pytest would take it for the coroutine function that it wraps
+    return run
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -95,7 +124,7 @@ async def coordinating(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterat
     ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver(), memory_job_keys())
     settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=150, lost_after_ms=300, heartbeat_ms=20)
     seed = (await log.head()).sequence
-    lead = await take_lead(ends, SystemClock(), SeededEntropy(seed), LeadSettings("test", "0", settings))
+    lead = await take_lead(ends, LoopClock(), SeededEntropy(seed), LeadSettings("test", "0", settings))
     tasks = [asyncio.create_task(part) for part in lead.parts()]
     try:
         yield lead.writer

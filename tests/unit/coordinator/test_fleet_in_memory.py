@@ -11,7 +11,7 @@ from hivefold.bus.memory import MemoryBroker
 from hivefold.ids import JobId, NodeId, RequestId
 from hivefold.log.memory import MemoryEventLog
 from hivefold.v1 import error_pb2, work_pb2
-from tests.unit.coordinator.fleet import ScriptedNode, coordinating, until, working
+from tests.unit.coordinator.fleet import ScriptedNode, coordinating, on_virtual_time, until, working
 
 
 async def submit(writer: Writer, tasks: int, name: str = "j-1") -> JobId:
@@ -24,6 +24,7 @@ def ended(writer: Writer, job_id: JobId) -> bool:
     return writer.state.jobs[job_id].state.final
 
 
+@on_virtual_time
 async def test_a_job_runs_to_its_end_over_three_nodes() -> None:
     """Every task is done once, spread over the nodes, and the log replays to the same state."""
     log, broker = MemoryEventLog(), MemoryBroker()
@@ -42,6 +43,7 @@ async def test_a_job_runs_to_its_end_over_three_nodes() -> None:
         assert (await replay(log, up_to=state.sequence)).state == state
 
 
+@on_virtual_time
 async def test_the_work_of_a_silent_node_goes_to_others() -> None:
     """A node that stops beating is lost, its attempts are numbered anew, and nothing is done twice."""
     log, broker = MemoryEventLog(), MemoryBroker()
@@ -62,6 +64,7 @@ async def test_the_work_of_a_silent_node_goes_to_others() -> None:
         assert not violations(writer.state)
 
 
+@on_virtual_time
 async def test_a_new_coordinator_sends_again_exactly_what_is_owed() -> None:
     """After a crash the owed attempts go out under the new term, and the job ends."""
     log, broker = MemoryEventLog(), MemoryBroker()
@@ -81,6 +84,7 @@ async def test_a_new_coordinator_sends_again_exactly_what_is_owed() -> None:
             assert node.terms[-1] == 2
 
 
+@on_virtual_time
 async def test_work_lost_with_the_brokers_memory_is_sent_again() -> None:
     """A node that says it has nothing while it is owed work is sent it again."""
     log, broker = MemoryEventLog(), MemoryBroker()
@@ -97,6 +101,7 @@ async def test_work_lost_with_the_brokers_memory_is_sent_again() -> None:
         assert writer.state.jobs[job_id].state is JobState.SUCCEEDED
 
 
+@on_virtual_time
 async def test_a_task_that_fails_on_one_node_is_tried_on_another() -> None:
     """Bounded attempts on different nodes; the good node's answer counts."""
     log, broker = MemoryEventLog(), MemoryBroker()
@@ -117,6 +122,7 @@ async def test_a_task_that_fails_on_one_node_is_tried_on_another() -> None:
         assert job.attempts_failed >= 1
 
 
+@on_virtual_time
 async def test_a_leaving_node_gets_no_new_work_and_leaves() -> None:
     """LEAVING first, LEFT when it has nothing any more; a job then waits for another node."""
     log, broker = MemoryEventLog(), MemoryBroker()
