@@ -76,9 +76,8 @@ class Proofs:
             self._hold(found.first == last + 1, f"the archive goes on with {found.first} after {last}")
             last = found.last
             with LogFileReader(found.path) as file:
-                self._hold(
-                    list(file.records()) == list(records[found.first - 1 : last]), f"{found.first}: other records"
-                )
+                same = list(file.records()) == list(records[found.first - 1 : last])
+                self._hold(same, f"the file up to {last} has other records")
                 self._hold(file.end.last_hash == self.hashes[last - 1], f"the file up to {last} has another chain")
             self._hold(records[last - 1].subject == CLOSE_SUBJECT, f"the file up to {last} ends within a segment")
 

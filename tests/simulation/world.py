@@ -18,6 +18,7 @@ import structlog
 from structlog.typing import EventDict
 
 from coordinator.replay import replay
+from coordinator.wire.records import decode_record
 from hivefold import limits
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.lease.memory import LeaseStore
@@ -29,7 +30,7 @@ from tests.simulation.coordinators import CoordinatorHost, Group, Shared
 from tests.simulation.faults import Faults
 from tests.simulation.hosts import NodeHost
 from tests.simulation.log import LogStore, SimLog
-from tests.simulation.loop import StuckError, VirtualLoop, sealed
+from tests.simulation.loop import StuckError, VirtualLoop, sealed, sleep
 from tests.simulation.models import stored_fixtures
 from tests.simulation.outputs import check_outputs
 from tests.simulation.parts import SimBroker, SimClock
@@ -246,11 +247,12 @@ def simulate(scenario: Scenario) -> Outcome:
 
 @contextmanager
 def _shortened(scenario: Scenario) -> Iterator[None]:
-    """Bounds that are met soon, and what costs time without being seen: disks of witnesses, signatures checked anew."""
-    verified = lru_cache(maxsize=None)(PublicKey.verifies)
+    """Bounds that are met soon; and what is pure and done many times over is done once: signatures, decoded records."""
     with (
         patch.object(limits, "RECENT_JOBS", scenario.recent_jobs),
-        patch.object(PublicKey, "verifies", verified),
+        patch.object(PublicKey, "verifies", lru_cache(maxsize=None)(PublicKey.verifies)),
+        patch("coordinator.replay.decode_record", lru_cache(maxsize=None)(decode_record)),
+        patch("asyncio.sleep", sleep),
         patch("node.witness._keep", keep_in_memory),
         patch("node.buffers._STEP_BYTES", 4096),
     ):

@@ -264,7 +264,7 @@ class RealSide:
     # -- inside ---------------------------------------------------------------------
 
     async def _connected(self, settings: BrokerSettings) -> Link:
-        link = await connect(settings)
+        link = await connect(settings, wait_s=_PATIENCE_S)
         self._links.append(link)
         return link
 
