@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import platform
 import signal
@@ -200,6 +201,7 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     )
     agent.reading = await ask(boot.actors.sensor, Measure(boot.clock.now_us()), deadline_ms=limits.PROBES_ASK_MS)
     _describe_hardware(spec, agent.reading)
+    _spare_the_collector()
     await rpc.start()
     stack.push_async_callback(rpc.stop)
     _log.info("node.serving", node=spec.node_id, address=spec.grpc_address, slots=slots, threads=threads)
@@ -226,6 +228,13 @@ async def _inference(stack: AsyncExitStack, boot: _Boot, shelf: ModelShelf, agen
         lanes=slots,
         free_bytes=lambda: agent.reading.memory_available_bytes if agent.reading else 0,
     )
+
+
+def _spare_the_collector() -> None:
+    """What a start leaves need not be looked at again, and what requests leave has no cycles: seldom is enough."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _capacity(config: NodeConfig) -> tuple[int, int]:

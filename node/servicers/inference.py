@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -40,11 +41,13 @@ class InferenceServicer:
         left_s = context.time_remaining()
         most_s = GRPC_DEADLINE_MAX_S if left_s is None else min(left_s, GRPC_DEADLINE_MAX_S)
         deadline_us = stopwatch_ns() // 1000 + int(most_s * 1e6)
-        return await self._inference.infer(data, deadline_us=deadline_us, forwarded=_is_forwarded(context))
+        return await self._inference.infer(
+            address(data), data, deadline_us=deadline_us, forwarded=lambda: _is_forwarded(context)
+        )
 
     async def model_stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """ModelStreamInfer: requests of a stream are in hand together, their answers come in order."""
-        forwarded = _is_forwarded(context)
+        forwarded = partial(_is_forwarded, context)
         line: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_REQUESTS)
 
         async def read() -> None:
@@ -66,14 +69,14 @@ class InferenceServicer:
                 if left is not None:
                     left.cancel()
 
-    async def _stream_answer(self, data: bytes, forwarded: bool) -> bytes:
+    async def _stream_answer(self, data: bytes, forwarded: Callable[[], bool]) -> bytes:
         """A failed request does not end its stream: the answer says why it failed."""
         response = schema.ModelStreamInferResponse()
         try:
             asked = address(data)
             response.infer_response.id = asked.id
             deadline_us = stopwatch_ns() // 1000 + int(GRPC_DEADLINE_MAX_S * 1e6)
-            answer = await self._inference.answer(asked, data, deadline_us=deadline_us, forwarded=forwarded)
+            answer = await self._inference.infer(asked, data, deadline_us=deadline_us, forwarded=forwarded)
         except HivefoldError as error:
             response.error_message = error.message
         else:

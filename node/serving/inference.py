@@ -13,7 +13,7 @@ from hivefold.clock import Clock, stopwatch_ns
 from hivefold.errors import HivefoldError, Reason, UnavailableError
 from hivefold.models import TensorFacts
 from hivefold.oip.limits import STATISTICS_MODELS
-from hivefold.oip.requests import Addressed, address, open_request
+from hivefold.oip.requests import Addressed, open_request
 from hivefold.v1 import model_pb2
 from node.models import ModelShelf
 from node.serving.catalogue import Catalogue
@@ -58,21 +58,18 @@ class Inference:
     """Requests that are being answered."""
     _served: dict[str, ServedModel] = field(default_factory=dict)
 
-    async def infer(self, data: bytes, *, deadline_us: int, forwarded: bool = False) -> bytes:
-        """The response to a ModelInferRequest, both as bytes; `deadline_us` is of hivefold.clock.stopwatch_ns.
+    async def infer(self, asked: Addressed, data: bytes, *, deadline_us: int, forwarded: Callable[[], bool]) -> bytes:
+        """The response to a ModelInferRequest, both as bytes; `asked` is what `address(data)` gave.
 
-        Raises HivefoldError.
+        `deadline_us` is of hivefold.clock.stopwatch_ns; `forwarded` tells whether another node passed the request on,
+        and is asked only where that counts. Raises HivefoldError.
         """
-        return await self.answer(address(data), data, deadline_us=deadline_us, forwarded=forwarded)
-
-    async def answer(self, asked: Addressed, data: bytes, *, deadline_us: int, forwarded: bool = False) -> bytes:
-        """As `infer`, of a request whose address was read."""
         self.in_hand += 1
         try:
             model = self.catalogue.known(asked.model_name, asked.model_version) or await self.catalogue.find(
                 asked.model_name, asked.model_version
             )
-            if not forwarded and not self.shelf.has(model.digest):
+            if not self.shelf.has(model.digest) and not forwarded():
                 passed = await self._passed(model, data, deadline_us)
                 if passed is not None:
                     return passed

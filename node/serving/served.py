@@ -83,7 +83,12 @@ class ServedModel:
             fitted = self.signature.fit(request)
             place = self._shelf.held(self.model.digest) or await self._shelf.take(self.model)
             try:
-                answer = await self._answered(request, fitted, place, arrived_ns // 1000, deadline_us)
+                waiting = self._line_up(request, fitted, place, arrived_ns // 1000, deadline_us)
+                try:
+                    answer = await waiting.what.answered
+                except asyncio.CancelledError:
+                    waiting.gone = True
+                    raise
             finally:
                 self._shelf.give(place)
             if isinstance(answer, HivefoldError):
@@ -96,9 +101,10 @@ class ServedModel:
         names = self.signature.described(fitted.outputs)
         return self._writer.write(request.id, names, answer, final=request.mark_final)
 
-    async def _answered(
+    def _line_up(
         self, request: InferRequest, fitted: Fitted, place: Place, arrived_us: int, deadline_us: int
-    ) -> Answer:
+    ) -> Waiting[_Asked]:
+        """Puts a request in the queue, and sees to it that this is looked at. Raises LimitExceededError."""
         if request.timeout_us:
             deadline_us = min(deadline_us, arrived_us + request.timeout_us)
         asked = _Asked(fitted, place, self._loop.create_future())
@@ -111,11 +117,7 @@ class ServedModel:
             # Not at once: what came in with the same wake-up of the loop shall share the batch.
             self._woken = True
             self._loop.call_soon(self._dispatch)
-        try:
-            return await asked.answered
-        except asyncio.CancelledError:
-            waiting.gone = True
-            raise
+        return waiting
 
     @property
     def _most(self) -> int:
