@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo up test sim truth soak mutations triton fuzz check failover bench bench-bounded protos format lock
+.PHONY: help setup demo up test sim truth soak mutations triton clients fuzz check failover bench bench-bounded protos format lock
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ triton: $(READY) ## Set up .triton-venv, in which Triton's own client tries the 
 
 fuzz: $(READY) ## Fuzz the inspection of model files: SECONDS=600 for long; guided by coverage where Atheris is installed
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+clients: $(READY) ## Set up .clients: the example clients in other languages, with their packages
+	@scripts/clients.sh
 
 check: $(READY) ## Check format, lint, types, imports, protos, generated code and house rules
 	@scripts/check.sh

