@@ -17,7 +17,9 @@ _CLAIM: Final = 1 << 24
 """What a pickle may ask for by a number alone, in elements."""
 _DTYPE: Final = re.compile(r"[<>|=]?[a-zA-Z?]{1,2}[0-9]{0,5}(\[\w+\])?")
 _CLASS_FIRST: Final = frozenset({"copyreg._reconstructor", "copyreg.__newobj__", "copy_reg._reconstructor"})
-_COUNTS: Final = frozenset({"builtins", "__builtin__", "numpy", "collections", "scipy", "sklearn"})
+_COUNTS: Final = frozenset(
+    {"builtins", "__builtin__", "numpy", "collections", "scipy", "sklearn", "copyreg", "copy_reg"}
+)
 _CONVERTS: Final = frozenset({"bytearray", "bytes", "range", "int", "float", "str"})
 _STORAGE: Final = re.compile(r"torch\.(\w*Storage|storage\.\w+)|torch\.(Tensor|nn\.parameter\.\w+)")
 
@@ -101,6 +103,8 @@ def _abuse(function: Global, given: Value) -> str:
         return _odd_type(first)
     if path == "torch._tensor._rebuild_from_type_v2":
         return "" if isinstance(first, Global) and first.module == "torch._utils" else "calls what it is given"
+    if path.startswith("torch.nn.modules.") and arguments and arguments != ((), None):
+        return "is built anew, where a module's state would do"
     if _STORAGE.fullmatch(path) and any(isinstance(item, int) and item > 0 for item in arguments):
         return "makes memory from a number"
     return ""

@@ -84,7 +84,7 @@ _HARMLESS: Final = words(
     _codecs.encode datetime.datetime datetime.date datetime.timedelta datetime.time datetime.timezone
     numpy.ndarray numpy.dtype numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct
     numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.core.numeric._frombuffer
-    numpy._core.numeric._frombuffer numpy.matrixlib.defmatrix.matrix numpy.random.mtrand.RandomState
+    numpy._core.numeric._frombuffer numpy.random.mtrand.RandomState
     numpy.random._pickle.__randomstate_ctor numpy.random._pickle.__bit_generator_ctor
     numpy.random._pickle.__generator_ctor numpy.random._mt19937.MT19937 numpy.random._pcg64.PCG64
     numpy.random._philox.Philox numpy.random._sfc64.SFC64 numpy.random.bit_generator.SeedSequence

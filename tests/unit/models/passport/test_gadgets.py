@@ -226,6 +226,8 @@ FORMS = {
     "huge bytes": b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R",
     "huge list": b"c__builtin__\nlist\nc__builtin__\nrange\nJ\xff\xff\xff\x7f\x85R\x85R",
     "huge storage": b"ctorch\nFloatStorage\nJ\xff\xff\xff\x7f\x85R",
+    "huge through a reconstructor": b"ccopyreg\n_reconstructor\n(c__builtin__\nbytearray\n2J\xff\xff\xff\x7ftR",
+    "huge module": b"ctorch.nn.modules.linear\nLinear\nJ\xff\xff\xff\x00J\xff\xff\xff\x00\x86R",
     "reducer calls": b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nNNNtR",
 }
 
