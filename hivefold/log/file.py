@@ -64,7 +64,9 @@ class LogFileReader:
         frames = Frames(self._fd, digest=True)
         frames.take_magic(self.header.first_sequence)
         frames.next(self.header.first_sequence)
-        found = LogFileEnd(last_sequence=self.header.first_sequence - 1, last_hash=self.header.previous_hash)
+        found = LogFileEnd(last_sequence=self.header.first_sequence - 1)
+        # Not in the message while it changes: what a message once held, it keeps until it goes itself.
+        last_hash = self.header.previous_hash
         found.header_digest = frames.digest(self._body)
         marks = Marks()
         while True:
@@ -76,13 +78,13 @@ class LogFileReader:
                     self._check_record(entry.record, offset, position)
                     marks.record(position, offset)
                     found.record_count += 1
-                    found.last_sequence, found.last_hash = position, entry.record.hash
+                    found.last_sequence, last_hash = position, entry.record.hash
                     if entry.record.subject == TERM_SUBJECT:
                         found.last_term_sequence = position
                 case "checkpoint":
                     found.checkpoint_count += 1
                 case "end":
-                    found.digest = frames.digest(offset)
+                    found.last_hash, found.digest = last_hash, frames.digest(offset)
                     found.marks.extend(LogFileMark(sequence=s, offset=o) for s, o in marks.found)
                     _check_end(entry.end, found, offset)
                     _check_trailer(frames.rest(), offset, found.last_sequence)

@@ -48,7 +48,9 @@ class LogFileWriter:
     def __init__(self, path: Path, start: LogFileStart, *, replace: bool = False) -> None:
         self._file = DurableFile(path, replace=replace)
         self._start = start
-        self._end = LogFileEnd(last_sequence=start.first_sequence - 1, last_hash=start.previous_hash)
+        self._end = LogFileEnd(last_sequence=start.first_sequence - 1)
+        self._last_hash = start.previous_hash
+        """Not in the message while it changes: what a message once held, it keeps until it goes itself."""
         self._marks = Marks()
         self._digest = hashlib.sha256()
         self._pending = bytearray()
@@ -79,7 +81,7 @@ class LogFileWriter:
     @property
     def last_hash(self) -> bytes:
         """Hash of the last record written; before the first, that of the one before it."""
-        return self._end.last_hash
+        return self._last_hash
 
     def __enter__(self) -> Self:
         self._file.open()
@@ -110,7 +112,7 @@ class LogFileWriter:
         digest = record_hash(position, stored.subject, stored.data)
         if position == 1 and digest != self._start.chain_id:
             raise LogCorruptError("record 1 is not that of this log", position=1)
-        end.last_sequence, end.last_hash, end.record_count = position, digest, end.record_count + 1
+        end.last_sequence, self._last_hash, end.record_count = position, digest, end.record_count + 1
         if stored.subject == TERM_SUBJECT:
             end.last_term_sequence = position
         self._marks.record(position, self._offset)
@@ -145,7 +147,7 @@ class LogFileWriter:
     def _finish(self) -> None:
         self._flush()
         at = self._offset
-        self._end.digest = self._digest.digest()
+        self._end.last_hash, self._end.digest = self._last_hash, self._digest.digest()
         self._end.marks.extend(LogFileMark(sequence=s, offset=offset) for s, offset in self._marks.found)
         self._entry(LogFileEntry(end=self._end))
         self._write(TRAILER.pack(at))
