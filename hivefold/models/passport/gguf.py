@@ -27,6 +27,7 @@ _BLOCKS: Final = {
     20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
     24: ("INT8", 1, 1), 25: ("INT16", 1, 2), 26: ("INT32", 1, 4), 27: ("INT64", 1, 8), 28: ("FP64", 1, 8),
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
 }  # fmt: skip
 """Element type, elements of a block, bytes of a block."""
 _AUDIO: Final = frozenset({"whisper", "wavtokenizer-dec"})
