@@ -37,7 +37,7 @@ QUEUE_BYTES: Final = 128 * 1024 * 1024
 RETRY_MS: Final = 50
 RETRY_MAX_MS: Final = 5000
 """Least and most that a refused caller is told to wait; between them, as long as the queue takes."""
-BATCH_MS: Final = 600_000
+BATCH_MS: Final = 300_000
 """How long one batch may take before its actor is replaced."""
 STREAM_REQUESTS: Final = 64
 """Requests of one stream in hand at once."""
