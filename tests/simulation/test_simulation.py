@@ -15,7 +15,7 @@ from tests.simulation.shrink import numbers, promise, ranges
 from tests.tidy.source import ROOT
 
 SEEDS = 2000 if os.environ.get("CI") else 60
-SEEDS_TO_FIND = 400
+SEEDS_TO_FIND = 800
 """Each planted bug is found within so many seeds; most within a few (docs/simulation.md)."""
 
 
