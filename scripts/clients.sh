@@ -48,10 +48,18 @@ make_go() {
     (cd "$made/go" && go build -o client .)
 }
 
+make_rust() {
+    need cargo rust "Rust 1.88 or newer (https://rustup.rs)"
+    cp "$examples/rust/Cargo.toml" "$examples/rust/Cargo.lock" "$examples/rust/build.rs" "$examples/rust/client.rs" "$made/rust"
+    printf '#!/bin/sh\nexec "%s" -m grpc_tools.protoc "$@"\n' "$python" >"$made/rust/protoc"
+    chmod +x "$made/rust/protoc"
+    (cd "$made/rust" && HIVEFOLD_ROOT=$PWD/../.. PROTOC=$made/rust/protoc cargo build --quiet --locked)
+}
+
 failed=""
-for language in ${*:-python typescript go}; do
+for language in ${*:-python typescript go rust}; do
     # What it is made from: changes there make it anew.
-    from=$(cat scripts/clients.sh $(find "$examples/$language" -name '*lock*' -o -name 'go.*') $(find protos examples/clients/protos -name '*.proto') | cksum)
+    from=$(cat scripts/clients.sh $(find "$examples/$language" -name '*lock*' -o -name 'go.*' -o -name '*.toml' -o -name build.rs) $(find protos examples/clients/protos -name '*.proto') | cksum)
     [ "$from" = "$(cat "$made/$language/.made-from" 2>/dev/null)" ] && continue
     rm -rf "${made:?}/$language"
     mkdir -p "$made/$language"

@@ -42,7 +42,20 @@ def go() -> Sequence[str | Path]:
     return [source.parent / "client"]
 
 
-LANGUAGES: Mapping[str, Callable[[], Sequence[str | Path]]] = {"python": python, "typescript": typescript, "go": go}
+def rust() -> Sequence[str | Path]:
+    folder = copied("rust", "client.rs").parent
+    root, protoc = str(folder.parent.parent), str(folder / "protoc")
+    build = ["cargo", "build", "--quiet", "--locked", "--offline"]
+    subprocess.run(build, cwd=folder, check=True, timeout=200, env=environment(HIVEFOLD_ROOT=root, PROTOC=protoc))
+    return [folder / "target" / "debug" / "hivefold-client"]
+
+
+LANGUAGES: Mapping[str, Callable[[], Sequence[str | Path]]] = {
+    "python": python,
+    "typescript": typescript,
+    "go": go,
+    "rust": rust,
+}
 
 
 def made(language: str) -> Path:
