@@ -26,6 +26,9 @@ async def open_lease(link: Link, *, ttl_s: int = LEASE_TTL_S, replicas: int = 1)
 
     Raises ConfigError when the server cannot keep one, BrokerUnavailableError.
     """
+    lease = JetStreamLease(link, ttl_s)
+    # Before the first request: its answer tells that the server knows of the subscription, and no claim goes unheard.
+    await link.listen(SUBJECT, lease.changed)
     try:
         made = await _info_or_create(link, replicas)
     except NoRespondersError as error:
@@ -38,8 +41,6 @@ async def open_lease(link: Link, *, ttl_s: int = LEASE_TTL_S, replicas: int = 1)
             f"stream {STREAM} exists and cannot hold the lease (it needs allow_msg_ttl and max_msgs_per_subject 1): "
             "delete it; coordinators make it anew"
         )
-    lease = JetStreamLease(link, ttl_s)
-    await link.listen(SUBJECT, lease.changed)
     return lease
 
 
