@@ -263,6 +263,8 @@ def test_no_fleet_is_unavailable(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_a_command_quietly(fleet: RunningFleet) -> None:
     """Exit code 130, no traceback."""
+    # A shell that starts the tests in the background has interrupts ignored, and programs inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     following = subprocess.Popen(
         [sys.executable, "-c", "from cli.main import main; main()", "log", "tail", "--after", "0", "--follow"],
         env=environment(HIVEFOLD_DIR=str(fleet.directory)),

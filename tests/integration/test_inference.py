@@ -156,7 +156,7 @@ def test_a_model_is_loaded_and_released_by_name(nodes: list[Node]) -> None:
 
     node.call("RepositoryModelLoad", model_name="registered")
     assert states()["registered"] == "READY"
-    assert [model.name for model in node.call("RepositoryIndex", ready=True).models] == ["registered"]
+    assert "registered" in {model.name for model in node.call("RepositoryIndex", ready=True).models}
     node.call("RepositoryModelUnload", model_name="registered")
     assert states()["registered"] == "UNAVAILABLE"
     assert node.infer(from_array("x", ROWS))

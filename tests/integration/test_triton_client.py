@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hivefold.oip.schema import SERVICE
 from hivefold.oip.tensors import DATA_TYPES
 from hivefold.rpc import open_sync_channel
 from tests.fixtures.onnx_models import doubling_model, save_model
-from tests.integration.fleets import RunningFleet
+from tests.integration.fleets import RunningFleet, running_fleet
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -25,6 +26,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".triton-venv" / "bin" / "python"
 SUITE = ROOT / "tests" / "conformance" / "triton" / "suite.py"
 ONNX_TYPES = {"FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE", "BF16": "BFLOAT16", "BYTES": "STRING"}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """A fleet that nobody else gives models: versions count from 1."""
+    with running_fleet(tmp_path_factory.mktemp("suite-fleet") / "hf", node_count=2) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

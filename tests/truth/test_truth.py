@@ -59,6 +59,8 @@ async def test_a_fake_that_lies_is_found_out(
     """The comparison can fail, and what it shows then is a short script."""
     await require_nats_server()
     lie(monkeypatch)
+    # Where the fake holds one outcome more, each play waits for it in vain; those that shorten the script are many.
+    monkeypatch.setattr("tests.truth.cast._PATIENCE_S", 2.0)
     server = RealServer(tmp_path / "nats")
     await server.start()
     try:
