@@ -42,6 +42,7 @@ class ResultRoom:
 
 
 def first_needed(state: State) -> int:
-    """Position of the first outcome of an open job."""
+    """Position of the first outcome of an open job; those that came as a signal have none, nor output to keep."""
     jobs = (state.jobs[job_id] for job_id in state.open_jobs)
-    return min((done.result_sequence for job in jobs for done in job.done.values()), default=sys.maxsize)
+    positions = (done.result_sequence for job in jobs for done in job.done.values())
+    return min(filter(None, positions), default=sys.maxsize)

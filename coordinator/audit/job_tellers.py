@@ -199,7 +199,8 @@ class TaskTeller:
         index = event.tasks.index(self._subject.task)
         duration, rows = event.durations_us[index], event.row_counts[index]
         self._shares.of(event.node_id).finish((duration,), rows)
-        details: tuple[str, ...] = (f"outcome {event.result_sequences[index]} of the results stream",)
+        position = event.result_sequences[index]
+        details: tuple[str, ...] = (f"outcome {position} of the results stream" if position else "told by its node",)
         if event.outputs:
             output = event.outputs[index]
             self._facts.append(("output", f"{output.size_bytes:,} bytes, sha256 {output.digest}"))

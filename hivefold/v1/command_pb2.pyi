@@ -481,7 +481,7 @@ class OutcomeReport(_message.Message):
     row_count: _builtins.int
     """Rows done."""
     result_sequence: _builtins.int
-    """Position of the outcome in the results stream."""
+    """Position of the outcome in the results stream; 0 where it came as a signal, ahead of the stream."""
     @_builtins.property
     def failure(self) -> _error_pb2.Failure:
         """Why it failed; unset when it succeeded."""
@@ -544,7 +544,7 @@ class OutcomeColumns(_message.Message):
 
     @_builtins.property
     def result_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Position of each outcome in the results stream."""
+        """Position of each outcome in the results stream; 0 where it came as a signal, ahead of the stream."""
 
     def __init__(
         self,

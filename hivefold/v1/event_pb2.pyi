@@ -741,7 +741,7 @@ class TasksSucceeded(_message.Message):
 
     @_builtins.property
     def result_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Position of each outcome in the results stream."""
+        """Position of each outcome in the results stream; 0 where it came as a signal, ahead of the stream."""
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_work_pb2.TaskOutput]:
