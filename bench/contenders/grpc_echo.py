@@ -5,16 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
-from typing import Any, Final
+from functools import partial
 
-import grpc
-import grpc.aio
-
+from bench.contenders import bare_rpc
 from bench.contenders.protocol import serve
-
-_METHOD: Final = "/bench.Echo/Echo"
-_MESSAGE: Final = bytes(200)
 
 
 async def _echo(request: bytes, _context: object) -> bytes:
@@ -22,36 +16,15 @@ async def _echo(request: bytes, _context: object) -> bytes:
 
 
 async def _serve() -> None:
-    server = grpc.aio.server()
-    handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(_echo)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Echo", handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(port, flush=True)
-    await server.wait_for_termination()
-
-
-async def _round_trips(address: str, count: int) -> list[float]:
-    times = []
-    async with grpc.aio.insecure_channel(address) as channel:
-        echo: Any = channel.unary_unary(_METHOD)
-        for _ in range(count):
-            began = time.perf_counter()
-            await echo(_MESSAGE)
-            times.append(1000 * (time.perf_counter() - began))
-    return times
+    await (await bare_rpc.start(_echo)).wait_for_termination()
 
 
 def main() -> None:
     command = [sys.executable, "-m", "bench.contenders.grpc_echo", "serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        port = int(server.stdout.readline())
-
-        def round_trips(count: int) -> dict[str, Any]:
-            return {"ms": asyncio.run(_round_trips(f"127.0.0.1:{port}", count))}
-
-        serve({"round_trips": round_trips})
+        port = int(server.stdout.readline().removeprefix(bare_rpc.READY))
+        serve({"round_trips": partial(bare_rpc.round_trips, port)})
         server.terminate()
 
 
