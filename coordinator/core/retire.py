@@ -78,8 +78,12 @@ def _bounded(
 
 
 def forget_gone_nodes(nodes: Map[NodeId, Node]) -> Map[NodeId, Node]:
-    """The nodes without the one that is gone for longest, where more than GONE_NODES are."""
+    """The nodes without the one that is gone for longest, where more than GONE_NODES are.
+
+    One that is gone a moment ago stays until its attempts are lost too, in the same record.
+    """
     if len(nodes) <= limits.GONE_NODES:
         return nodes
-    gone = [(node.sequence, node_id) for node_id, node in nodes.items() if node.state.gone and not node.outstanding]
-    return nodes.delete(min(gone)[1]) if len(gone) > limits.GONE_NODES else nodes
+    gone = [(node.sequence, node_id, node.outstanding) for node_id, node in nodes.items() if node.state.gone]
+    settled = [(sequence, node_id) for sequence, node_id, outstanding in gone if not outstanding]
+    return nodes.delete(min(settled)[1]) if settled and len(gone) > limits.GONE_NODES else nodes

@@ -21,7 +21,7 @@ from hivefold.blobs.sealing import DataKey, erased
 from hivefold.blobs.window import in_order
 from hivefold.errors import DataRefusedError, InvalidRequestError, LimitExceededError, Reason
 from hivefold.ids import DIGEST_RULE, is_digest
-from hivefold.limits import BLOB_BYTES, BLOB_WINDOW, CHUNK_BYTES
+from hivefold.limits import BLOB_BYTES, BLOB_WINDOW, CHUNK_BYTES, PLAIN_CHUNK_BYTES
 from hivefold.v1.blob_pb2 import BlobManifest, BlobRef
 
 
@@ -34,23 +34,24 @@ async def upload(
     when it is too large or the store is full, BrokerUnavailableError.
     """
     limit = BLOB_BYTES if size_bytes is None else size_bytes
+    chunk_bytes = CHUNK_BYTES if key else PLAIN_CHUNK_BYTES
     digests = bytearray()
     total = 0
 
     async def puts() -> AsyncGenerator[Coroutine[Any, Any, bytes], None]:
         nonlocal total
-        async for chunk in _chunks(pieces):
+        async for chunk in _chunks(pieces, chunk_bytes):
             total += len(chunk)
             if total > limit:
                 raise _too_long(size_bytes)
-            yield _put_chunk(store, -(-total // CHUNK_BYTES) - 1, chunk, key)
+            yield _put_chunk(store, -(-total // chunk_bytes) - 1, chunk, key)
 
     async with aclosing(in_order(puts(), BLOB_WINDOW)) as stored:
         async for digest in stored:
             digests += digest
     if size_bytes is not None and total != size_bytes:
         raise DataRefusedError(f"{total} bytes came where {size_bytes} were announced; send the whole content")
-    return await put_manifest(store, Manifest(total, CHUNK_BYTES, bytes(digests), key.key_id if key else ""))
+    return await put_manifest(store, Manifest(total, chunk_bytes, bytes(digests), key.key_id if key else ""))
 
 
 async def upload_bytes(store: ChunkStore, data: bytes, key: DataKey | None = None) -> BlobRef:
@@ -168,16 +169,16 @@ async def read_all(
             yield piece
 
 
-async def _chunks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in chunks of CHUNK_BYTES; the last may be shorter."""
+async def _chunks(pieces: AsyncIterator[bytes], chunk_bytes: int) -> AsyncIterator[bytes]:
+    """The same bytes in chunks of chunk_bytes; the last may be shorter."""
     waiting = bytearray()
     async for piece in pieces:
-        if not waiting and len(piece) == CHUNK_BYTES:
+        if not waiting and len(piece) == chunk_bytes:
             yield piece
             continue
         view = memoryview(piece)
-        while len(waiting) + len(view) >= CHUNK_BYTES:
-            room = CHUNK_BYTES - len(waiting)
+        while len(waiting) + len(view) >= chunk_bytes:
+            room = chunk_bytes - len(waiting)
             yield bytes(waiting + view[:room]) if waiting else bytes(view[:room])
             waiting.clear()
             view = view[room:]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hivefold.blobs.manifest import DIGEST_BYTES, Manifest
 from hivefold.errors import DataRefusedError, Reason
-from hivefold.limits import CHUNK_BYTES, HASH_THREADS
+from hivefold.limits import HASH_THREADS, PLAIN_CHUNK_BYTES
 
 
 def manifest_of_file(path: Path | str) -> Manifest:
@@ -23,13 +23,13 @@ def manifest_of_file(path: Path | str) -> Manifest:
     """
     with _opened(path) as descriptor:
         before = os.fstat(descriptor)
-        count = -(-before.st_size // CHUNK_BYTES)
+        count = -(-before.st_size // PLAIN_CHUNK_BYTES)
         digests = bytearray(count * DIGEST_BYTES)
         workers = max(1, min(HASH_THREADS, os.cpu_count() or 1, count))
 
         def hash_stripe(first: int) -> None:
             for index in range(first, count, workers):
-                chunk = os.pread(descriptor, CHUNK_BYTES, index * CHUNK_BYTES)
+                chunk = os.pread(descriptor, PLAIN_CHUNK_BYTES, index * PLAIN_CHUNK_BYTES)
                 digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = hashlib.sha256(chunk).digest()
 
         with ThreadPoolExecutor(workers, thread_name_prefix="hash") as pool:
@@ -37,7 +37,7 @@ def manifest_of_file(path: Path | str) -> Manifest:
         after = os.fstat(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise DataRefusedError(f"{path} changed while it was read; submit it once it is complete")
-    return Manifest(before.st_size, CHUNK_BYTES, bytes(digests))
+    return Manifest(before.st_size, PLAIN_CHUNK_BYTES, bytes(digests))
 
 
 def room_for_range(manifest: Manifest, length: int) -> int:

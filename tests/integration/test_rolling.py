@@ -73,6 +73,14 @@ class Rolling:
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)
 
+    def doubled(self, infer: str) -> Any:
+        """The output of such a job, as today's command line fetches it."""
+        path = self._directory / f"{infer}.npz"
+        fetched = hivefold("job", "output", infer, path, HIVEFOLD_ADDRESS=self.address)
+        assert fetched.returncode == 0, fetched.stderr
+        with np.load(path) as output:
+            return output["y"]
+
 
 @contextmanager
 def rolling(directory: Path) -> Iterator[Rolling]:
@@ -86,10 +94,14 @@ def rolling(directory: Path) -> Iterator[Rolling]:
 
 
 def test_old_new_old_with_work_in_flight_loses_none(tmp_path: Path) -> None:
-    """Each daemon is replaced while jobs run, first to the new version, then back to the one before."""
+    """Each daemon is replaced while jobs run, first to the new version, then back to the one before.
+
+    What the new version sealed waits for it: 0.1.0, which seals nothing, reads the rest.
+    """
     doubling_model(tmp_path / "double.onnx")
     rows = np.arange(40_000, dtype="<f4").reshape(-1, 4)
     np.save(tmp_path / "rows.npy", rows)
+    doubled = ("infer", "--model", "double", "--input", tmp_path / "rows.npy")
     probe = ("probe", "--tasks", str(TASKS), "--task-duration", "0.05")
     with rolling(tmp_path) as fleet:
         for name in ("c", *NODES):
@@ -97,15 +109,18 @@ def test_old_new_old_with_work_in_flight_loses_none(tmp_path: Path) -> None:
         added = hivefold("model", "add", "double", tmp_path / "double.onnx", HIVEFOLD_ADDRESS=fleet.address)
         assert added.returncode == 0, added.stderr
         jobs = [fleet.submit(*probe)]
-        infer = fleet.submit("infer", "--model", "double", "--input", tmp_path / "rows.npy")
+        plain, sealed = [fleet.submit(*doubled)], []
         for program in (None, fleet.old):
             for name in ("c", *NODES):
                 fleet.start(name, program)
                 jobs.append(fleet.submit(*probe))
+                (sealed if program is None else plain).append(fleet.submit(*doubled))
         for job in map(fleet.ended, jobs):
             assert (job["state"], job["progress"]["tasksSucceeded"]) == (SUCCEEDED, str(TASKS))
-        assert fleet.ended(infer)["state"] == SUCCEEDED
-        fetched = hivefold("job", "output", infer, tmp_path / "out.npz", HIVEFOLD_ADDRESS=fleet.address)
-        assert fetched.returncode == 0, fetched.stderr
-        with np.load(tmp_path / "out.npz") as output:
-            assert np.array_equal(output["y"], rows * 2)
+        for infer in (*plain, *sealed):
+            assert fleet.ended(infer)["state"] == SUCCEEDED
+        for infer in plain:
+            assert np.array_equal(fleet.doubled(infer), rows * 2)
+        fleet.start("c", None)
+        for infer in sealed:
+            assert np.array_equal(fleet.doubled(infer), rows * 2)

@@ -20,11 +20,11 @@ from hivefold.blobs.content import (
 from hivefold.blobs.manifest import Manifest, part_key
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.errors import DataRefusedError, InvalidRequestError, LimitExceededError, NotFoundError, Reason
-from hivefold.limits import BLOB_WINDOW, CHUNK_BYTES
+from hivefold.limits import BLOB_WINDOW, PLAIN_CHUNK_BYTES
 
 
 def _content(chunks: int, rest: int = 5) -> bytes:
-    return b"".join(bytes([number % 251]) * CHUNK_BYTES for number in range(chunks)) + b"r" * rest
+    return b"".join(bytes([number % 251]) * PLAIN_CHUNK_BYTES for number in range(chunks)) + b"r" * rest
 
 
 async def _pieces(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -36,14 +36,16 @@ async def test_the_root_does_not_depend_on_how_the_bytes_came() -> None:
     """Pieces of any size, empty ones too, give the same blob as the whole."""
     data = _content(2)
     whole = await upload_bytes(MemoryChunks(), data)
-    cut = await upload(MemoryChunks(), _pieces(data[:1], b"", data[1 : CHUNK_BYTES + 9], data[CHUNK_BYTES + 9 :]))
+    cut = await upload(
+        MemoryChunks(), _pieces(data[:1], b"", data[1 : PLAIN_CHUNK_BYTES + 9], data[PLAIN_CHUNK_BYTES + 9 :])
+    )
     assert cut == whole
 
 
 async def test_equal_chunks_are_stored_once() -> None:
     """Ten equal chunks: one chunk and one manifest."""
     store = MemoryChunks()
-    await upload_bytes(store, bytes(10 * CHUNK_BYTES))
+    await upload_bytes(store, bytes(10 * PLAIN_CHUNK_BYTES))
     assert sorted(key.split(".")[0] for key in store.chunks) == ["chunk", "manifest"]
 
 
@@ -93,7 +95,7 @@ async def test_a_manifest_of_many_parts_comes_back_whole() -> None:
     """10 GB of content has a manifest of more than one part; part 0 is stored last."""
     count = 20_001
     manifest = Manifest(
-        count * CHUNK_BYTES, CHUNK_BYTES, b"".join(number.to_bytes(32, "big") for number in range(count))
+        count * PLAIN_CHUNK_BYTES, PLAIN_CHUNK_BYTES, b"".join(number.to_bytes(32, "big") for number in range(count))
     )
     store = MemoryChunks()
     blob = await put_manifest(store, manifest)
@@ -124,7 +126,7 @@ async def test_what_is_not_stored_is_not_found() -> None:
 
 async def test_a_full_store_ends_the_upload_with_its_own_error() -> None:
     """Not with a group of errors, and not with a manifest."""
-    store = MemoryChunks(capacity_bytes=2 * CHUNK_BYTES)
+    store = MemoryChunks(capacity_bytes=2 * PLAIN_CHUNK_BYTES)
     with pytest.raises(LimitExceededError, match="full"):
         await upload_bytes(store, _content(5))
     assert not [key for key in store.chunks if key.startswith("manifest")]
@@ -153,7 +155,7 @@ async def test_an_upload_holds_a_window_and_no_more() -> None:
 
     async def endless() -> AsyncIterator[bytes]:
         for number in range(4 * BLOB_WINDOW):
-            yield number.to_bytes(4, "big") * (CHUNK_BYTES // 4)
+            yield number.to_bytes(4, "big") * (PLAIN_CHUNK_BYTES // 4)
 
     await upload(store, endless())
     assert store.most_running <= BLOB_WINDOW
@@ -174,6 +176,6 @@ async def test_a_range_is_read_into_memory_that_is_there() -> None:
     data = _content(3)
     store = MemoryChunks()
     manifest = await get_manifest(store, (await upload_bytes(store, data)).root)
-    room = bytearray(b"." * (CHUNK_BYTES + 20))
-    await read_into(store, manifest, CHUNK_BYTES - 7, memoryview(room)[3:-3])
-    assert room == b"..." + data[CHUNK_BYTES - 7 : 2 * CHUNK_BYTES + 7] + b"..."
+    room = bytearray(b"." * (PLAIN_CHUNK_BYTES + 20))
+    await read_into(store, manifest, PLAIN_CHUNK_BYTES - 7, memoryview(room)[3:-3])
+    assert room == b"..." + data[PLAIN_CHUNK_BYTES - 7 : 2 * PLAIN_CHUNK_BYTES + 7] + b"..."

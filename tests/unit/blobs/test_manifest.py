@@ -9,7 +9,7 @@ import pytest
 
 from hivefold.blobs.manifest import Manifest
 from hivefold.errors import DataRefusedError, InvalidRequestError, LimitExceededError
-from hivefold.limits import BLOB_BYTES, CHUNK_BYTES
+from hivefold.limits import BLOB_BYTES, CHUNK_BYTES, PLAIN_CHUNK_BYTES
 from hivefold.v1.blob_pb2 import BlobManifest
 
 _FORMAT = Path(__file__).parents[3] / "docs" / "blob-format.md"
@@ -26,7 +26,7 @@ def test_roots_are_as_they_always_were() -> None:
         "35975eb8e453b0323e13ac9649159f3789420de21a8808d62d8b34589a8e1151"
     )
     assert _of(chunk_size=524_288).root == "c92095e5b39c5a41790f8723814f7dced668c41abdf7b16b2153807064efb348"
-    assert _of(chunk_size=CHUNK_BYTES).root in _FORMAT.read_text(encoding="utf-8")
+    assert _of(chunk_size=PLAIN_CHUNK_BYTES).root in _FORMAT.read_text(encoding="utf-8")
 
 
 def test_every_field_changes_the_root() -> None:
