@@ -109,7 +109,7 @@ def test_old_new_old_with_work_in_flight_loses_none(tmp_path: Path) -> None:
         added = hivefold("model", "add", "double", tmp_path / "double.onnx", HIVEFOLD_ADDRESS=fleet.address)
         assert added.returncode == 0, added.stderr
         jobs = [fleet.submit(*probe)]
-        plain, sealed = [fleet.submit(*doubled)], []
+        plain, sealed = [fleet.submit(*doubled)], list[str]()
         for program in (None, fleet.old):
             for name in ("c", *NODES):
                 fleet.start(name, program)
