@@ -56,18 +56,29 @@ make_rust() {
     (cd "$made/rust" && HIVEFOLD_ROOT=$PWD/../.. PROTOC=$made/rust/protoc cargo build --quiet --locked)
 }
 
-failed=""
-for language in ${*:-python typescript go rust}; do
+make_java() {
+    need javac java "a JDK, 17 or newer (Debian: apt install default-jdk-headless)"
+    need mvn java "Maven (Debian: apt install maven)"
+    cp "$examples/java/pom.xml" "$examples/java/Client.java" "$made/java"
+    # The compiler runs for seconds: it is not worth optimising. What is fetched stays in ~/.m2.
+    (cd "$made/java" && MAVEN_OPTS="-XX:TieredStopAtLevel=1 ${MAVEN_OPTS:-}" mvn -q -B -ntp -Dprotos="$PWD/../../protos" \
+        compile exec:exec -Dexec.executable=echo -Dexec.args=%classpath -Dexec.outputFile=classpath)
+}
+
+# All at once: one fetches while another compiles. What runs in the background does not hear Ctrl-C by itself.
+trap 'trap - TERM; kill 0' INT TERM
+running=""
+for language in ${*:-python typescript go rust java}; do
     # What it is made from: changes there make it anew.
-    from=$(cat scripts/clients.sh $(find "$examples/$language" -name '*lock*' -o -name 'go.*' -o -name '*.toml' -o -name build.rs) $(find protos examples/clients/protos -name '*.proto') | cksum)
+    from=$(cat scripts/clients.sh $(find "$examples/$language" -name '*lock*' -o -name 'go.*' -o -name '*.toml' -o -name build.rs -o -name pom.xml) $(find protos examples/clients/protos -name '*.proto') | cksum)
     [ "$from" = "$(cat "$made/$language/.made-from" 2>/dev/null)" ] && continue
     rm -rf "${made:?}/$language"
     mkdir -p "$made/$language"
-    # Not as a condition of `if`: the shell would go on after what fails in it.
-    set +e
-    (set -e; "make_$language"; echo "$from" >"$made/$language/.made-from")
-    status=$?
-    set -e
-    [ $status = 0 ] && echo "set up .clients/$language" || failed="$failed $language"
+    ("make_$language"; echo "$from" >"$made/$language/.made-from"; echo "set up .clients/$language") &
+    running="$running $language:$!"
+done
+failed=""
+for started in $running; do
+    wait "${started#*:}" || failed="$failed ${started%:*}"
 done
 [ -z "$failed" ] || { echo "not set up:$failed" >&2; exit 1; }

@@ -50,11 +50,20 @@ def rust() -> Sequence[str | Path]:
     return [folder / "target" / "debug" / "hivefold-client"]
 
 
+def java() -> Sequence[str | Path]:
+    source = copied("java", "Client.java")
+    classpath = (source.parent / "classpath").read_text().strip()
+    classes = source.parent / "target" / "classes"
+    subprocess.run(["javac", "-proc:none", "-cp", classpath, "-d", classes, source], check=True, timeout=200)
+    return ["java", "-cp", classpath, "Client"]
+
+
 LANGUAGES: Mapping[str, Callable[[], Sequence[str | Path]]] = {
     "python": python,
     "typescript": typescript,
     "go": go,
     "rust": rust,
+    "java": java,
 }
 
 
