@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import nats.aio.client
@@ -85,6 +86,11 @@ class Link(Client):
 
     async def close(self) -> None:
         """Ends the connection; whoever waits is told."""
+        if self._pending:
+            # nats-py would write it last of all, and leave half open what it closes where the socket is gone by then.
+            with suppress(BrokerUnavailableError):
+                self.write()
+            self._pending, self._pending_data_size = [], 0
         try:
             await super().close()
         except asyncio.CancelledError:
