@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from actors.footprint import Footprint, WeighedSession
 from actors.session import Backend, Session
 from actors.tensors import Array, Layout, as_rows, element_type, first_nan_row, row_major
 from actors.together import Batched, InferBatch, Together
@@ -37,10 +38,14 @@ class CancelFlag:
 
 @dataclass(frozen=True, slots=True)
 class LoadModel:
-    """Load the file at `path`, whose SHA-256 is `digest`. Loading it again does nothing."""
+    """Load the file at `path`, whose SHA-256 is `digest`. Loading it again does nothing.
+
+    `footprint` is written while the model is loaded: all actors that share a model get the same.
+    """
 
     path: Path
     digest: str
+    footprint: Footprint = field(default_factory=Footprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,9 @@ class ModelBehavior:
         self.stop()
         with verified(message.path, message.digest) as file:
             self._parameter_bytes = inspect_onnx(file).parameter_bytes
-            self._session = self._backend.open(file)
+            with message.footprint.weigh_load():
+                session = self._backend.open(file)
+        self._session = WeighedSession(session, message.footprint)
         self._together = Together(self._session)
         self._loaded = Loaded(message.digest, self._session.inputs, self._session.outputs)
         return self._loaded

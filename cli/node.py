@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
-from cyclopts.types import NonNegativeFloat, NonNegativeInt
+from cyclopts.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cli.address import Target, listed
 from cli.daemons import DaemonOptions
@@ -121,6 +121,9 @@ def run(
     *,
     slots: NonNegativeInt | None = None,
     threads: NonNegativeInt | None = None,
+    models: PositiveInt | None = None,
+    model_memory: PositiveFloat | None = None,
+    model_idle_s: NonNegativeFloat | None = None,
     label: Annotated[list[str] | None, Parameter(negative=())] = None,
     drain_s: NonNegativeFloat | None = None,
 ) -> int:
@@ -132,6 +135,12 @@ def run(
         Attempts at once; 0: one for each core.
     threads
         Threads that its models share; 0: one for each core.
+    models
+        Most models loaded at once.
+    model_memory
+        The part of the machine's memory that loaded models may take, e.g. 0.5.
+    model_idle_s
+        How long a loaded model may be unused before it is unloaded; 0: it stays.
     label
         NAME=VALUE, matched by what jobs need; may be repeated.
     drain_s
@@ -142,7 +151,15 @@ def run(
         from node.app import run as run_node
 
     labels = parse_labels(label) if label else None
-    flags = options.flags(slots=slots, threads=threads, labels=labels, drain_s=drain_s)
+    flags = options.flags(
+        slots=slots,
+        threads=threads,
+        models=models,
+        model_memory=model_memory,
+        model_idle_s=model_idle_s,
+        labels=labels,
+        drain_s=drain_s,
+    )
     return run_node(load_node_config(flags, os.environ, options.config))
 
 

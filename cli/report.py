@@ -49,6 +49,7 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.LOG_FILE_INVALID: "export the log again, or use another copy of the file",
     Reason.INTERNAL: "a defect: please report it; HIVEFOLD_DEBUG=1 shows where",
     Reason.SERVER_UNAVAILABLE: "start a fleet with: hivefold up; or name its coordinator with --address",
+    Reason.NODE_FULL: "try again in a second, ask another node, or give the node's models more room",
     Reason.SERVER_BUSY: "try again in a moment, or ask another node; RetryInfo says when",
     Reason.SEGMENT_MISSING: "bring its file into archive_dir from a copy; the position names its records",
     Reason.EVENT_UNKNOWN: "upgrade this hivefold to the version that wrote the log, or a later one",

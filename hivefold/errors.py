@@ -75,6 +75,7 @@ class Reason(StrEnum):
     EVENT_UNKNOWN = "EVENT_UNKNOWN"
     LOG_FILE_INVALID = "LOG_FILE_INVALID"
     SERVER_BUSY = "SERVER_BUSY"
+    NODE_FULL = "NODE_FULL"
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,8 +251,12 @@ NODE_SLOTS: Final = 1024
 NODE_GPUS: Final = 1024
 NODE_PREFETCH: Final = 2
 """Attempts beyond its slots whose input a node fetches or whose output it stores while others compute."""
-MODELS_LOADED: Final = 8
-"""Models that a node keeps loaded; the one unused for longest goes first."""
+MODELS_LOADED, MODELS_LOADED_MAX = 32, 256
+"""Models that a node keeps loaded unless `models` says otherwise, and the most that it may say."""
+MODEL_MEMORY_SHARE: Final = 0.8
+"""The part of a machine's memory, and of each GPU's, that a node's models may take."""
+MODEL_IDLE_S: Final = 600.0
+"""How long a loaded model may be unused before it is unloaded."""
 MODEL_FILES_KEPT: Final = 64
 """Model files in a node's local folder; the one unused for longest goes first."""
 MODEL_LOAD_MS: Final = 600_000

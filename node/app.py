@@ -8,9 +8,10 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
@@ -21,6 +22,7 @@ from actors.bridge import Outlet, ask
 from actors.model import ModelBehavior
 from actors.probe import ProbeBehavior
 from actors.probes.host import HostProbe
+from actors.probes.memory import host_memory
 from actors.probes.nvml import NvmlProbe
 from actors.reader import ReaderBehavior
 from actors.runtime import ActorRef, Failed, spawn
@@ -52,6 +54,9 @@ from node.core import NodeCore
 from node.identity import held_data_dir, node_identity
 from node.infer import InferRunner
 from node.models import ModelShelf
+from node.residency.peaks import Peaks
+from node.residency.policy import Rules
+from node.residency.room import Room
 from node.servicers import inference_service, node_service
 from node.serving.catalogue import Catalogue
 from node.serving.inference import Inference
@@ -169,7 +174,7 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     signals = NatsSignals(boot.link)
     slots, threads = _capacity(config)
     content = Content(JetStreamChunks(boot.link))
-    shelf = ModelShelf(config.data_dir / "models", content, _model_factory(max(1, threads // slots)))
+    shelf = _shelf(config, boot, content, max(1, threads // slots), lambda: agent.reading)
     spec = fleet_pb2.NodeSpec(
         node_id=boot.node_id,
         boot_id=boot.boot_id,
@@ -192,6 +197,7 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
         drain_s=config.drain_s,
     )
     stack.callback(lambda: boot.actors.models.extend(shelf.stop()))
+    stack.push_async_callback(shelf.save)
     export_metrics(lambda: agent.reading)
     inference = await _inference(stack, boot, shelf, agent, slots)
     agent.inferences_in_hand = lambda: inference.in_hand
@@ -227,6 +233,30 @@ async def _inference(stack: AsyncExitStack, boot: _Boot, shelf: ModelShelf, agen
         clock=boot.clock,
         lanes=slots,
         free_bytes=lambda: agent.reading.memory_available_bytes if agent.reading else 0,
+    )
+
+
+def _shelf(
+    config: NodeConfig,
+    boot: _Boot,
+    content: Content,
+    threads: int,
+    reading: Callable[[], telemetry_pb2.Reading | None],
+) -> ModelShelf:
+    """The models, in the room that the configuration gives them."""
+
+    def gpus() -> Sequence[telemetry_pb2.GpuReading]:
+        latest = reading()
+        return latest.gpus if latest else ()
+
+    return ModelShelf(
+        config.data_dir / "models",
+        content,
+        _model_factory(threads),
+        clock=boot.clock,
+        rules=Rules(models=config.models, idle_ms=int(config.model_idle_s * 1000)),
+        memory=Room(config.model_memory, host_memory, gpus),
+        peaks=Peaks(config.data_dir / "models" / "peaks.json", f"onnxruntime {version('onnxruntime')}"),
     )
 
 

@@ -1,103 +1,137 @@
-"""The models of a node: files by digest in a local folder, the ones in use each in an actor."""
+"""The models of a node: loaded on demand, leased while they are used, each in actors of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 
 from actors.bridge import ask
-from actors.model import LoadModel, ModelBehavior, ModelMessage, ModelReply
+from actors.footprint import Footprint
+from actors.model import LoadModel, ModelBehavior, ModelMessage, ModelReply, UnloadModel
 from actors.runtime import ActorRef, BehaviorFailedError, spawn
-from hivefold.errors import DataRefusedError, HivefoldError, Reason, UnavailableError
-from hivefold.ids import is_digest
-from hivefold.limits import MODEL_BYTES, MODEL_FILES_KEPT, MODEL_LOAD_MS, MODELS_LOADED
+from hivefold.clock import Clock, SystemClock
+from hivefold.errors import DataRefusedError, HivefoldError, LimitExceededError, Reason, UnavailableError
+from hivefold.limits import MODEL_LOAD_MS
 from hivefold.v1 import model_pb2
 from node.content import Content
+from node.residency.files import ModelFiles
+from node.residency.limits import MODEL_REQUESTS_WAITING, MODEL_UNLOAD_MS, ROOM_LOOK_MS
+from node.residency.peaks import Peaks
+from node.residency.policy import HOST, NEVER, Full, Memory, Phase, Residency, Resident, Rules
+from node.residency.port import ResidentModel
+from node.residency.refusals import no_room
+from node.residency.room import unmeasured
 
 _log = structlog.get_logger(__name__)
 
 ModelActor: TypeAlias = ActorRef[ModelMessage, ModelReply]
+_IMPORTANCE: Final = "resident.priority"
+"""The label that says which models stay longest: 1, 2 or 3."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
-    """A model on the shelf. `users` keep it from being unloaded; each lane is an actor that computes one batch."""
+    """A loaded model; each lane is an actor that computes one batch."""
 
     digest: str
-    ready: asyncio.Task[Path]
-    users: int = 0
+    path: Path
+    resident: Resident
+    footprint: Footprint = field(default_factory=Footprint)
     lanes: list[ModelActor] = field(default_factory=list)
     idle: list[ModelActor] = field(default_factory=list)
+    noted: dict[int, int] = field(default_factory=dict)
+    """What of its footprint was taken over."""
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A model that waits for room or is being loaded, and how many wait for it."""
+
+    model: model_pb2.Model
+    answer: asyncio.Future[Place]
+    users: int = 0
 
 
 class ModelShelf:
-    """Fetches, verifies and loads models; the one unused for longest makes room for the next."""
+    """Has models loaded as node.residency.policy decides; node.residency.port.Residents. For one event loop."""
 
-    def __init__(self, folder: Path, content: Content, make_behavior: Callable[[], ModelBehavior]) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        content: Content,
+        make_behavior: Callable[[], ModelBehavior],
+        *,
+        clock: Clock | None = None,
+        rules: Rules | None = None,
+        memory: Callable[[], Memory] = unmeasured,
+        peaks: Peaks | None = None,
+    ) -> None:
         self._content = content
         self._make_behavior = make_behavior
+        self._clock = clock or SystemClock()
+        self._memory = memory
+        self._peaks = peaks or Peaks()
+        self._desk = Residency(rules or Rules())
+        self._files = ModelFiles(folder, content, self._desk.residents)
         self._places: dict[str, Place] = {}
+        self._asked: dict[str, _Asked] = {}
+        self._kept: dict[str, tuple[model_pb2.Model, bool]] = {}
+        """What is to be loaded, and whether it is pinned; not pinned it is out once it was loaded."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
 
     @property
     def loaded(self) -> tuple[str, ...]:
         """Digests of the loaded models, sorted."""
-        return tuple(sorted(place.digest for place in self._places.values() if place.lanes))
+        return tuple(sorted(digest for digest, place in self._places.items() if place.resident.phase is Phase.READY))
+
+    # -- leases -------------------------------------------------------------
 
     async def take(self, model: model_pb2.Model) -> Place:
-        """The model, loaded; `give` it back after use. Raises HivefoldError when it cannot be had."""
-        place = self._places.pop(model.digest, None)
-        if place is None:
-            self._make_room()
-            place = Place(model.digest, asyncio.create_task(self._first(model)))
-        self._places[model.digest] = place  # at the end: used last
-        place.users += 1
+        """A lease on the model, loaded; `give` it back after use. Waits for room, as long as the rules say.
+
+        Raises HivefoldError when it cannot be had: NODE_FULL when others keep the room, OUT_OF_MEMORY when it does
+        not fit at all.
+        """
+        place = self.held(model.digest)
+        if place is not None:
+            return place
+        asked = self._asked.get(model.digest) or self._ask(model)
+        if asked.users >= MODEL_REQUESTS_WAITING:
+            raise self._no_room(model, Full.LINE)
+        asked.users += 1
         try:
-            await asyncio.shield(place.ready)
-        except BaseException as error:
-            if not isinstance(error, asyncio.CancelledError):
-                self._drop(place)
-            self.give(place)
+            return await asyncio.shield(asked.answer)
+        except asyncio.CancelledError:
+            self._desist(asked)
             raise
-        return place
 
     def has(self, digest: str) -> bool:
-        """Whether the model is loaded."""
+        """Whether the model is loaded, and nobody told it to go."""
         place = self._places.get(digest)
-        return place is not None and bool(place.lanes)
+        return place is not None and place.resident.phase is Phase.READY and not place.resident.released
 
     def held(self, digest: str) -> Place | None:
-        """The model, as from `take`, if it is loaded."""
+        """A lease as from `take`, if the model is loaded and does not make room for others."""
         place = self._places.get(digest)
-        if place is None or not place.lanes:
-            return None
-        self._places[digest] = self._places.pop(digest)  # at the end: used last
-        place.users += 1
-        return place
+        return place if place is not None and self._desk.lease(place.resident) else None
 
     def give(self, place: Place) -> None:
-        """The model is not used any more by the caller of `take` or `held`."""
-        place.users -= 1
-        if not place.users and self._places.get(place.digest) is not place:
-            self._drop(place)
-
-    def release(self, digest: str) -> None:
-        """Takes a model off the shelf; its memory is free once nobody uses it. The next `take` loads it again."""
-        place = self._places.pop(digest, None)
-        if place is not None and not place.users:
-            self._drop(place)
+        """Ends a lease."""
+        if self._desk.end(place.resident, self._clock.monotonic_ms()) and self._desk.wants_room():
+            self._step()
 
     @asynccontextmanager
     async def lane(self, place: Place) -> AsyncIterator[ModelActor]:
         """An actor that has the model and computes for nobody else. One that fails or hangs is replaced."""
-        actor = place.idle.pop() if place.idle else await self._open(place, await place.ready)
+        actor = place.idle.pop() if place.idle else await self._open(place, place.path)
         try:
             yield actor
         except (BehaviorFailedError, UnavailableError):
@@ -108,42 +142,207 @@ class ModelShelf:
             if actor in place.lanes:
                 place.idle.append(actor)
 
+    # -- wishes (node.residency.port.Residents) -------------------------------
+
+    def keep(self, model: model_pb2.Model, *, pinned: bool) -> None:
+        """Loads the model; pinned it stays until it is released."""
+        self._kept[model.digest] = (model, pinned)
+        self._desk.pin(model.digest, pinned=pinned)
+        self._bring_kept()
+
+    def release(self, digest: str) -> None:
+        """Unloads the model as soon as nobody uses it; whoever asks for it then has it loaded again."""
+        self._kept.pop(digest, None)
+        self._desk.release(digest)
+        self._step()
+
+    def resident(self) -> tuple[ResidentModel, ...]:
+        """The models that are there or on their way."""
+        return tuple(
+            ResidentModel(digest, found.phase is Phase.READY, found.pinned, found.users, sum(found.held.values()))
+            for digest, found in sorted(self._desk.residents.items())
+        )
+
+    def expected_bytes(self, model: model_pb2.Model) -> int:
+        """The memory that the model takes when it is loaded: measured, or estimated by its file until then."""
+        return self._peaks.expected_bytes(model.digest, model.artifact.size_bytes)
+
+    # -- the end --------------------------------------------------------------
+
     def stop(self) -> tuple[ModelActor, ...]:
         """Tells every model to unload; the actors, for whoever wants to wait."""
-        places = list(self._places.values())
-        for place in places:
-            place.ready.cancel()
-            self._drop(place)
-        return tuple(actor for place in places for actor in place.lanes)
-
-    def _drop(self, place: Place) -> None:
-        if self._places.get(place.digest) is place:
-            del self._places[place.digest]
-        for actor in place.lanes:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        actors = tuple(actor for place in self._places.values() for actor in place.lanes)
+        for actor in actors:
             actor.stop()
+        return actors
 
-    def _make_room(self) -> None:
-        unused = [place for place in self._places.values() if not place.users]
-        for place in unused[: max(0, len(self._places) - MODELS_LOADED + 1)]:
-            _log.info("model.unloaded", digest=place.digest)
-            self._drop(place)
+    async def save(self) -> None:
+        """Keeps what was measured for the next start."""
+        for place in self._places.values():
+            self._weigh(place)
+        await self._peaks.save()
 
-    async def _first(self, model: model_pb2.Model) -> Path:
+    # -- what the policy decides ----------------------------------------------
+
+    def _ask(self, model: model_pb2.Model) -> _Asked:
+        expected = {HOST: self.expected_bytes(model)}
+        importance = model.labels.get(_IMPORTANCE, "")
+        full = self._desk.ask(
+            model.digest,
+            expected,
+            self._clock.monotonic_ms(),
+            importance=int(importance) if importance in {"1", "2", "3"} else 2,
+            pinned=self._kept.get(model.digest, (None, False))[1],
+        )
+        if full is not None:
+            raise self._no_room(model, full)
+        asked = self._asked[model.digest] = _Asked(model, asyncio.get_running_loop().create_future())
+        asked.answer.add_done_callback(_looked_at)
+        self._step()
+        return asked
+
+    def _desist(self, asked: _Asked) -> None:
+        """One who asked does not want the model any more."""
+        if asked.answer.done():
+            if not asked.answer.cancelled() and asked.answer.exception() is None:
+                self.give(asked.answer.result())
+            return
+        asked.users -= 1
+        if not asked.users and asked.model.digest in self._desk.line:
+            self._desk.withdraw(asked.model.digest)
+            self._settled(asked).cancel()
+            self._step()
+
+    def _step(self) -> None:
+        """Does what is due, and sees to it that it is asked for again in time."""
+        if self._stopped:
+            return
+        for place in self._places.values():
+            self._weigh(place)
+        steps = self._desk.step(self._clock.monotonic_ms(), self._memory())
+        for resident in steps.unload:
+            self._start(self._unload(self._places[resident.digest]))
+        for resident in steps.again:
+            asked = self._asked[resident.digest]
+            self._desk.resume(resident, asked.users)
+            self._settled(asked).set_result(self._places[resident.digest])
+        for resident in steps.load:
+            self._start(self._load(self._asked[resident.digest], resident))
+        for waiter, why in steps.refuse:
+            asked = self._asked[waiter.digest]
+            error = self._no_room(asked.model, why)
+            _log.warning("model.refused", model=asked.model.name, digest=waiter.digest, error=error.message)
+            self._settled(asked).set_exception(error)
+        self._wake()
+
+    def _no_room(self, model: model_pb2.Model, why: Full) -> LimitExceededError:
+        return no_room(model, why, self._desk.residents, self.expected_bytes(model), self._memory())
+
+    def _settled(self, asked: _Asked) -> asyncio.Future[Place]:
+        """What those who asked wait for; nobody joins them any more."""
+        del self._asked[asked.model.digest]
+        return asked.answer
+
+    def _wake(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now_ms = self._clock.monotonic_ms()
+        due_ms = self._desk.due_ms(now_ms, ROOM_LOOK_MS)
+        if due_ms < NEVER:
+            self._timer = asyncio.get_running_loop().call_later(max(1, due_ms - now_ms) / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._step()
+        self._bring_kept()
+
+    def _bring_kept(self) -> None:
+        """Has those loaded that are to be and are not; what did not work is tried again with the next look."""
+        for digest, (model, _) in list(self._kept.items()):
+            if digest not in self._desk.residents and digest not in self._asked:
+                self._start(self._bring(model))
+
+    async def _bring(self, model: model_pb2.Model) -> None:
+        try:
+            self.give(await self.take(model))
+        except HivefoldError as error:
+            _log.warning("model.not_kept", model=model.name, reason=error.reason.value, error=error.message)
+        else:
+            if not self._kept.get(model.digest, (model, True))[1]:
+                del self._kept[model.digest]
+
+    def _start(self, doing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(doing)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load(self, asked: _Asked, resident: Resident) -> None:
+        model = asked.model
+        try:
+            place = await self._loaded(model, resident)
+        except BaseException as error:
+            self._desk.gone(resident)
+            answer = self._settled(asked)
+            if isinstance(error, asyncio.CancelledError):
+                answer.cancel()
+                raise
+            answer.set_exception(error)
+        else:
+            self._places[model.digest] = place
+            self._note(place)
+            held = place.footprint.held_bytes or self._peaks.steady_bytes(model.digest, model.artifact.size_bytes)
+            resident.expected = {HOST: self._peaks.steady_bytes(model.digest, model.artifact.size_bytes)}
+            self._desk.loaded(resident, {HOST: held}, asked.users, self._clock.monotonic_ms())
+            self._settled(asked).set_result(place)
+            _log.info("model.loaded", model=f"{model.name}@{model.version}", digest=model.digest, bytes=held)
+            await self._peaks.save()
+        finally:
+            self._step()
+
+    async def _loaded(self, model: model_pb2.Model, resident: Resident) -> Place:
         path = await self._fetched(model)
-        place = self._places[model.digest]
+        place = Place(model.digest, path, resident)
         try:
             place.idle.append(await self._open(place, path))
         except DataRefusedError as error:
             if error.reason in {Reason.DIGEST_MISMATCH, Reason.FILE_UNREADABLE}:
                 path.unlink(missing_ok=True)
             raise
-        _log.info("model.loaded", model=f"{model.name}@{model.version}", digest=model.digest)
-        return path
+        return place
+
+    async def _unload(self, place: Place) -> None:
+        _log.info("model.unloaded", digest=place.digest)
+        self._weigh(place)
+        for actor in place.lanes:
+            # One that does not answer keeps its memory: the next measurement shows it.
+            with suppress(HivefoldError):
+                await ask(actor, UnloadModel(), deadline_ms=MODEL_UNLOAD_MS)
+            actor.stop()
+        del self._places[place.digest]
+        self._desk.gone(place.resident)
+        self._step()
+
+    def _weigh(self, place: Place) -> None:
+        """Takes over what the model's actors saw of its memory."""
+        if place.footprint.held_bytes > place.resident.held.get(HOST, 0):
+            place.resident.held = {HOST: place.footprint.held_bytes}
+            self._note(place)
+
+    def _note(self, place: Place) -> None:
+        seen = dict(place.footprint.peaks)
+        self._peaks.note(place.digest, {rows: size for rows, size in seen.items() if place.noted.get(rows) != size})
+        place.noted = seen
 
     async def _open(self, place: Place, path: Path) -> ModelActor:
         actor: ModelActor = spawn(self._make_behavior, name=f"model-{place.digest[:12]}")
         try:
-            await ask(actor, LoadModel(path, place.digest), deadline_ms=MODEL_LOAD_MS)
+            await ask(actor, LoadModel(path, place.digest, place.footprint), deadline_ms=MODEL_LOAD_MS)
         except BaseException:
             actor.stop()
             raise
@@ -151,50 +350,10 @@ class ModelShelf:
         return actor
 
     async def _fetched(self, model: model_pb2.Model) -> Path:
-        """The model's file, fetched if it is not there. Its name is its digest; it is verified when it is loaded."""
-        if not is_digest(model.digest) or not 0 < model.artifact.size_bytes <= MODEL_BYTES:
-            raise DataRefusedError(
-                f"the work names a model with digest {model.digest[:64]!r} of {model.artifact.size_bytes} bytes, "
-                "which cannot be; register the model again",
-                reason=Reason.MODEL_INVALID,
-            )
-        path = self._folder / f"{model.digest}.onnx"
-        if path.exists():
-            path.touch()
-            return path
-        partial = path.with_suffix(".partial")
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await self._download(model, partial)
-            partial.replace(path)
-            self._forget_oldest()
-        except OSError as error:
-            raise HivefoldError(
-                f"the model cannot be kept in {self._folder}: {error.strerror or error}; free space there",
-                reason=Reason.FILE_UNREADABLE,
-            ) from error
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-        return path
+        return await self._files.fetched(model)
 
-    async def _download(self, model: model_pb2.Model, to: Path) -> None:
-        state = hashlib.sha256()
-        with to.open("wb") as file:
-            async with aclosing(self._content.stream(model.artifact.root)) as pieces:
-                async for piece in pieces:
-                    state.update(piece)
-                    file.write(piece)
-        if state.hexdigest() != model.digest:
-            raise DataRefusedError(
-                f"the stored bytes of {model.name}@{model.version} do not have its digest; register the model again",
-                reason=Reason.DIGEST_MISMATCH,
-                metadata={"digest": model.digest},
-            )
 
-    def _forget_oldest(self) -> None:
-        """Keeps the folder bounded; files of loaded models stay."""
-        files = sorted(self._folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for file in files[MODEL_FILES_KEPT:]:
-            if file.stem not in self._places:
-                file.unlink(missing_ok=True)
+def _looked_at(answer: asyncio.Future[Place]) -> None:
+    """An answer that nobody waits for any more may be an error."""
+    if not answer.cancelled():
+        answer.exception()

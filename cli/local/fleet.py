@@ -17,7 +17,7 @@ from cli.local.server import NatsServer
 from cli.local.supervisor import Part, Supervisor
 from hivefold.clock import SystemClock
 from hivefold.config import CoordinatorConfig, NodeConfig, write_coordinator_config, write_node_config
-from hivefold.limits import COORDINATOR_STOP_S, DAEMON_LOG_CHECK_S, NODE_STOP_S
+from hivefold.limits import COORDINATOR_STOP_S, DAEMON_LOG_CHECK_S, MODEL_MEMORY_SHARE, NODE_STOP_S
 
 HOST = "127.0.0.1"
 
@@ -206,6 +206,7 @@ class LocalFleet:
                     data_dir=self._layout.state(node.id).absolute(),
                     slots=self._wishes.slots,
                     threads=self._wishes.threads,
+                    model_memory=MODEL_MEMORY_SHARE / self._wishes.node_count,
                 ),
             )
 

@@ -82,6 +82,12 @@ class NodeConfig:
     data_dir: Path = Path()
     slots: int = 0
     threads: int = 0
+    models: int = limits.MODELS_LOADED
+    """Most models loaded at once."""
+    model_memory: float = limits.MODEL_MEMORY_SHARE
+    """The part of the machine's memory that loaded models may take."""
+    model_idle_s: float = limits.MODEL_IDLE_S
+    """How long a loaded model may be unused before it is unloaded; 0: it stays."""
     labels: Mapping[str, str] = field(default_factory=dict)
     drain_s: float = limits.DRAIN_S
 
@@ -115,9 +121,13 @@ _NODE: Final[dict[str, Parse]] = {
     "id": values.name,
     "slots": values.integer(0, 1024),
     "threads": values.integer(0, 1024),
+    "models": values.integer(1, limits.MODELS_LOADED_MAX),
+    "model_memory": values.number(0.01, 1),
+    "model_idle_s": values.number(0, 30 * 24 * 3600),
     "labels": values.labels,
     "drain_s": values.number(0, 3600),
 }
+_NODE_PLAIN: Final = ("host", "port", "slots", "threads", "models", "model_memory", "model_idle_s", "drain_s")
 
 
 def load_coordinator_config(
@@ -173,7 +183,7 @@ def load_node_config(
         broker=broker_settings(settings, BASE, "hivefold-node"),
         node_id=settings.get("id", default=""),
         data_dir=_data_dir(settings, "node"),
-        **_plain_values(settings, NodeConfig(), ("host", "port", "slots", "threads", "labels", "drain_s")),
+        **_plain_values(settings, NodeConfig(), (*_NODE_PLAIN, "labels")),
     )
 
 

@@ -75,6 +75,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.SERVER_UNAVAILABLE: Row(_Code.UNAVAILABLE, e.UnavailableError, retry_ms=1000),
     Reason.LOG_FILE_INVALID: Row(_Code.DATA_LOSS, e.LogError),
     Reason.SERVER_BUSY: Row(_Code.RESOURCE_EXHAUSTED, e.LimitExceededError, retry_ms=50),
+    Reason.NODE_FULL: Row(_Code.RESOURCE_EXHAUSTED, e.LimitExceededError, retry_ms=1000),
 }
 
 _WITHOUT_DETAILS: Final[Mapping[grpc.StatusCode, Reason]] = {

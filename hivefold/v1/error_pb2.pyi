@@ -103,6 +103,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A segment of the log is neither on the broker nor in the archive."""
     REASON_SERVER_BUSY: _Reason.ValueType  # 55
     """As many requests wait for the model as may; metadata names the limit and when to try again."""
+    REASON_NODE_FULL: _Reason.ValueType  # 67
+    """The models that a node has room for are in use, and none made room in time; metadata says when to try again."""
     REASON_MODEL_UNSAFE: _Reason.ValueType  # 50
     """Loading the model would run code, open other files or take the machine down; the passport holds the evidence."""
 
@@ -189,6 +191,8 @@ REASON_SEGMENT_MISSING: Reason.ValueType  # 35
 """A segment of the log is neither on the broker nor in the archive."""
 REASON_SERVER_BUSY: Reason.ValueType  # 55
 """As many requests wait for the model as may; metadata names the limit and when to try again."""
+REASON_NODE_FULL: Reason.ValueType  # 67
+"""The models that a node has room for are in use, and none made room in time; metadata says when to try again."""
 REASON_MODEL_UNSAFE: Reason.ValueType  # 50
 """Loading the model would run code, open other files or take the machine down; the passport holds the evidence."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

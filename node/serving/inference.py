@@ -26,10 +26,9 @@ from node.wire import data_type_name
 _log = structlog.get_logger(__name__)
 FORWARDED: Final = "hivefold-forwarded"
 """Metadata of a request that another node passed on: it is served here or refused, never passed on again."""
-_NO_ANSWER: Final = frozenset({Reason.SERVER_UNAVAILABLE, Reason.SERVER_BUSY, Reason.NODE_LOST})
+_FULL: Final = frozenset({Reason.SERVER_BUSY, Reason.NODE_FULL, Reason.OUT_OF_MEMORY})
+_NO_ANSWER: Final = _FULL | {Reason.SERVER_UNAVAILABLE, Reason.NODE_LOST}
 """After these another node is asked: the request was not run, or its answer is lost and it may be run again."""
-_WEIGHT: Final = 2
-"""Memory that a model takes when it is loaded, as a multiple of its file, until it was measured."""
 
 
 class PassOn(Protocol):
@@ -126,7 +125,7 @@ class Inference:
                     raise
                 _log.info("peer.passed_over", node=peer.node_id, reason=error.reason.value)
                 tried.add(peer.node_id)
-                if error.reason is not Reason.SERVER_BUSY:
+                if error.reason not in _FULL:
                     self.peers.shun(peer, self.clock.monotonic_ms())
             finally:
                 peer.sent -= 1
@@ -136,7 +135,7 @@ class Inference:
         peer = self.peers.holding(model.digest, now_ms, tried)
         if peer is not None:
             return peer
-        needed = _WEIGHT * model.artifact.size_bytes
+        needed = self.shelf.expected_bytes(model)
         free = self.free_bytes()
         return self.peers.with_room(needed, now_ms, tried) if 0 < free < needed else None
 

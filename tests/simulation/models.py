@@ -18,6 +18,7 @@ from coordinator.core.model import BlobRef, DataSet, InferSpec, Job, Model, Tens
 from hivefold.blobs.content import upload_bytes
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.bus.memory import MemoryConnection
+from hivefold.clock import Clock
 from hivefold.errors import HivefoldError, Reason
 from hivefold.ids import Digest, ModelName
 from hivefold.models import TensorFacts
@@ -165,22 +166,22 @@ class ScriptedModel:
 class SimShelf(ModelShelf):
     """The node's models without files and threads."""
 
-    def __init__(self, content: Content, draw: random.Random, failure_ratio: float) -> None:
-        super().__init__(Path("nowhere"), content, _no_behavior)
+    def __init__(self, content: Content, clock: Clock, draw: random.Random, failure_ratio: float) -> None:
+        super().__init__(Path("nowhere"), content, _no_behavior, clock=clock)
         self._draw = draw
         self._failure_ratio = failure_ratio
-        self._files: dict[Path, model_pb2.Model] = {}
+        self._models: dict[Path, model_pb2.Model] = {}
 
     async def _fetched(self, model: model_pb2.Model) -> Path:
         file = b"".join([piece async for piece in self._content.stream(model.artifact.root)])
         assert hashlib.sha256(file).hexdigest() == model.digest
         path = Path(f"{model.digest}.onnx")
-        self._files[path] = model
+        self._models[path] = model
         return path
 
     async def _open(self, place: Place, path: Path) -> ModelActor:
         actor = cast(
-            ActorRef[ModelMessage, ModelReply], ScriptedModel(self._files[path], self._draw, self._failure_ratio)
+            ActorRef[ModelMessage, ModelReply], ScriptedModel(self._models[path], self._draw, self._failure_ratio)
         )
         place.lanes.append(actor)
         return actor

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+
+import numpy as np
+import pytest
+
+from hivefold.memory import PeakResident, allocated_bytes, give_back_freed
 
 SCRIPT = """
 import resource
@@ -27,3 +33,15 @@ def test_freed_memory_is_used_again_without_asking_the_system() -> None:
     kept, usual, after = done.stdout.split()
 
     assert kept == "False" or int(after) < int(usual) / 4
+
+
+@pytest.mark.skipif(not allocated_bytes(), reason="this C library does not count")
+def test_the_allocator_counts_what_it_gave() -> None:
+    """An array counts while it is there, and the most that was resident is known later."""
+    peak, before = PeakResident(), allocated_bytes()
+    array = np.ones(16 * 1024 * 1024, "u1")
+    assert 16 * 1024 * 1024 <= allocated_bytes() - before < 18 * 1024 * 1024
+    del array
+    give_back_freed()
+    assert allocated_bytes() - before < 2 * 1024 * 1024
+    assert platform.system() != "Linux" or peak.rise_bytes() >= 15 * 1024 * 1024

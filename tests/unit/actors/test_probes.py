@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.probes.host import HostProbe
+from actors.probes.memory import host_memory
 from actors.probes.nvml import Nvml, NvmlProbe
 from actors.probes.recorded import RecordedNvml
 from actors.telemetry import Measure, Probe, TelemetryBehavior
@@ -145,3 +146,38 @@ def test_a_real_board_is_read() -> None:
     probe.read(reading)
     assert all(gpu.memory_total_bytes > 0 and gpu.product for gpu in reading.gpus)
     probe.close()
+
+
+def group(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+def test_the_tightest_control_group_bounds_the_memory(tmp_path: Path) -> None:
+    """Of version 2: its own and those above it; cache that would be given up is free."""
+    listed = tmp_path / "cgroup"
+    listed.write_text("0::/team/node\n")
+    root = tmp_path / "fs"
+    group(root / "team" / "node", memory__max="max", memory__current="5")
+    group(root / "team", memory__max="1000000", memory__current="700000", memory__stat="anon 1\ninactive_file 200000\n")
+    assert host_memory(listed, root) == (1_000_000, 500_000)
+
+
+def test_control_groups_of_version_1_bound_it_too(tmp_path: Path) -> None:
+    """Seen from inside a container the group's own path is not there: its root is."""
+    listed = tmp_path / "cgroup"
+    listed.write_text("3:cpu:/\n4:memory:/docker/abc\n")
+    group(
+        tmp_path / "memory",
+        memory__limit_in_bytes="1000000",
+        memory__usage_in_bytes="1100000",
+        memory__stat="total_inactive_file 50000\n",
+    )
+    assert host_memory(listed, tmp_path) == (1_000_000, 0)
+
+
+def test_without_control_groups_the_machine_is_the_bound(tmp_path: Path) -> None:
+    """As MemAvailable has it."""
+    total, available = host_memory(tmp_path / "none", tmp_path)
+    assert 0 < available < total

@@ -12,8 +12,8 @@ from actors.tensors import Array
 from hivefold.blobs.content import put_manifest
 from hivefold.blobs.files import manifest_of_file
 from hivefold.bus.port import Message
-from hivefold.limits import MODELS_LOADED
 from hivefold.v1 import error_pb2, job_pb2, work_pb2
+from node.residency.policy import Rules
 from tests.fixtures.node import BOOT, NODE, Given, infer_work, probes, running, shard
 from tests.fixtures.onnx_models import doubling_model
 
@@ -268,10 +268,10 @@ async def test_outcomes_wait_for_the_broker_and_then_arrive(tmp_path: Path) -> N
 
 
 async def test_the_least_used_model_makes_room(tmp_path: Path) -> None:
-    """At most MODELS_LOADED stay in memory."""
-    async with running(tmp_path) as rig:
+    """The one unused for longest goes when there are too many."""
+    async with running(tmp_path, rules=Rules(models=2)) as rig:
         first = ""
-        for number in range(MODELS_LOADED + 1):
+        for number in range(3):
             model = doubling_model(tmp_path / "m.onnx", name=f"m{number}")
             work = await infer_work(rig, np.zeros((1, 4), dtype=np.float32), model)
             work.job_id = f"job-{number}"
@@ -280,7 +280,7 @@ async def test_the_least_used_model_makes_room(tmp_path: Path) -> None:
             await rig.send(work)
             await rig.outcome_count(number + 1)
         loaded = rig.agent.infer.shelf.loaded
-        assert len(loaded) == MODELS_LOADED
+        assert len(loaded) == 2
         assert first not in loaded
 
 

@@ -64,10 +64,10 @@ def test_a_full_queue_says_itself_when_to_come_back() -> None:
 
 
 def test_only_what_may_succeed_later_is_retried() -> None:
-    """UNAVAILABLE, and it alone, makes clients try again; it says after how long, and so does a full queue."""
+    """UNAVAILABLE, and it alone, makes clients try again; it says after how long, as does what is full."""
     retried = {reason for reason, row in TABLE.items() if row.code is grpc.StatusCode.UNAVAILABLE}
 
-    assert retried | {Reason.SERVER_BUSY} == {reason for reason, row in TABLE.items() if row.retry_ms}
+    assert retried | {Reason.SERVER_BUSY, Reason.NODE_FULL} == {reason for reason, row in TABLE.items() if row.retry_ms}
     for reason in retried:
         assert issubclass(TABLE[reason].error, UnavailableError)
         assert detail(status_of(error_for(reason, "later")), error_details_pb2.RetryInfo) is not None

@@ -24,6 +24,7 @@ from hivefold.errors import (
 )
 from hivefold.oip.requests import InferRequest, write_request
 from hivefold.oip.tensors import WireTensor, from_array, to_array
+from node.residency.policy import Rules
 from tests.fixtures.serving import serving
 
 ROW = np.arange(4, dtype="<f4").reshape(1, 4)
@@ -229,10 +230,9 @@ async def test_a_released_model_is_loaded_again_by_the_next_request(tmp_path: Pa
         assert len(backend.opened) == 2
 
 
-async def test_the_model_that_was_asked_for_last_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_model_that_was_asked_for_last_stays(tmp_path: Path) -> None:
     """Room for another is made by the one that nobody asked for the longest."""
-    monkeypatch.setattr("node.models.MODELS_LOADED", 2)
-    async with serving(tmp_path) as node:
+    async with serving(tmp_path, rules=Rules(models=2)) as node:
         others = [await node.add(name) for name in ("second", "third")]
         for name in ("echo", "second", "echo", "third"):
             await node.infer(rows(1), model_name=name)

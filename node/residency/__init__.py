@@ -1,0 +1,1 @@
+"""Which models a node keeps loaded, what they take, and who waits for room."""
