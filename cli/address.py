@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from cli.output import OutputFormat, Shown
 
 if TYPE_CHECKING:
-    from hivefold.client import Fleet
+    from hivefold.client import Fleet, Opening
 
 DEFAULT_DIRECTORY: Final = Path(".hivefold")
 _Answer = TypeVar("_Answer")
@@ -46,7 +46,7 @@ class Target(Shown):
 
         return locator(self.address, self.dir)()
 
-    def connect(self) -> Fleet:
+    def connect(self) -> Opening:
         """A client of the fleet, for `async with`. Raises as `coordinator`."""
         from hivefold.client import connect
 

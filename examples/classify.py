@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hivefold.client import connect_sync
+from hivefold.client import connect
 from hivefold.errors import HivefoldError
 
 
@@ -23,10 +23,10 @@ def main() -> int:
         return 2
     model, rows = sys.argv[1], Path(sys.argv[2])
     try:
-        with connect_sync() as fleet:
-            job = fleet.run_infer(model, rows)
+        with connect() as fleet:
+            job = fleet.jobs.run_infer(model, rows)
             output = rows.with_suffix(".out.npz")
-            fleet.download_output(job.job_id, output)
+            fleet.jobs.download_output(job.job_id, output)
     except HivefoldError as error:
         print(error.message, file=sys.stderr)
         return 1

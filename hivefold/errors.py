@@ -6,6 +6,7 @@ HivefoldError
 ├── ConflictError            the id is taken by other content, or the state forbids it
 ├── DataRefusedError         a model file or a data set is not acceptable
 ├── LimitExceededError       a bound was reached
+├── JobFailedError           a job that was waited for failed, or was cancelled
 ├── UnavailableError         cannot be done now; try again
 │   ├── BrokerUnavailableError
 │   ├── NotLeaderError       the metadata names the leader where one is known
@@ -29,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Reason(StrEnum):
@@ -78,6 +79,75 @@ class Reason(StrEnum):
     NODE_FULL = "NODE_FULL"
 
 
+FIXES: Final[Mapping[Reason, str]] = {
+    Reason.UNSPECIFIED: "",
+    Reason.INVALID_ARGUMENT: "Each violation names the field and the fix.",
+    Reason.MODEL_NOT_FOUND: "`hivefold model ls`; register it with `hivefold model add`.",
+    Reason.JOB_NOT_FOUND: "`hivefold job ls`; check that you talk to the fleet you mean.",
+    Reason.NODE_NOT_FOUND: "`hivefold node ls`.",
+    Reason.BLOB_NOT_FOUND: "Upload it again: what is stored already is not sent twice.",
+    Reason.REQUEST_ID_REUSED: "Use a new id for a new request; the same id only to repeat the same one.",
+    Reason.DIGEST_MISMATCH: "Repeat the upload. For data by path: do not change a file while a job reads it.",
+    Reason.MODEL_INVALID: "Export it again; check it with `onnx.checker`.",
+    Reason.MODEL_EXTERNAL_DATA: "Save it as one file (`onnx.save(model, path)` without external data).",
+    Reason.MODEL_UNSAFE: (
+        "`hivefold model inspect FILE` shows the evidence; get the model from somebody you trust, in ONNX or "
+        "safetensors."
+    ),
+    Reason.MODEL_EXISTS: "A version never changes: register the next one.",
+    Reason.SHAPE_MISMATCH: "The message names both shapes.",
+    Reason.DATA_TYPE_MISMATCH: (
+        'Convert the data, e.g. `array.astype("float32")`, or allow rounding (`--cast`): values are never '
+        "rounded silently."
+    ),
+    Reason.DATA_INVALID: "The message names the place, e.g. the row and column of a CSV file.",
+    Reason.NAN_FOUND: "Clean the row that is named, or submit with the policy that allows NaN.",
+    Reason.NEEDS_UNSATISFIABLE: "Lower the need, label a node, or add one.",
+    Reason.LIMIT_EXCEEDED: "Ask for less, or wait when it is a queue that is full.",
+    Reason.LOG_FULL: "Free or add disk space for the NATS server, then repeat the call.",
+    Reason.BROKER_UNAVAILABLE: (
+        "Is it running? `hivefold doctor`. Callers may repeat the call with the same `request_id`."
+    ),
+    Reason.NOT_LEADER: "Ask the leader that `metadata` names.",
+    Reason.DEADLINE_EXCEEDED: (
+        "For a job: a longer `timeout`, or more nodes. Repeating a call with the same `request_id` is safe."
+    ),
+    Reason.CANCELLED: "Nothing, if it was you. The note says who and why.",
+    Reason.JOB_STATE: "Look at the job first: `hivefold job show JOB`.",
+    Reason.NODE_LOST: "Nothing: it is tried again elsewhere. Look at the node if it happens often.",
+    Reason.RETURNED: "Nothing: it is tried again elsewhere.",
+    Reason.RUNTIME_FAILED: "The message is the runtime's. Try the rows in question with the model alone.",
+    Reason.OUT_OF_MEMORY: "Smaller batches (`batch_rows`), a memory need on the job, or a larger node.",
+    Reason.ATTEMPTS_EXHAUSTED: (
+        "Read the failures of the attempts: the same one everywhere points at the input, one node at that node."
+    ),
+    Reason.FILE_UNREADABLE: "Mount it at the same path on every node, or upload the data instead.",
+    Reason.LOG_CORRUPT: (
+        "Stop. Keep a copy of the data directory, look at the disk; `hivefold log restore --mirror --segment N` "
+        "puts the segment back from the mirror."
+    ),
+    Reason.INTERNAL: "Report it, with the log lines that carry the same trace id.",
+    Reason.DURABILITY_WEAK: (
+        "Set `sync_interval: always` in the NATS server's JetStream configuration, or accept the weaker class "
+        "explicitly."
+    ),
+    Reason.SERVER_UNAVAILABLE: (
+        "Is the fleet running, and is the address right? `hivefold doctor`. Repeating a call with the same "
+        "`request_id` is safe."
+    ),
+    Reason.PROOF_FAILED: (
+        "Find out why before anything else: was an older copy of the log restored, was it altered? `hivefold log "
+        "verify` names the first bad position."
+    ),
+    Reason.SEGMENT_MISSING: "Bring its file into `archive_dir` from a copy.",
+    Reason.JOB_ERASED: "Submit the job again, with its data.",
+    Reason.EVENT_UNKNOWN: "Upgrade hivefold to that version or a later one.",
+    Reason.LOG_FILE_INVALID: "Export the log again, or use another copy of the file.",
+    Reason.SERVER_BUSY: "Wait that long, send to another node, or give the model more nodes.",
+}
+"""What to do, for people: the last column of docs/errors.md."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
     """One malformed field: its path in the request and what to do."""
@@ -104,6 +174,12 @@ class HivefoldError(Exception):
         self.reason = reason or self.default_reason
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
+
+    @property
+    def fix(self) -> str:
+        """What to do, for people: of each malformed field, else what helps with errors of this reason."""
+        said = [f"{violation.field} {violation.description}" for violation in self.violations]
+        return "; ".join(said) or FIXES[self.reason]
 
 
 class InvalidRequestError(HivefoldError):
@@ -134,6 +210,10 @@ class LimitExceededError(HivefoldError):
     """A bound was reached."""
 
     default_reason = Reason.LIMIT_EXCEEDED
+
+
+class JobFailedError(HivefoldError):
+    """A job that was waited for failed, or was cancelled; the reason is that of the job's failure."""
 
 
 class UnavailableError(HivefoldError):

@@ -48,8 +48,8 @@ def main() -> None:
     keep_freed_memory()
     directory, nodes = Path(tempfile.mkdtemp(prefix="fleet-", dir=sys.argv[1])), int(sys.argv[2])
     with fleet(directory, nodes=nodes, threads=1) as started, asyncio.Runner() as runner:
-        client = connect(started.coordinator)
-        runner.run(client.__aenter__())
+        opening = connect(started.coordinator)
+        client = runner.run(opening.__aenter__())
 
         def add(file: str, name: str, warm_rows: str, output_file: str) -> dict[str, Any]:
             runner.run(_add(client, file, name, warm_rows, output_file))
@@ -60,7 +60,7 @@ def main() -> None:
             return {**times, "rows": job.progress.rows_done, "tasks": job.progress.tasks_succeeded}
 
         serve({"add": add, "infer": infer})
-        runner.run(client.__aexit__(None, None, None))
+        runner.run(opening.__aexit__(None, None, None))
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ async def _nodes_joined(client: Fleet) -> None:
 def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="fleet-", dir=sys.argv[1]))
     with fleet(directory, nodes=_NODES, threads=1) as started, asyncio.Runner() as runner:
-        client = connect(started.coordinator)
-        runner.run(client.__aenter__())
+        opening = connect(started.coordinator)
+        client = runner.run(opening.__aenter__())
         runner.run(_nodes_joined(client))
 
         def tasks(count: int) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def main() -> None:
             return {"ms": runner.run(_round_trips(client, count))}
 
         serve({"tasks": tasks, "round_trips": round_trips})
-        runner.run(client.__aexit__(None, None, None))
+        runner.run(opening.__aexit__(None, None, None))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hivefold import limits
 from hivefold.blobs.files import manifest_of_file
 from hivefold.client.connection import Connection
 from hivefold.client.request_ids import new_request_id
-from hivefold.client.sending import send
+from hivefold.client.sending import Progress, send, told
 from hivefold.v1 import blob_pb2, blob_service_pb2
 from hivefold.v1.blob_service_pb2_grpc import BlobServiceStub
 
@@ -22,16 +22,25 @@ class Blobs:
         self._connection = connection
 
     async def upload(
-        self, pieces: Callable[[], Iterator[bytes]], size_bytes: int, request_id: str = ""
+        self,
+        pieces: Callable[[], Iterator[bytes]],
+        size_bytes: int,
+        request_id: str = "",
+        *,
+        on_progress: Progress | None = None,
     ) -> blob_pb2.BlobRef:
         """Stores the content that the pieces (each at most STREAM_PIECE_BYTES) make up, sealed; constant memory.
 
         `pieces` is called again, and MUST give the same, where another coordinator leads meanwhile. The same content
-        under the same `request_id` has the same root; without one each upload has its own.
+        under the same `request_id` has the same root; without one each upload has its own. `on_progress` gets the
+        bytes sent and the bytes in all, in a worker thread.
         """
         request_id = request_id or new_request_id()
         response = await send(
-            self._connection, BlobServiceStub, "UploadBlob", lambda: _upload_requests(pieces(), size_bytes, request_id)
+            self._connection,
+            BlobServiceStub,
+            "UploadBlob",
+            lambda: _upload_requests(told(pieces(), size_bytes, on_progress), size_bytes, request_id),
         )
         blob: blob_pb2.BlobRef = response.blob
         return blob

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import grpc
 import grpc.aio
 
 from hivefold import limits
-from hivefold.client.locating import Locate, locator
+from hivefold.client.locating import Locate
 from hivefold.clock import SystemClock
 from hivefold.entropy import jitter
 from hivefold.errors import HivefoldError, NotLeaderError, Reason, UnavailableError
@@ -21,28 +20,12 @@ from hivefold.rpc import error_from_rpc, open_channel
 from hivefold.v1 import log_service_pb2
 from hivefold.v1.log_service_pb2_grpc import LogServiceStub
 
-if TYPE_CHECKING:
-    from hivefold.client.fleet import Fleet
-
 _AGAIN: Final = frozenset({Reason.NOT_LEADER, Reason.SERVER_UNAVAILABLE, Reason.BROKER_UNAVAILABLE})
 """After these the same request may be sent again, here or to another coordinator."""
 
 
 class _Call(Protocol):
     def __call__(self, request: Any, *, timeout: float | None = None) -> Any: ...
-
-
-def connect(address: str | None = None, *, directory: Path | str | None = None) -> Fleet:
-    """A client of the fleet whose coordinators are at `address` ("host:port", or several with commas between).
-
-    For `async with`. Without an address: HIVEFOLD_ADDRESS, else the local fleet in `directory`, in
-    HIVEFOLD_DIR or in ./.hivefold. One address of a group is enough to write; a call to it that only reads
-    is answered by that coordinator. Raises InvalidRequestError for what is no address, UnavailableError
-    where there is no fleet.
-    """
-    from hivefold.client.fleet import Fleet
-
-    return Fleet(Connection(locator(address, directory)))
 
 
 @dataclass(slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from hivefold.client.blobs import Blobs
+from hivefold.client.sending import Progress
 from hivefold.datasets import DataSetSource, open_array, open_data_set
 from hivefold.v1 import job_pb2, model_pb2
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = "Path | str | NDArray[np.generic]"
 """What a caller may give: a file, or an array whose first axis counts the rows."""
-Progress: TypeAlias = Callable[[int, int], None] | None
 _PREFIX = "DATA_TYPE_"
 
 
@@ -29,7 +28,7 @@ async def stored(
     *,
     lossy: bool = False,
     request_id: str = "",
-    on_progress: Progress = None,
+    on_progress: Progress | None = None,
 ) -> job_pb2.DataSet:
     """Uploads the rows of a file or an array, converted to `data_type` ("FP32"; "" leaves them).
 
@@ -38,9 +37,7 @@ async def stored(
     """
     source = await asyncio.to_thread(lambda: _opened(rows, member))
     source = source.as_type(data_type or source.data_type, lossy=lossy)
-    blob = await blobs.upload(
-        lambda: _told(source.pieces(), source.size_bytes, on_progress), source.size_bytes, request_id
-    )
+    blob = await blobs.upload(source.pieces, source.size_bytes, request_id, on_progress=on_progress)
     return job_pb2.DataSet(
         blob=blob,
         data_type=_type_number(source.data_type),
@@ -69,18 +66,19 @@ async def referenced_file(blobs: Blobs, path: Path | str, member: str = "", *, r
     )
 
 
+def arrays(file: IO[bytes]) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz file by their names."""
+    import numpy as np
+
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
 def _opened(rows: Rows, member: str) -> DataSetSource:
-    return open_data_set(rows, member=member) if isinstance(rows, Path | str) else open_array(rows)
+    import numpy as np
 
-
-def _told(pieces: Iterator[bytes], size_bytes: int, on_progress: Progress) -> Iterator[bytes]:
-    """The same pieces; each is reported when the next one is asked for."""
-    sent = 0
-    for piece in pieces:
-        yield piece
-        sent += len(piece)
-        if on_progress is not None:
-            on_progress(sent, size_bytes)
+    return open_data_set(rows, member=member) if isinstance(rows, Path | str) else open_array(np.asarray(rows))
 
 
 def _type_number(name: str) -> model_pb2.DataType.ValueType:

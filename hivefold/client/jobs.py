@@ -6,11 +6,12 @@ import asyncio
 import getpass
 import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from hivefold import limits
 from hivefold.client import data
@@ -20,10 +21,14 @@ from hivefold.client.messages import duration, message
 from hivefold.client.models import Models
 from hivefold.client.paging import pages
 from hivefold.client.request_ids import new_request_id
+from hivefold.client.sending import Progress
 from hivefold.client.watching import resumed, watch_job
 from hivefold.errors import InvalidRequestError
 from hivefold.v1 import feed_pb2, job_pb2, job_service_pb2
 from hivefold.v1.job_service_pb2_grpc import JobServiceStub
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _FORMATS: Final = {
     ".npz": job_service_pb2.OUTPUT_FORMAT_NPZ,
@@ -34,7 +39,8 @@ _FORMATS: Final = {
 
 _PROGRESS_AFTER_S: Final = 0.2
 """How long a caller that wants progress waits for the job's end before it follows what happens."""
-_FINAL: Final = frozenset({job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED})
+FINAL: Final = frozenset({job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED})
+"""States that a job does not leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class InferOptions:
     """Values may be rounded to the model's type, e.g. from FP64; without it only what keeps every value is done."""
     target_task_s: float = 0.0
     batch_rows: int = 0
-    on_upload: Callable[[int, int], None] | None = None
+    on_upload: Progress | None = None
     """Gets the bytes sent and the bytes in all while the rows are uploaded; called in a worker thread."""
 
 
@@ -241,7 +247,7 @@ class Jobs:
         `on_progress` is called with each change. Raises as watch does.
         """
         known = job if isinstance(job, job_pb2.Job) else await self.get(job)
-        if known.state in _FINAL:
+        if known.state in FINAL:
             return known
         async for event in self.watch(known.job_id, known.sequence):
             known = event.job
@@ -265,9 +271,7 @@ class Jobs:
         job: job_pb2.Job = (await self._connection.call(JobServiceStub, "EraseJob", request)).job
         return job
 
-    async def download_output(
-        self, job_id: str, path: Path | str, on_progress: Callable[[int, int], None] | None = None
-    ) -> int:
+    async def download_output(self, job_id: str, path: Path | str, on_progress: Progress | None = None) -> int:
         """Writes the output of a job that succeeded to a .npz, .npy or .csv file; gives its size in bytes.
 
         The file appears once it is whole. `on_progress` is called with the bytes so far and in all (0:
@@ -277,22 +281,41 @@ class Jobs:
         output_format = _FORMATS.get(path.suffix.lower())
         if output_format is None:
             raise InvalidRequestError(f"{path.name}: the output's name must end in one of {', '.join(_FORMATS)}")
-        request = job_service_pb2.DownloadOutputRequest(job_id=job_id, format=output_format)
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        written = total = 0
         try:
             with partial.open("wb") as file:
-                responses = self._connection.stream(
-                    JobServiceStub, "DownloadOutput", request, limits.TRANSFER_DEADLINE_S
-                )
-                async for response in responses:
-                    total = total or response.total_bytes
-                    written += await asyncio.to_thread(file.write, response.data)
-                    if on_progress is not None:
-                        on_progress(written, total)
+                written = await self._fetch(job_id, output_format, file, on_progress)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+        return written
+
+    async def outputs(self, job_id: str, on_progress: Progress | None = None) -> dict[str, NDArray[Any]]:
+        """The output of a job that succeeded, as arrays by the tensors' names, rows in input order.
+
+        For what fits into memory; `download_output` is for the rest. Raises as that does.
+        """
+        with tempfile.TemporaryFile() as file:
+            await self._fetch(job_id, job_service_pb2.OUTPUT_FORMAT_NPZ, file, on_progress)
+            return await asyncio.to_thread(data.arrays, file)
+
+    async def _fetch(
+        self,
+        job_id: str,
+        output_format: job_service_pb2.OutputFormat.ValueType,
+        file: IO[bytes],
+        on_progress: Progress | None,
+    ) -> int:
+        """Writes the output's file; its size."""
+        request = job_service_pb2.DownloadOutputRequest(job_id=job_id, format=output_format)
+        written = total = 0
+        async for response in self._connection.stream(
+            JobServiceStub, "DownloadOutput", request, limits.TRANSFER_DEADLINE_S
+        ):
+            total = total or response.total_bytes
+            written += await asyncio.to_thread(file.write, response.data)
+            if on_progress is not None:
+                on_progress(written, total)
         return written
 
 

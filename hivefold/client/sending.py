@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeAlias
 
 from hivefold import limits
 from hivefold.client.connection import Connection
 from hivefold.errors import HivefoldError
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Gets the bytes that have been moved and the bytes in all."""
 
 
 async def send(connection: Connection, kind: type[Any], method: str, requests: Callable[[], AsyncIterator[Any]]) -> Any:
@@ -24,6 +27,16 @@ async def send(connection: Connection, kind: type[Any], method: str, requests: C
         if causes:
             raise causes[0] from None
         raise
+
+
+def told(pieces: Iterator[bytes], size_bytes: int, on_progress: Progress | None) -> Iterator[bytes]:
+    """The same pieces; each is reported when the next one is asked for."""
+    sent = 0
+    for piece in pieces:
+        yield piece
+        sent += len(piece)
+        if on_progress is not None:
+            on_progress(sent, size_bytes)
 
 
 async def _noting(requests: AsyncIterator[Any], causes: list[Exception]) -> AsyncIterator[Any]:

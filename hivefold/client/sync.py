@@ -1,160 +1,196 @@
-"""The client for programs without asyncio: the same calls, each run to its end on a private event loop."""
+"""The client for programs without asyncio: the same names and parameters, each call run to its end."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from pathlib import Path
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-from hivefold import limits
-from hivefold.client.connection import connect
-from hivefold.client.data import Rows
+from hivefold.client.background import Background
+from hivefold.client.blobs import Blobs
 from hivefold.client.fleet import Fleet
-from hivefold.client.inference import Inputs
-from hivefold.client.jobs import InferOptions, JobOptions
-from hivefold.oip.limits import DEFAULT_PRIORITY
-from hivefold.v1 import feed_pb2, fleet_pb2, job_pb2, log_service_pb2, model_pb2, record_pb2
+from hivefold.client.handles import JobHandle
+from hivefold.client.jobs import Jobs
+from hivefold.client.log import Log
+from hivefold.client.models import Models
+from hivefold.client.nodes import Nodes
+from hivefold.v1 import job_pb2
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+_Inner = TypeVar("_Inner")
 _Value = TypeVar("_Value")
+_Parameters = ParamSpec("_Parameters")
 
 
-def connect_sync(address: str | None = None, *, directory: Path | str | None = None) -> SyncFleet:
-    """As hivefold.client.connect, for `with`. Not for use inside a running event loop."""
-    return SyncFleet(connect(address, directory=directory))
+class _Blocking(Generic[_Inner]):
+    """The blocking face of something."""
+
+    def __init__(self, inner: _Inner, background: Background) -> None:
+        self._inner = inner
+        self._background = background
 
 
-class SyncFleet:
-    """A fleet, one blocking call at a time; MUST stay in the thread that opened it."""
+def _calling(
+    call: Callable[Concatenate[_Inner, _Parameters], Coroutine[Any, Any, _Value]],
+) -> Callable[Concatenate[_Blocking[_Inner], _Parameters], _Value]:
+    """A call that blocks until it has its answer. Callbacks are called in the client's thread."""
+
+    @functools.wraps(call)
+    def run(self: _Blocking[_Inner], /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Value:
+        return self._background.run(call(self._inner, *args, **kwargs))
+
+    return run
+
+
+def _iterating(
+    call: Callable[Concatenate[_Inner, _Parameters], AsyncIterator[_Value]],
+) -> Callable[Concatenate[_Blocking[_Inner], _Parameters], Iterator[_Value]]:
+    """An iterator that blocks until it has the next item."""
+
+    @functools.wraps(call)
+    def run(self: _Blocking[_Inner], /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Iterator[_Value]:
+        items = call(self._inner, *args, **kwargs)
+        try:
+            while True:
+                yield self._background.run(_following(items))
+        except StopAsyncIteration:
+            return
+        finally:
+            if isinstance(items, AsyncGenerator):
+                self._background.run(_closed(items))
+
+    return run
+
+
+def _handing(
+    call: Callable[Concatenate[_Inner, _Parameters], Coroutine[Any, Any, JobHandle]],
+) -> Callable[Concatenate[_Blocking[_Inner], _Parameters], SyncJobHandle]:
+    """A call that gives a handle, which blocks as well."""
+
+    @functools.wraps(call)
+    def run(self: _Blocking[_Inner], /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> SyncJobHandle:
+        return SyncJobHandle(self._background.run(call(self._inner, *args, **kwargs)), self._background)
+
+    return run
+
+
+async def _following(items: AsyncIterator[_Value]) -> _Value:
+    return await anext(items)
+
+
+async def _closed(items: AsyncGenerator[Any, Any]) -> None:
+    await items.aclose()
+
+
+class SyncJobHandle(_Blocking[JobHandle]):
+    """As JobHandle."""
+
+    @property
+    def job_id(self) -> str:
+        """As JobHandle.job_id."""
+        return self._inner.job_id
+
+    @property
+    def message(self) -> job_pb2.Job:
+        """As JobHandle.message."""
+        return self._inner.message
+
+    progress = _calling(JobHandle.progress)
+    watch = _iterating(JobHandle.watch)
+    wait = _calling(JobHandle.wait)
+    outputs = _calling(JobHandle.outputs)
+    save = _calling(JobHandle.save)
+    cancel = _calling(JobHandle.cancel)
+    erase = _calling(JobHandle.erase)
+
+
+class SyncBlobs(_Blocking[Blobs]):
+    """As Blobs."""
+
+    upload = _calling(Blobs.upload)
+    register_file = _calling(Blobs.register_file)
+    download = _iterating(Blobs.download)
+
+
+class SyncModels(_Blocking[Models]):
+    """As Models."""
+
+    add = _calling(Models.add)
+    get = _calling(Models.get)
+    list = _iterating(Models.list)
+
+
+class SyncJobs(_Blocking[Jobs]):
+    """As Jobs."""
+
+    submit = _calling(Jobs.submit)
+    run = _calling(Jobs.run)
+    submit_infer = _calling(Jobs.submit_infer)
+    run_infer = _calling(Jobs.run_infer)
+    submit_probe = _calling(Jobs.submit_probe)
+    run_probe = _calling(Jobs.run_probe)
+    get = _calling(Jobs.get)
+    list = _iterating(Jobs.list)
+    tasks = _iterating(Jobs.tasks)
+    why = _calling(Jobs.why)
+    watch = _iterating(Jobs.watch)
+    wait = _calling(Jobs.wait)
+    cancel = _calling(Jobs.cancel)
+    erase = _calling(Jobs.erase)
+    download_output = _calling(Jobs.download_output)
+    outputs = _calling(Jobs.outputs)
+
+
+class SyncNodes(_Blocking[Nodes]):
+    """As Nodes."""
+
+    list = _iterating(Nodes.list)
+    get = _calling(Nodes.get)
+    watch = _iterating(Nodes.watch)
+    drain = _calling(Nodes.drain)
+    undrain = _calling(Nodes.undrain)
+
+
+class SyncLog(_Blocking[Log]):
+    """As Log."""
+
+    read = _iterating(Log.read)
+    pages = _iterating(Log.pages)
+    head = _calling(Log.head)
+    checkpoints = _iterating(Log.checkpoints)
+    segments = _iterating(Log.segments)
+    hand_over = _calling(Log.hand_over)
+    rotate_key = _calling(Log.rotate_key)
+
+
+class SyncFleet(_Blocking[Fleet]):
+    """As Fleet, in `with`. Any thread may call it, and one with a running event loop, as in a notebook, too."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self._runner = asyncio.Runner()
+        super().__init__(fleet, Background())
+        self.blobs = SyncBlobs(fleet.blobs, self._background)
+        self.models = SyncModels(fleet.models, self._background)
+        self.jobs = SyncJobs(fleet.jobs, self._background)
+        self.nodes = SyncNodes(fleet.nodes, self._background)
+        self.log = SyncLog(fleet.log, self._background)
 
     def __enter__(self) -> Self:
-        self._run(self._fleet.__aenter__())
+        self._background.start()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._background.stop)
+            self._background.run(self._inner.__aenter__())
+            undo.pop_all()
         return self
 
     def __exit__(
         self, error_class: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
     ) -> None:
         try:
-            self._run(self._fleet.__aexit__(None, None, None))
+            self._background.run(self._inner.__aexit__(None, None, None))
         finally:
-            self._runner.close()
+            self._background.stop()
 
-    def add_model(self, path: Path | str, name: str, labels: Mapping[str, str] | None = None) -> model_pb2.Model:
-        """As Models.add."""
-        return self._run(self._fleet.models.add(path, name, labels=labels))
-
-    def models(self, name: str = "") -> Iterator[model_pb2.Model]:
-        """As Models.list."""
-        return self._iterate(self._fleet.models.list(name))
-
-    def nodes(self, *, include_gone: bool = False) -> Iterator[fleet_pb2.Node]:
-        """As Nodes.list."""
-        return self._iterate(self._fleet.nodes.list(include_gone=include_gone))
-
-    def infer(
-        self,
-        model: str,
-        inputs: Inputs,
-        *,
-        outputs: Sequence[str] = (),
-        priority: int = DEFAULT_PRIORITY,
-        timeout_s: float = limits.GRPC_DEADLINE_S,
-    ) -> dict[str, NDArray[Any]]:
-        """As Inference.infer."""
-        call = self._fleet.infer(model, inputs, outputs=outputs, priority=priority, timeout_s=timeout_s)
-        return self._run(call)
-
-    def submit_infer(
-        self,
-        model: str,
-        rows: Rows,
-        *,
-        infer: InferOptions | None = None,
-        options: JobOptions | None = None,
-    ) -> job_pb2.Job:
-        """As Jobs.submit_infer."""
-        return self._run(self._fleet.jobs.submit_infer(model, rows, infer=infer, options=options))
-
-    def run_infer(
-        self,
-        model: str,
-        rows: Rows,
-        *,
-        infer: InferOptions | None = None,
-        options: JobOptions | None = None,
-        on_progress: Callable[[job_pb2.Job], None] | None = None,
-    ) -> job_pb2.Job:
-        """As Jobs.run_infer."""
-        return self._run(self._fleet.jobs.run_infer(model, rows, infer=infer, options=options, on_progress=on_progress))
-
-    def run_probe(self, task_count: int, *, options: JobOptions | None = None) -> job_pb2.Job:
-        """As Jobs.run_probe."""
-        return self._run(self._fleet.jobs.run_probe(task_count, options=options))
-
-    def submit_probe(self, task_count: int, *, options: JobOptions | None = None) -> job_pb2.Job:
-        """As Jobs.submit_probe."""
-        return self._run(self._fleet.jobs.submit_probe(task_count, options=options))
-
-    def job(self, job_id: str) -> job_pb2.Job:
-        """As Jobs.get."""
-        return self._run(self._fleet.jobs.get(job_id))
-
-    def jobs(self, states: Sequence[job_pb2.JobState.ValueType] = ()) -> Iterator[job_pb2.Job]:
-        """As Jobs.list."""
-        return self._iterate(self._fleet.jobs.list(states=states))
-
-    def tasks(self, job_id: str) -> Iterator[job_pb2.Task]:
-        """As Jobs.tasks."""
-        return self._iterate(self._fleet.jobs.tasks(job_id))
-
-    def watch(self, job_id: str, after_sequence: int = 0) -> Iterator[feed_pb2.JobEvent]:
-        """As Jobs.watch."""
-        return self._iterate(self._fleet.jobs.watch(job_id, after_sequence))
-
-    def wait(self, job: job_pb2.Job | str, on_progress: Callable[[job_pb2.Job], None] | None = None) -> job_pb2.Job:
-        """As Jobs.wait."""
-        return self._run(self._fleet.jobs.wait(job, on_progress))
-
-    def erase(self, job_id: str) -> job_pb2.Job:
-        """As Jobs.erase."""
-        return self._run(self._fleet.jobs.erase(job_id))
-
-    def cancel(self, job_id: str, note: str = "") -> job_pb2.Job:
-        """As Jobs.cancel."""
-        return self._run(self._fleet.jobs.cancel(job_id, note))
-
-    def download_output(self, job_id: str, path: Path | str) -> int:
-        """As Jobs.download_output."""
-        return self._run(self._fleet.jobs.download_output(job_id, path))
-
-    def read_log(self, *, after: int = 0, up_to: int = 0) -> Iterator[record_pb2.StoredRecord]:
-        """As Log.read."""
-        return self._iterate(self._fleet.log.read(after=after, up_to=up_to))
-
-    def log_head(self, *, with_state_digest: bool = False) -> log_service_pb2.GetHeadResponse:
-        """As Log.head."""
-        return self._run(self._fleet.log.head(with_state_digest=with_state_digest))
-
-    def _run(self, call: Coroutine[None, None, _Value]) -> _Value:
-        # The caller's context, so that its span is the parent of the call's.
-        return self._runner.run(call, context=contextvars.copy_context())
-
-    def _iterate(self, items: AsyncIterator[_Value]) -> Iterator[_Value]:
-        while True:
-            try:
-                yield self._run(_following(items))
-            except StopAsyncIteration:
-                return
-
-
-async def _following(items: AsyncIterator[_Value]) -> _Value:
-    return await anext(items)
+    infer = _calling(Fleet.infer)
+    submit = _handing(Fleet.submit)
+    job = _handing(Fleet.job)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hivefold.client import connect_sync
+from hivefold.client import connect
 from tests.fixtures.onnx_models import doubling_model
 from tests.integration.fleets import RunningFleet, running_fleet
 
@@ -26,5 +26,5 @@ def registered(fleet: RunningFleet, tmp_path_factory: pytest.TempPathFactory) ->
     """A model of the shared fleet that doubles rows of four FP32."""
     path = tmp_path_factory.mktemp("models") / "double.onnx"
     doubling_model(path)
-    with connect_sync(directory=fleet.directory) as client:
-        return client.add_model(path, "registered").name
+    with connect(directory=fleet.directory) as client:
+        return client.models.add(path, "registered").name

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import pytest
 
-from hivefold.client import Fleet, connect, connect_sync
+from hivefold.client import Fleet, connect
 from hivefold.v1 import job_pb2
 from tests.fixtures.onnx_models import doubling_model
 from tests.integration.fleets import RunningFleet, environment, running_fleet
@@ -87,8 +87,8 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
     folder = tmp_path_factory.mktemp("clients")
     with running_fleet(folder / "hf", "--coordinators", "3", node_count=2) as fleet:
         doubling_model(folder / "double.onnx")
-        with connect_sync(directory=fleet.directory) as client:
-            client.add_model(folder / "double.onnx", MODEL)
+        with connect(directory=fleet.directory) as client:
+            client.models.add(folder / "double.onnx", MODEL)
         yield fleet
 
 

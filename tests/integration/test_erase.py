@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hivefold.blobs.files import manifest_of_file
 from hivefold.blobs.manifest import Manifest
-from hivefold.client import connect_sync
+from hivefold.client import connect
 from tests.fixtures.onnx_models import doubling_model
 from tests.integration.fleets import RunningFleet, running_fleet
 
@@ -128,8 +128,8 @@ def test_nothing_of_an_erased_job_is_left_in_the_store(tmp_path: Path) -> None:
     doubling_model(tmp_path / "double.onnx")
     with running_fleet(directory, node_count=2) as fleet:
         _snapshot_often(fleet)
-        with connect_sync(directory=directory) as client:
-            client.add_model(tmp_path / "double.onnx", "double")
+        with connect(directory=directory) as client:
+            client.models.add(tmp_path / "double.onnx", "double")
         small, large = _run(fleet, tmp_path, "small", 30), _run(fleet, tmp_path, "large", 300_000)
         by_path = _run(fleet, tmp_path, "lying", 300, "--by-reference")
         kept = _run(fleet, tmp_path, "kept", 40)

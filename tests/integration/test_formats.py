@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hivefold.client import InferOptions, SyncFleet, connect_sync
+from hivefold.client import InferOptions, SyncFleet, connect
 from hivefold.errors import ConflictError, DataRefusedError
 from hivefold.v1.job_pb2 import JOB_STATE_SUCCEEDED
 from tests.integration.fleets import RunningFleet, environment
@@ -40,7 +40,7 @@ FORMATS: dict[str, tuple[str, Save, InferOptions]] = {
 
 
 def outcome(client: SyncFleet, model: str, path: Path, options: InferOptions) -> str:
-    job = client.wait(client.submit_infer(model, path, infer=options).job_id)
+    job = client.jobs.wait(client.jobs.submit_infer(model, path, infer=options).job_id)
     assert job.state == JOB_STATE_SUCCEEDED, job.failure
     return job.job_id
 
@@ -62,37 +62,37 @@ def test_rows_come_back_doubled_in_order(fleet: RunningFleet, registered: str, t
     """Cut into tasks, done anywhere, put together again."""
     filename, save, options = FORMATS[name]
     save(tmp_path / filename)
-    with connect_sync(directory=fleet.directory) as client:
+    with connect(directory=fleet.directory) as client:
         job_id = outcome(client, registered, tmp_path / filename, options)
         for suffix in (".npz", ".npy", ".csv"):
-            client.download_output(job_id, tmp_path / f"out{suffix}")
+            client.jobs.download_output(job_id, tmp_path / f"out{suffix}")
             assert np.array_equal(read(tmp_path / f"out{suffix}"), ROWS * 2)
 
 
 def test_outputs_feed_the_next_job(fleet: RunningFleet, registered: str, tmp_path: Path) -> None:
     """An output file is a data set, by reference too."""
     np.save(tmp_path / "a.npy", ROWS)
-    with connect_sync(directory=fleet.directory) as client:
+    with connect(directory=fleet.directory) as client:
         first = outcome(client, registered, tmp_path / "a.npy", InferOptions())
-        client.download_output(first, tmp_path / "once.npz")
+        client.jobs.download_output(first, tmp_path / "once.npz")
         second = outcome(client, registered, tmp_path / "once.npz", InferOptions(by_reference=True))
-        client.download_output(second, tmp_path / "twice.npz")
+        client.jobs.download_output(second, tmp_path / "twice.npz")
     assert np.array_equal(read(tmp_path / "twice.npz"), ROWS * 4)
 
 
 def test_doubles_are_not_rounded_unasked(fleet: RunningFleet, registered: str, tmp_path: Path) -> None:
     """Nothing is sent before the refusal."""
     np.save(tmp_path / "a.npy", ROWS.astype(np.float64))
-    with connect_sync(directory=fleet.directory) as client, pytest.raises(DataRefusedError, match="--cast"):
-        client.submit_infer(registered, tmp_path / "a.npy")
+    with connect(directory=fleet.directory) as client, pytest.raises(DataRefusedError, match="--cast"):
+        client.jobs.submit_infer(registered, tmp_path / "a.npy")
 
 
 def test_a_probe_has_no_output(fleet: RunningFleet, tmp_path: Path) -> None:
     """And no file appears."""
-    with connect_sync(directory=fleet.directory) as client:
-        job = client.wait(client.submit_probe(1).job_id)
+    with connect(directory=fleet.directory) as client:
+        job = client.jobs.wait(client.jobs.submit_probe(1).job_id)
         with pytest.raises(ConflictError, match="probe"):
-            client.download_output(job.job_id, tmp_path / "out.npz")
+            client.jobs.download_output(job.job_id, tmp_path / "out.npz")
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from hivefold.client import connect, connect_sync
+from hivefold.client import connect
 from hivefold.errors import DataRefusedError, NotFoundError
 from hivefold.oip import schema
 from hivefold.oip.requests import InferRequest, write_request
@@ -103,8 +103,8 @@ def test_a_model_is_loaded_by_one_node_and_the_others_pass_requests_on(tmp_path:
     """Rows are counted where they are inferred; a killed node's share is taken over, and no request fails."""
     doubling_model(tmp_path / "m.onnx")
     with running_fleet(tmp_path / "hf", node_count=3) as fleet:
-        with connect_sync(directory=fleet.directory) as client:
-            client.add_model(tmp_path / "m.onnx", "double")
+        with connect(directory=fleet.directory) as client:
+            client.models.add(tmp_path / "m.onnx", "double")
         entries = fleet.endpoints["nodes"]
         nodes = [Node(entry["grpc"]) for entry in entries]
         nodes[0].infer(from_array("x", ROWS), model_name="double")
@@ -236,7 +236,7 @@ def test_health_knows_the_service_and_its_models(nodes: list[Node]) -> None:
 
 def test_the_client_finds_a_node_by_itself(fleet: RunningFleet, registered: str) -> None:
     """Arrays in, arrays out, errors by reason; also many at a time with asyncio."""
-    with connect_sync(directory=fleet.directory) as client:
+    with connect(directory=fleet.directory) as client:
         np.testing.assert_array_equal(client.infer("registered", ROWS)["y"], ROWS * 2)
         np.testing.assert_array_equal(client.infer("registered@1", {"x": ROWS}, outputs=("y",))["y"], ROWS * 2)
         with pytest.raises(DataRefusedError, match="datatype"):

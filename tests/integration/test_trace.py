@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from hivefold.client import connect_sync
+from hivefold.client import connect
 from hivefold.v1 import job_pb2, record_pb2
 from tests.fixtures.onnx_models import doubling_model
 from tests.integration.fleets import RunningFleet, running_fleet
@@ -27,14 +27,14 @@ CLIENT = """
 import json, sys
 import numpy as np
 from hivefold import observe
-from hivefold.client import connect_sync
+from hivefold.client import connect
 
 telemetry = observe.start_telemetry("test-client", "client", "1")
-with connect_sync(directory=sys.argv[1]) as fleet:
-    fleet.add_model(sys.argv[2], "double")
+with connect(directory=sys.argv[1]) as fleet:
+    fleet.models.add(sys.argv[2], "double")
     with observe.span("ask") as span:
-        job = fleet.submit_infer("double", np.full((100, 4), float(sys.argv[3]), "<f4"))
-    ended = fleet.wait(job.job_id)
+        job = fleet.jobs.submit_infer("double", np.full((100, 4), float(sys.argv[3]), "<f4"))
+    ended = fleet.jobs.wait(job.job_id)
 telemetry.shutdown()
 print(json.dumps([span.traceparent.split("-")[1], job.job_id, ended.state]))
 """
@@ -136,8 +136,8 @@ def test_one_trace_spans_client_log_node_and_back(traced: RunningFleet, receiver
 def test_a_command_of_the_command_line_begins_its_trace(traced: RunningFleet, receiver: Receiver) -> None:
     """A job submitted in a shell is one trace too, from the command on; nothing of it is on standard output."""
     job = traced.json("job", "submit", "probe", "--tasks", "2", "--wait")
-    with connect_sync(directory=traced.directory) as fleet:
-        records = [record_pb2.Record.FromString(stored.data) for stored in fleet.read_log()]
+    with connect(directory=traced.directory) as fleet:
+        records = [record_pb2.Record.FromString(stored.data) for stored in fleet.log.read()]
     submitted = next(r for r in records if r.cause.submit_job.job_id == job["jobId"])
     trace_id = submitted.traceparent.split("-")[1]
     spans = wait_for(receiver, trace_id, {"hivefold job submit", "process results"})
@@ -152,8 +152,8 @@ def test_records_carry_the_trace(traced: RunningFleet, tmp_path: Path) -> None:
     """From a trace to the records that it led to, and back."""
     doubling_model(tmp_path / "double.onnx")
     trace_id, job_id = run_client(traced, tmp_path / "double.onnx")
-    with connect_sync(directory=traced.directory) as fleet:
-        records = [record_pb2.Record.FromString(stored.data) for stored in fleet.read_log()]
+    with connect(directory=traced.directory) as fleet:
+        records = [record_pb2.Record.FromString(stored.data) for stored in fleet.log.read()]
 
     submitted = next(r for r in records if r.cause.submit_job.job_id == job_id)
     outcomes = [r for r in records if r.cause.WhichOneof("body") == "report_outcomes"]
@@ -174,8 +174,8 @@ def test_log_lines_carry_the_trace_and_the_job(traced: RunningFleet, tmp_path: P
 
 def test_metrics_come_from_nodes_and_the_coordinator(traced: RunningFleet, receiver: Receiver) -> None:
     """The same variables switch metrics on: calls of the coordinator, readings of the node."""
-    with connect_sync(directory=traced.directory) as fleet:
-        assert list(fleet.nodes())
+    with connect(directory=traced.directory) as fleet:
+        assert list(fleet.nodes.list())
     deadline = time.monotonic() + WAIT_S
     wanted = {("hivefold-coordinator", "rpc.server.call.duration"), ("hivefold-node", "system.cpu.utilization")}
     while not wanted <= receiver.metrics and time.monotonic() < deadline:

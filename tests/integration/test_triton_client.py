@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hivefold.client import connect_sync
+from hivefold.client import connect
 from hivefold.oip.schema import SERVICE
 from hivefold.oip.tensors import DATA_TYPES
 from hivefold.rpc import open_sync_channel
@@ -50,9 +50,9 @@ def models(fleet: RunningFleet, tmp_path_factory: pytest.TempPathFactory) -> Non
     save_model(files[-1][1], [("Add", ["x", "x"], "y")], [2, 2])
     files.append(("pair", folder / "pair.onnx"))
     save_pair(files[-1][1])
-    with connect_sync(directory=fleet.directory) as client:
+    with connect(directory=fleet.directory) as client:
         for name, path in files:
-            client.add_model(path, name)
+            client.models.add(path, name)
 
 
 def save_pair(path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor
 
 from coordinator.core import commands, events, model
-from hivefold.errors import Reason
+from hivefold.errors import FIXES, Reason
 from hivefold.v1 import command_pb2, error_pb2, event_pb2, job_pb2
 from tests.tidy.source import ROOT
 
@@ -78,7 +78,8 @@ def test_enums_have_the_same_values_in_both(enum: EnumDescriptor, prefix: str, t
 
 
 def test_every_reason_is_explained() -> None:
-    """docs/errors.md says of each reason what it means and what to do."""
-    explained = set(re.findall(r"^\| `([A-Z_]+)` \|", ERRORS.read_text(encoding="utf-8"), re.MULTILINE))
+    """docs/errors.md says of each reason what it means and what to do, and an error's `fix` says the same."""
+    explained = re.findall(r"^\| `([A-Z_]+)` \| .+? \| (.+?) \|$", ERRORS.read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert explained == {reason.value for reason in Reason} - {"UNSPECIFIED"}
+    assert dict(explained) == {reason.value: fix for reason, fix in FIXES.items() if fix}
+    assert set(FIXES) == set(Reason)
