@@ -143,6 +143,7 @@ FIXES: Final[Mapping[Reason, str]] = {
     Reason.JOB_ERASED: "Submit the job again, with its data.",
     Reason.EVENT_UNKNOWN: "Upgrade hivefold to that version or a later one.",
     Reason.LOG_FILE_INVALID: "Export the log again, or use another copy of the file.",
+    Reason.NODE_FULL: "Wait that long, ask another node, or give the node more room.",
     Reason.SERVER_BUSY: "Wait that long, send to another node, or give the model more nodes.",
 }
 """What to do, for people: the last column of docs/errors.md."""
