@@ -99,22 +99,31 @@ class Standby:
 
         Raises UnavailableError when that takes too long, NotLeaderError when nothing is followed any more.
         """
-        follower = self.follow()
         try:
             async with asyncio.timeout(limits.STANDBY_REACH_S):
-                while self.state.sequence < sequence <= max(self._end, (await self._log.head()).sequence):
-                    self.nudge()
-                    await anext(follower)
+                while self.state.sequence < sequence and await self._goes_on(sequence):
+                    pass
         except TimeoutError:
             raise UnavailableError(
                 f"this standby is at record {self.state.sequence} and has not reached {sequence}; ask the leader",
                 reason=Reason.NOT_LEADER,
             ) from None
+
+    async def _goes_on(self, sequence: int) -> bool:
+        """Waits as `reach` does, or until more came at once than is kept for followers; False past the log's end."""
+        follower = self.follow()  # before the end is asked for: no record that comes meanwhile is missed
+        try:
+            if sequence > self._end and sequence > (await self._log.head()).sequence:
+                return False
+            self.nudge()
+            while self.state.sequence < sequence:
+                await anext(follower)
         except FollowerLaggedError:
             if self._ended:
                 raise NotLeaderError("this coordinator no longer follows; ask again") from None
         finally:
             follower.close()
+        return True
 
     async def reach_end(self) -> None:
         """Waits until this state holds all that is in the log now. Raises as `reach`, and BrokerUnavailableError."""

@@ -28,7 +28,7 @@ from coordinator.wire.records import NewRecord, record_hash
 from hivefold import limits, observe
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
-from hivefold.errors import FencedError, LimitExceededError, LogError, NotLeaderError, UnavailableError
+from hivefold.errors import FencedError, LimitExceededError, NotLeaderError, UnavailableError
 from hivefold.failpoints import Failpoint, reach
 from hivefold.log.port import Entry, EventLog, Head
 from hivefold.proof.merkle import CompactRange, RangeBuilder
@@ -213,11 +213,8 @@ class Writer:
                 self._wake.clear()
                 while await self._write_once():
                     pass
-        except LogError as error:
-            self._stop(error)
-            raise
-        except asyncio.CancelledError:
-            self._stop(NotLeaderError("the coordinator is stopping"))
+        except BaseException as error:
+            self._stop(_ended_by(error))
             raise
 
     async def _write_once(self) -> bool:
@@ -240,8 +237,9 @@ class Writer:
             _answer(answers, error)
             _log.warning("append refused", reason=error.reason, error=str(error), records=len(batch.records))
             return bool(self._queue)
-        except LogError as error:
-            _answer(answers, _not_leading(error))
+        except BaseException as error:
+            # Cancelled, too: whether it was recorded the next leader knows, and nobody else will answer.
+            _answer(answers, _not_leading(_ended_by(error)))
             raise
         _answer(answers, None)
         return bool(self._queue) or batch.full or (bool(batch.records) and self._placement_due())
@@ -391,6 +389,10 @@ def _answer(answers: Sequence[_Answer], error: Exception | None) -> None:
             waiting.answer.set_exception(failed)
         elif not isinstance(answer, Exception):
             waiting.answer.set_result(answer)
+
+
+def _ended_by(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else NotLeaderError("the coordinator is stopping")
 
 
 def _not_leading(error: Exception) -> NotLeaderError:

@@ -176,6 +176,19 @@ async def test_a_position_that_it_lags_behind_is_waited_for(
     await idle.reach(1000)
 
 
+async def test_a_position_far_ahead_is_waited_for_too(log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further than its followers may lag: what was asked for is there when the wait ends."""
+    monkeypatch.setattr(limits, "FOLLOWER_QUEUE", 4)
+    monkeypatch.setattr("hivefold.log.memory.READ_PAGE_RECORDS", 6)
+    async with leading(log) as writer:
+        for number in range(40):
+            await submit(writer, number)
+        async with following(log) as standby:
+            await standby.reach(writer.state.sequence)
+
+            assert standby.state == writer.state
+
+
 async def test_its_lag_can_be_seen(log: MemoryEventLog) -> None:
     """How far the log's end is, and for how long that has not been asked."""
     async with leading(log) as writer:

@@ -126,6 +126,19 @@ async def test_a_deposed_writer_stops_and_says_so() -> None:
         assert not writer.leading
 
 
+async def test_who_waits_for_an_append_is_told_when_the_writer_is_stopped_in_its_middle() -> None:
+    """As when the lease is lost while the log is silent: the caller goes to the next leader and waits no longer."""
+    log = MemoryEventLog()
+    async with leading(log) as writer:
+        log.hold()
+        asked = asyncio.create_task(writer.execute(submit(1)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    with pytest.raises(NotLeaderError):
+        await asyncio.wait_for(asked, 5)
+
+
 async def test_an_append_of_unknown_outcome_stops_the_writer_and_the_next_one_finds_the_truth() -> None:
     """Uncertain stays uncertain until a replay: the record is there, and the next term knows it."""
     log = MemoryEventLog()
