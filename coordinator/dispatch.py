@@ -59,6 +59,7 @@ class Dispatcher:
         self._ended: deque[JobId] = deque(maxlen=limits.DISPATCH_QUEUE)
         self._worked = False
         self._resync = True
+        self._forget_due = False
         self._wake = asyncio.Event()
         self._wake.set()
         writer.on_commit(self._on_commit)
@@ -102,6 +103,7 @@ class Dispatcher:
         while True:
             self._worked = False
             await asyncio.sleep(limits.CLEAR_INTERVAL_MS / 1000)
+            await self._forget_former()
             while self._ended and (self._resting or len(self._ended) > limits.CLEAR_BACKLOG):
                 job_id = self._ended.popleft()
                 try:
@@ -110,6 +112,20 @@ class Dispatcher:
                     _log.warning("outcomes not dropped, trying again", reason=error.reason, error=str(error))
                     self._ended.append(job_id)
                     break
+
+    async def _forget_former(self) -> None:
+        """Drops what waits for nodes that are gone. Beside all else: there may be many, and nobody waits for it."""
+        if not self._forget_due:
+            return
+        self._forget_due = False
+        for node_id in sorted(self._writer.state.nodes):
+            # Looked at afresh each time: meanwhile nodes join.
+            node = self._writer.state.nodes.get(node_id)
+            if node is not None and node.state.gone:
+                try:
+                    await self._sender.forget(node_id)
+                except HivefoldError as error:
+                    _log.warning("queue of a former node not dropped", node=node_id, error=str(error))
 
     @property
     def _resting(self) -> bool:
@@ -149,12 +165,10 @@ class Dispatcher:
             await asyncio.gather(*(self._perform(action) for action in actions))
 
     async def _perform_plan(self) -> None:
-        for node_id in sorted(self._writer.state.nodes):
-            # Looked at afresh each time: meanwhile nodes join.
-            if self._writer.state.nodes[node_id].state.gone:
-                await self._sender.forget(node_id)
-            else:
-                await self._sender.prepare(node_id)
+        nodes = self._writer.state.nodes
+        for node_id in sorted(node_id for node_id, node in nodes.items() if not node.state.gone):
+            await self._sender.prepare(node_id)
+        self._forget_due = True
         state = self._writer.state
         owed = plan(state, self._clock.now_us())
         for work in owed.work:

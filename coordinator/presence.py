@@ -218,6 +218,7 @@ class Presence:
                 _log.warning("silence not recorded", reason=error.reason, error=str(error))
 
     async def _look(self, now_ms: int) -> None:
+        self._forget_strangers(now_ms)
         for node_id, node in sorted(self.writer.state.nodes.items()):
             if node.state.gone:
                 continue
@@ -229,6 +230,13 @@ class Presence:
                 await self.writer.execute(self._silence(node, silent_ms))
                 if lost:
                     await self.sender.forget(node_id)
+
+    def _forget_strangers(self, now_ms: int) -> None:
+        """Who is silent and no node of the fleet, not even a former one, makes room for others."""
+        nodes, lost_after_ms = self.writer.state.nodes, self.settings.lost_after_ms
+        for node_id, heard in tuple(self._heard.items()):
+            if node_id not in nodes and node_id not in self._dirty and now_ms - heard.heard_ms >= lost_after_ms:
+                del self._heard[node_id]
 
     def _silence(self, node: Node, silent_ms: int) -> ReportSilence:
         settings = self.settings

@@ -103,6 +103,7 @@ SNAPSHOT_LOG_BYTES: Final = 3 * 1024 * 1024
 SNAPSHOT_LEADER_PATIENCE: Final = 2
 """How many times as long a leader waits: where there are standbys they write the snapshots."""
 SNAPSHOT_LOOK_S: Final = 1.0
+SNAPSHOT_RETRY_S: Final = 30.0  # after one that could not be written: writing a large state takes seconds
 SNAPSHOT_FRAME_ENTRIES: Final = 200
 """Entries encoded at once: the coordinator answers in between."""
 SNAPSHOT_PART_BYTES: Final = 512 * 1024
@@ -223,8 +224,8 @@ CANCEL_REPEAT_US: Final = 60_000_000
 OBSERVE_INTERVAL_US: Final = 10_000_000
 """Least time between two recorded observations of a node whose models did not change."""
 FLEET_NODES: Final = 1000
-NODES_HEARD: Final = 2 * FLEET_NODES
-"""Senders of heartbeats that are kept in mind: those of the fleet, and as many that are not."""
+NODES_HEARD: Final = 2 * FLEET_NODES + GONE_NODES
+"""Senders of heartbeats that are kept in mind: those of the fleet and its former ones, and as many that are neither."""
 
 # -- nodes ------------------------------------------------------------------
 HEARTBEAT_MS: Final = 1000

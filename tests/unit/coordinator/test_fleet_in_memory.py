@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 from coordinator.core import commands as cmd
 from coordinator.core.invariants import violations
 from coordinator.core.model import JobSpec, JobState, NodeState, ProbeSpec
 from coordinator.replay import replay
 from coordinator.writer import Accepted, Writer
+from hivefold import limits
 from hivefold.bus.memory import MemoryBroker
+from hivefold.bus.memory_ends import MemoryWorkSender
+from hivefold.errors import BrokerUnavailableError
 from hivefold.ids import JobId, NodeId, RequestId
 from hivefold.log.memory import MemoryEventLog
 from hivefold.v1 import error_pb2, work_pb2
@@ -136,3 +141,42 @@ async def test_a_leaving_node_gets_no_new_work_and_leaves() -> None:
             await until(lambda: ended(writer, job_id))
 
         assert not node.seen
+
+
+async def come_and_go(broker: MemoryBroker, writer: Writer, node_id: NodeId) -> None:
+    """A node that joins, and dies."""
+    async with working(ScriptedNode(broker, node_id)):
+        await until(lambda: node_id in writer.state.nodes)
+    await until(lambda: writer.state.nodes[node_id].state is NodeState.LOST)
+
+
+@on_virtual_time
+async def test_a_fleet_whose_nodes_come_and_go_never_turns_newcomers_away() -> None:
+    """As with containers that get a new name at each start: who is gone for long makes room for who comes."""
+    log, broker = MemoryEventLog(), MemoryBroker()
+    with patch.object(limits, "NODES_HEARD", 4), patch.object(limits, "GONE_NODES", 2):
+        async with coordinating(log, broker) as writer:
+            for number in range(8):
+                await come_and_go(broker, writer, NodeId(f"n{number}"))
+
+
+@on_virtual_time
+async def test_a_node_that_cannot_be_forgotten_keeps_no_work_from_others() -> None:
+    """The broker refuses to drop the consumer of one that is gone: after a take-over work goes out all the same."""
+    log, broker = MemoryEventLog(), MemoryBroker()
+    async with coordinating(log, broker) as writer:
+        async with working(ScriptedNode(broker, "gone")):
+            await until(lambda: len(writer.state.nodes) == 1)
+        await until(lambda: writer.state.nodes[NodeId("gone")].state is NodeState.LOST)
+        job_id = await submit(writer, 3)
+    refused: list[str] = []
+
+    async def refuse(_sender: MemoryWorkSender, node_id: str) -> None:
+        refused.append(node_id)
+        raise BrokerUnavailableError("the consumer is stuck")
+
+    with patch.object(MemoryWorkSender, "forget", refuse):
+        async with working(ScriptedNode(broker, "n1")), coordinating(log, broker) as successor:
+            await until(lambda: ended(successor, job_id))
+            await until(lambda: bool(refused))
+    assert set(refused) == {"gone"}
