@@ -299,7 +299,8 @@ class Agent:
 
     def _on_control(self, message: Message) -> None:
         cancel = read_cancel(message.data)
-        if cancel is not None:
+        # Attempts that are given up make their job fail: only who may give work may have that.
+        if cancel is not None and self.witness.proves(cancel.term):
             self._do(self.core.cancel(cancel.job_id, cancel.term, self.clock.now_us()))
 
     async def _keep_beating(self) -> None:

@@ -26,10 +26,10 @@ async def test_every_probe_task_gets_one_outcome_and_then_its_message_is_acknowl
         assert sorted(outcome.task for outcome in outcomes) == list(range(1000))
         assert all(not outcome.HasField("failure") and outcome.row_count == 1 for outcome in outcomes)
         assert {outcome.boot_id for outcome in outcomes} == {BOOT}
-        await rig.until(lambda: rig.agent.core.idle)
-        rig.broker.redeliver(NODE)
         queue = rig.broker.work_queue(NODE)
         assert queue is not None
+        await rig.until(lambda: rig.agent.core.idle and not queue.unanswered)
+        rig.broker.redeliver(NODE)
         assert not queue.waiting
         assert not queue.unanswered
 
@@ -167,6 +167,19 @@ async def test_a_cancelled_job_gives_its_sleeping_tasks_back_at_once(tmp_path: P
         await rig.signal("control.node-a", work_pb2.CancelWork(term=1, job_id="job-1"))
         outcomes = await rig.outcome_count(6)
         assert {outcome.failure.reason for outcome in outcomes} == {error_pb2.REASON_CANCELLED}
+
+
+async def test_a_coordinator_that_is_refused_cancels_nothing(tmp_path: Path) -> None:
+    """Else one whose log was cut could make jobs of the true one fail: a cancelled attempt is not tried again."""
+    async with running(tmp_path) as rig:
+        await rig.send(probes(1, sleep_ms=60_000))
+        await rig.until(lambda: rig.agent.core.running == 1)
+        rig.agent.witness.refusal = "the log was cut"
+        await rig.signal("control.node-a", work_pb2.CancelWork(term=9, job_id="job-1"))
+        assert (rig.agent.core.running, rig.agent.core.term) == (1, 1)
+        rig.agent.witness.refusal = ""
+        await rig.signal("control.node-a", work_pb2.CancelWork(term=1, job_id="job-1"))
+        await rig.outcome_count(1)
 
 
 async def test_work_that_is_cancelled_before_it_took_a_step_is_answered(tmp_path: Path) -> None:
