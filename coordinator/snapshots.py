@@ -95,6 +95,16 @@ async def write_snapshot(store: SnapshotStore, folded: Replayed, name: str) -> b
 
     `name` MUST be new. Raises BrokerUnavailableError.
     """
+    try:
+        return await _write(store, folded, name)
+    except (HivefoldError, asyncio.CancelledError):
+        # Parts that no manifest names would push out snapshots that are whole.
+        with contextlib.suppress(HivefoldError):
+            await store.drop(name)
+        raise
+
+
+async def _write(store: SnapshotStore, folded: Replayed, name: str) -> bool:
     forgotten = (await store.manifests())[limits.SNAPSHOTS_KEPT - 1 :]
     parts = _Parts(store, name)
     for frame in encode_state(folded.state):
@@ -237,6 +247,7 @@ class Snapshotter:
                 await self.look()
             except HivefoldError as error:
                 _log.warning("snapshot not written, trying again", reason=error.reason, error=error.message)
+                await asyncio.sleep(limits.SNAPSHOT_RETRY_S)
 
     async def look(self) -> None:
         """Writes a snapshot if one is due and nobody else wrote one meanwhile. Raises BrokerUnavailableError."""
@@ -250,9 +261,10 @@ class Snapshotter:
             self._sequence = newest
             if not self._is_due(source):
                 return
-        folded, self._bytes = source.folded, source.folded_bytes
-        self._sequence = folded.state.sequence
-        if await write_snapshot(self.store, folded, self.entropy.draw(12).hex()):
+        folded, size = source.folded, source.folded_bytes
+        written = await write_snapshot(self.store, folded, self.entropy.draw(12).hex())
+        self._sequence, self._bytes = folded.state.sequence, size
+        if written:
             _log.info("snapshot written", sequence=self._sequence)
         else:
             _log.warning("the state is too large for a snapshot: a start replays the log", sequence=self._sequence)

@@ -11,6 +11,7 @@ import structlog
 from hivefold.clock import Clock
 from hivefold.errors import BrokerUnavailableError, LeaseLostError
 from hivefold.lease.port import Holder, Lease
+from hivefold.limits import LEASE_POLL_MS
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +63,8 @@ class Tenure:
                 # Whether this one took place does not matter: the next look tells.
                 _log.warning("lease not renewed", error=str(error), valid=self.valid())
                 await self._find_out()
+                # A broker may refuse at once, and go on to for as long as its disk is full.
+                await asyncio.sleep(LEASE_POLL_MS / 1000)
 
     async def release(self) -> None:
         """Gives the lease up, so that another may claim it at once; it lapses anyway when this fails. Idempotent."""

@@ -17,7 +17,7 @@ from coordinator.replay import NOTHING, Replayed, Replayer, replay
 from coordinator.snapshots import Snapshotter, latest_snapshot, reducer_version, restore, version_of, write_snapshot
 from hivefold import limits
 from hivefold.entropy import SeededEntropy
-from hivefold.errors import LogCorruptError
+from hivefold.errors import BrokerUnavailableError, LogCorruptError
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.port import Stored
 from hivefold.log.snapshots import MemorySnapshots
@@ -200,6 +200,32 @@ async def test_what_a_start_replayed_counts(
     monkeypatch.setattr(limits, "SNAPSHOT_LOG_BYTES", restored.folded_bytes)
     await snapshotter(store, Source(restored, restored.folded_bytes)).look()
     assert [json.loads(manifest)["sequence"] for manifest in store.known] == [10, END]
+
+
+class Broken(MemorySnapshots):
+    """A store that refuses the third part, once."""
+
+    async def put_part(self, name: str, number: int, data: bytes) -> None:
+        if number == 2 and not self.known:
+            self.known.append(b"{}")
+            raise BrokerUnavailableError("the broker did not answer")
+        await super().put_part(name, number, data)
+
+
+async def test_a_snapshot_that_failed_is_tried_again_and_leaves_nothing(
+    log: MemoryEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts that no manifest names would push out snapshots that are whole."""
+    monkeypatch.setattr(limits, "SNAPSHOT_PART_BYTES", 500)
+    monkeypatch.setattr(limits, "SNAPSHOT_RECORDS", 10)
+    store = Broken()
+    writes = snapshotter(store, Source(await folded(log, END)))
+    with pytest.raises(BrokerUnavailableError):
+        await writes.look()
+    assert store.parts == {}
+
+    await writes.look()
+    assert json.loads(store.known[-1])["sequence"] == END
 
 
 async def test_a_leader_lets_standbys_go_first(

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from hivefold.clock import ManualClock
-from hivefold.errors import LeaseLostError
+from hivefold.errors import BrokerUnavailableError, LeaseLostError
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.memory import LeaseStore, MemoryLease
 from hivefold.lease.port import Holder
 from hivefold.lease.tenure import Tenure
-from hivefold.limits import LEASE_GONE_MS
+from hivefold.limits import LEASE_GONE_MS, LEASE_POLL_MS
+from tests.unit.coordinator.fleet import LoopClock, on_virtual_time
 
 TTL_MS = 3000
 
@@ -260,3 +261,26 @@ async def test_two_that_share_an_id_do_not_take_it_from_each_other(ann: Candidat
 
     assert not waiting.done()
     waiting.cancel()
+
+
+class Full(MemoryLease):
+    """A lease whose store can be read and has no room for a claim."""
+
+    claims = 0
+
+    async def claim(self, holder: Holder | None, *, revision: int) -> int:
+        self.claims += 1
+        assert self.claims < 1000, "asked without a pause"
+        raise BrokerUnavailableError("insufficient storage resources available")
+
+
+@on_virtual_time
+async def test_a_lease_that_cannot_be_renewed_is_not_asked_for_without_a_pause() -> None:
+    """A full disk refuses at once: the coordinator must not fill it with requests and log lines."""
+    store = LeaseStore(LoopClock(), ttl_ms=TTL_MS)
+    lease, holder = Full(store), Holder("ann", "ann:1", "t")
+    tenure = Tenure(lease, store.clock, holder, store.write(holder, 0), store.clock.monotonic_ms())
+    async with renewing(tenure) as kept:
+        await asyncio.sleep(10)
+        assert not kept.done()
+    assert 5 < lease.claims <= 10_000 / LEASE_POLL_MS
