@@ -259,9 +259,18 @@ async def _end_orphan(directory: Path, host: str, passwords: Passwords) -> None:
     deadline = asyncio.get_running_loop().time() + SERVER_STOP_S
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-        while True:
+        while not _has_ended(pid):
             await asyncio.sleep(_POLL_S)
             os.kill(pid, 0 if asyncio.get_running_loop().time() < deadline else signal.SIGKILL)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process has ended whose end nobody collected: where no parent does, it stays in the table for ever."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False  # no such process, which a signal tells, or a system that keeps no such files
+    return state in {"Z", "X"}
 
 
 def _last_port(directory: Path) -> int:

@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,9 +24,12 @@ from hivefold.log.jetstream import open_log
 from hivefold.log.naming import STREAM
 from hivefold.log.port import TERM_SUBJECT, Entry
 from hivefold.log.stream import LogSettings
+from hivefold.server.accounts import SYSTEM_USER
+from hivefold.server.binary import find_server
 from hivefold.server.durability import check_server
 from hivefold.server.embedded import EmbeddedServer, RunningServer
 from hivefold.server.mending import CHECKSUM
+from hivefold.server.probe import lets_in
 from tests.fixtures.nats import bare_server, require_nats_server
 
 pytestmark = pytest.mark.integration
@@ -124,6 +129,22 @@ async def test_an_orphan_is_ended_before_a_new_start(tmp_path: Path) -> None:
     assert await orphan.wait() is not None
     assert server.url == orphan.url
     await server.stop()
+
+
+async def test_an_orphan_whose_end_nobody_collects_does_not_hold_up_a_start(tmp_path: Path) -> None:
+    """In a container whose first process collects no orphans the ended one stays in the process table for ever."""
+    await require_nats_server()
+    first = await EmbeddedServer(tmp_path, port=0).start()
+    await first.stop()
+    program = (await find_server()).path
+    command = [str(program), "--config", str(tmp_path / "server.conf")]
+    with await asyncio.to_thread(lambda: subprocess.Popen(command, stderr=subprocess.DEVNULL)) as orphan:
+        async with asyncio.timeout(30):
+            while not await lets_in("127.0.0.1", urlsplit(first.url).port or 0, SYSTEM_USER, first.system.password):
+                await asyncio.sleep(0.05)
+            server = await EmbeddedServer(tmp_path).start()
+        await server.stop()
+        assert orphan.poll() is not None
 
 
 async def test_its_end_is_noticed(nats_server: RunningServer) -> None:
