@@ -77,6 +77,8 @@ class Checkpointer:
         self._writer = writer
         self._last = past.last
         self._since = RangeBuilder(past.since)
+        self._unhashed: list[bytes] = []
+        """Hashes of the last commits, which are not in the tree yet."""
         self._chain_id = past.chain_id
         self._pending: _Signed | None = None
         """Signed, and perhaps stored: tried again as it is until that is known."""
@@ -94,6 +96,7 @@ class Checkpointer:
 
     def _tree(self) -> CompactRange:
         """The range over all records that were committed."""
+        self._hash()
         return (self._pending or self._last).tree.joined(self._since.range())
 
     async def begin(self) -> None:
@@ -124,6 +127,7 @@ class Checkpointer:
         async with self._sealing:
             if self._pending is not None:
                 await self._store(self._pending)
+            self._hash()
             if self._since.end > self._last.tree.end:
                 await self._store(self._sign())
 
@@ -168,10 +172,16 @@ class Checkpointer:
     def _add(self, commits: Sequence[Committed]) -> None:
         if commits[0].sequence == 1:
             self._chain_id = commits[0].hash
-        add = self._since.add
-        for committed in commits:
-            add(committed.hash)
+        if not self._unhashed:  # not now, but while the writer waits for its next append
+            asyncio.get_running_loop().call_soon(self._hash)
+        self._unhashed += [committed.hash for committed in commits]
         self._wake.set()
+
+    def _hash(self) -> None:
+        """Takes the last commits into the tree."""
+        if self._unhashed:
+            self._since.extend(self._unhashed)
+            self._unhashed = []
 
     def _active(self) -> Signer:
         """The key that the log names, out of the file. Raises ConfigError."""
@@ -231,8 +241,7 @@ async def _range(log: ReadableLog, begin: int, end: int) -> CompactRange:
     builder = RangeBuilder(CompactRange(begin, begin))
     if begin < end:
         async for page in log.read(after=begin, up_to=end):
-            for stored in page:
-                builder.add(record_hash(stored.sequence, stored.subject, stored.data))
+            builder.extend(record_hash(stored.sequence, stored.subject, stored.data) for stored in page)
     return builder.range()
 
 

@@ -50,14 +50,17 @@ class Replayer:
 
     def feed(self, page: Sequence[Stored]) -> None:
         """Folds a page. Raises LogCorruptError with the position of the first record that does not fit."""
-        state = self._state
+        state, hashes = self._state, list[bytes]()
         for stored in page:
             state = self._fold(state, stored)[0]
+            hashes.append(self._hash)
         self._state = state
+        self._tree.extend(hashes)
 
     def step(self, stored: Stored) -> tuple[LogRecord, State]:
         """Folds one record; gives it with the state after it. Raises LogCorruptError."""
         self._state, record = self._fold(self._state, stored)
+        self._tree.add(record.hash)
         return record, self._state
 
     def _fold(self, state: State, stored: Stored) -> tuple[State, LogRecord]:
@@ -73,7 +76,6 @@ class Replayer:
                 position=position,
             )
         self._hash = record.hash
-        self._tree.add(record.hash)
         self._bytes += len(stored.data)
         state = evolve_all(state, position, record.time_us, record.events)
         if record.term != state.term:

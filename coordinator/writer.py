@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -81,7 +81,7 @@ class Writer:
         self._head_hash = start.head_hash
         builder = RangeBuilder(start.tree)
         self._tree: Callable[[], CompactRange] = builder.range
-        self._grow: Callable[[bytes], None] | None = builder.add
+        self._grow: Callable[[Iterable[bytes]], None] | None = builder.extend
         self._folded_bytes = start.folded_bytes
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
@@ -303,8 +303,7 @@ class Writer:
         self._state, self._head_hash = batch.state, batch.head_hash
         self._folded_bytes += batch.size
         if self._grow is not None:
-            for committed in batch.records:
-                self._grow(committed.hash)
+            self._grow(committed.hash for committed in batch.records)
         for act in self._acts:
             act(batch.records)
         self._endings.offer(batch.records)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 import uvloop
@@ -19,7 +19,8 @@ from bench.contenders.protocol import Verb, serve
 from coordinator.checkpoints import Checkpointer, Signing, key_message, signed_past
 from coordinator.core.commands import ChangeSigningKey, DrainNode, JoinNode, UndrainNode
 from coordinator.core.model import NodeSpec, SigningKey
-from coordinator.replay import NOTHING, replay
+from coordinator.followers import Committed
+from coordinator.replay import NOTHING
 from coordinator.writer import Writer
 from hivefold.broker import BrokerSettings, Secret
 from hivefold.bus.checkpoints import NatsCheckpoints
@@ -38,18 +39,62 @@ from hivefold.proof.merkle import EMPTY, CompactRange, RangeBuilder
 from hivefold.proof.reading import verify_file
 from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 
-
-@contextmanager
-def _unproven(writer: Writer) -> Iterator[None]:
-    """The same writer without the chain and the tree: every hash is zeros."""
-    writer.leave_tree_to(lambda: EMPTY)
-    with patch("coordinator.writer.record_hash", lambda *_: GENESIS_HASH):
-        yield
+_WARM_UP_PAIRS: Final = 3
 
 
-async def _append(directory: str, *, proven: bool, records: int, at_once: int, **server: str) -> dict[str, Any]:
-    """Has a coordinator's writer record decisions, `at_once` waiting at any time; with its proofs or without.
+class _Switched(Checkpointer):
+    """Hashes and signs what is committed while it is on."""
 
+    on = True
+
+    def _add(self, commits: Sequence[Committed]) -> None:
+        if self.on:
+            super()._add(commits)
+
+
+class _Turns:
+    """One coordinator's writer that records in turns with its proofs and as the same code without them."""
+
+    def __init__(self, writer: Writer, checkpoints: _Switched, at_once: int) -> None:
+        self._writer = writer
+        self._checkpoints = checkpoints
+        self._names = [NodeId(f"node-{number}") for number in range(at_once)]
+
+    async def join(self) -> None:
+        """Adds as many nodes as commands wait at any time."""
+        for name in self._names:
+            spec = NodeSpec(name, BootId("boot"), slot_count=1, cpu_count=1, memory_bytes=1 << 30)
+            await self._writer.execute(JoinNode(spec))
+
+    async def take(self, *, proven: bool, each: int) -> tuple[float, float]:
+        """Drains and undrains all nodes `each` times: decisions that cost little beside their append.
+
+        Gives the microseconds that a record took, and those of the processor's time.
+        """
+        self._checkpoints.on = proven
+        first = self._writer.state.sequence
+        with nullcontext() if proven else patch("coordinator.writer.record_hash", lambda *_: GENESIS_HASH):
+            began, busy = time.perf_counter(), time.process_time()
+            await asyncio.gather(*(self._toggle(name, each) for name in self._names), *self._signing(proven))
+            took_s, busy_s = time.perf_counter() - began, time.process_time() - busy
+        records = 2 * each * len(self._names)
+        assert self._writer.state.sequence - first == records, "each decision is recorded"
+        return 1e6 * took_s / records, 1e6 * busy_s / records
+
+    async def _toggle(self, name: NodeId, each: int) -> None:
+        for _ in range(each):
+            await self._writer.execute(DrainNode(name, "bench"))
+            await self._writer.execute(UndrainNode(name))
+
+    def _signing(self, proven: bool) -> list[Coroutine[Any, Any, None]]:
+        """One checkpoint in a turn with proofs, over all that was committed since the one before."""
+        return [self._checkpoints.seal()] if proven else []
+
+
+async def _append(directory: str, *, pairs: int, each: int, at_once: int, **server: str) -> dict[str, Any]:
+    """Has a coordinator's writer record decisions, `at_once` waiting at any time, in `pairs` of turns.
+
+    Of a pair, one turn has proofs and one has not; which is first changes from pair to pair.
     `server` says how to reach the accounts CORE and NODES of a nats-server.
     """
     log = await open_bench_log(server["url"], server["user"], server["password"])
@@ -57,54 +102,29 @@ async def _append(directory: str, *, proven: bool, records: int, at_once: int, *
         BrokerSettings((server["url"],), user=server["nodes_user"], password=Secret(server["nodes_password"]))
     )
     await prepare_streams(nodes)
-    entropy, head = SystemEntropy(), await log.head()
-    start = await replay(log, up_to=head.sequence) if head.sequence else NOTHING
-    writer = Writer(log, SystemClock(), entropy, start)
-    running: list[asyncio.Task[None]] = []
-    if proven:
-        signing = Signing(NatsCheckpoints(nodes), KeyFile(Path(directory) / "signing.key"), entropy)
-        checkpoints = Checkpointer(signing, writer, await signed_past(signing, log, start.state))
-        await writer.begin("bench", "0")
-        await checkpoints.begin()
-        running.append(asyncio.create_task(checkpoints.run()))
-        seconds, busy_s = await _decide_all(writer, records, at_once)
-        signed = int(checkpoints.latest.note.split("\n", 2)[1])
-    else:
-        with _unproven(writer):
-            await writer.begin("bench", "0")
-            seconds, busy_s = await _decide_all(writer, records, at_once)
-        signed = 0
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    entropy = SystemEntropy()
+    writer = Writer(log, SystemClock(), entropy, NOTHING)
+    signing = Signing(NatsCheckpoints(nodes), KeyFile(Path(directory) / "signing.key"), entropy)
+    checkpoints = _Switched(signing, writer, await signed_past(signing, log, NOTHING.state))
+    await writer.begin("bench", "0")
+    await checkpoints.begin()
+    writing = asyncio.create_task(writer.run())
+    turns = _Turns(writer, checkpoints, at_once)
+    await turns.join()
+    found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for at in range(-_WARM_UP_PAIRS, pairs):
+        for proven in (True, False) if at % 2 else (False, True):
+            turn = await turns.take(proven=proven, each=each)
+            if at >= 0:
+                found[proven].append(turn)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
     await nodes.close()
     await log.close()
-    return {"seconds": seconds, "busy_s": busy_s, "records": records, "signed": signed}
-
-
-async def _decide_all(writer: Writer, records: int, at_once: int) -> tuple[float, float]:
-    """Drains and undrains as many nodes as commands wait: decisions that cost little beside their append.
-
-    Gives the seconds that it took, and those of the processor's time.
-    """
-    running = asyncio.create_task(writer.run())
-    names = [NodeId(f"node-{number}") for number in range(at_once)]
-    for name in names:
-        spec = NodeSpec(name, BootId("boot"), slot_count=1, cpu_count=1, memory_bytes=1 << 30)
-        await writer.execute(JoinNode(spec))
-
-    async def toggle(name: NodeId, times: int) -> None:
-        for _ in range(times):
-            await writer.execute(DrainNode(name, "bench"))
-            await writer.execute(UndrainNode(name))
-
-    first, began, busy = writer.state.sequence, time.perf_counter(), time.process_time()
-    await asyncio.gather(*(toggle(name, records // at_once // 2) for name in names))
-    seconds, busy_s = time.perf_counter() - began, time.process_time() - busy
-    assert writer.state.sequence - first == records, "each decision is recorded"
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    return seconds, busy_s
+    return {
+        name: dict(zip(("us", "busy_us"), zip(*found[proven], strict=True), strict=True))
+        for name, proven in (("proven", True), ("unproven", False))
+    }
 
 
 async def _write(path: str, *, records: int, each: int) -> dict[str, Any]:

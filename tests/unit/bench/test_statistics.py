@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.statistics import percentile, ratios, summarize
+from bench.statistics import bootstrapped, percentile, ratios, summarize
 
 VALUES = st.lists(st.floats(min_value=0.001, max_value=1e9), min_size=1, max_size=50)
 
@@ -39,6 +39,21 @@ def test_a_percentile_outside_its_range_is_refused(percent: float) -> None:
     """Only shares above 0 and up to 100 make sense."""
     with pytest.raises(ValueError, match="percentile"):
         percentile([1.0], percent)
+
+
+@given(VALUES)
+def test_an_interval_holds_the_median(values: list[float]) -> None:
+    """The median of what was measured lies within its own interval, and that within what was measured."""
+    low, middle, high = bootstrapped(values)
+
+    assert min(values) <= low <= middle <= high <= max(values)
+
+
+def test_an_interval_is_narrow_where_there_is_much_and_wide_where_there_is_little() -> None:
+    """A hundred times as many values tell the median about ten times as exactly."""
+    few, many = bootstrapped([float(n) for n in range(10)]), bootstrapped([n / 100 for n in range(1000)])
+
+    assert few[2] - few[0] > 5 * (many[2] - many[0])
 
 
 def test_nothing_measured_is_no_summary() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hivefold.proof.merkle import (
     EMPTY_ROOT,
     CompactRange,
+    RangeBuilder,
     consistency_proof,
     inclusion_proof,
     subtrees,
@@ -52,6 +53,18 @@ def _defined_root(leaves: list[bytes]) -> bytes:
         return hashlib.sha256(b"\0" + leaves[0]).digest()
     split = max(1 << bit for bit in range(8) if 1 << bit < len(leaves))
     return hashlib.sha256(b"\1" + _defined_root(leaves[:split]) + _defined_root(leaves[split:])).digest()
+
+
+@given(st.integers(0, 40), st.lists(st.integers(0, 40), max_size=6))
+def test_leaves_at_once_are_leaves_one_by_one(begin: int, counts: list[int]) -> None:
+    """However leaves come, in pages or singly, and wherever the range begins: it is the same range."""
+    singly, at_once = (RangeBuilder(CompactRange(begin, begin)) for _ in range(2))
+    for count in counts:
+        at_once.extend(_leaves(count))
+        for leaf in _leaves(count):
+            singly.add(leaf)
+
+        assert at_once.range() == singly.range()
 
 
 def test_roots_are_those_of_the_published_vectors() -> None:
