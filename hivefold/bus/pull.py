@@ -61,6 +61,8 @@ class Puller:
         self._listening = 0
         self._retired = 0
         """The inbox before: without `rebind`, what the server still sends there counts."""
+        self._deaf = False
+        """Whether nothing comes over this inbox: the next one may do better."""
         self._asked = 0
         self._open: dict[bytes, int] = {}
         """Requests that the server holds, oldest first: number to messages left."""
@@ -104,22 +106,25 @@ class Puller:
         await self._link.unlisten(self._listening)
 
     async def _bind(self) -> None:
-        """Takes a new inbox, so that where the consumer is made anew nothing meant for the old one is mixed in.
+        """Asks anew; where the consumer is made anew, from a new inbox: nothing meant for the old one is mixed in.
 
-        Elsewhere the old one is heard on: a request that outlived its connection may still be served.
+        Elsewhere a reconnect leaves the inbox as it is: requests outlive connections, and what they bring may be on
+        its way.
         """
-        await self._link.unlisten(self._retired if self._rebind is None else self._listening)
-        self._retired = self._listening
+        if self._rebind is not None or self._deaf:
+            await self._link.unlisten(self._retired if self._rebind is None else self._listening)
+            self._retired, self._listening, self._deaf = self._listening, 0, False
         self._open.clear()
         if self._wait_ms:
             await asyncio.sleep(self._wait_ms / 1000)
         self._wait_ms = min(BROKER_RETRY_MAX_MS, max(BROKER_RETRY_MS, self._wait_ms * 2))
         try:
             await self._link.until_up()
-            inbox = self._link.new_inbox()
-            self._inbox = inbox.encode() + b"."
             self._bound = True
-            self._listening = await self._link.listen(f"{inbox}.*", self._arrived)
+            if not self._listening:
+                inbox = self._link.new_inbox()
+                self._inbox = inbox.encode() + b"."
+                self._listening = await self._link.listen(f"{inbox}.*", self._arrived)
             if self._rebind is not None:
                 await self._rebind()
             self._heard = asyncio.get_running_loop().time()
@@ -143,6 +148,7 @@ class Puller:
             self._waiter = None
         if self._bound and not self._buffer and loop.time() - self._heard >= _SILENCE_S:
             _log.warning("pull.silent", consumer=self._name)
+            self._deaf = True
             self.unbind()
 
     def _wake(self) -> None:

@@ -98,6 +98,8 @@ async def _play_on_server(directory: Path, seeds: range) -> _Part:
             script = script_of(seed)
             difference = await play(server, script)
             if difference is not None:
+                # Told before it is shrunk, which takes long and may find nothing again.
+                print(f"seed {seed} differs at {difference}", file=sys.stderr, flush=True)
                 shorter, last = await shrink(server, script, difference)
                 lines = "\n".join(f"  {operation}" for operation in shorter)
                 told = f"seed {seed}: the fake and the server differ at {difference}\nshrunk:\n{lines}\n"

@@ -29,9 +29,11 @@ class Difference:
     operation: Operation
     fake: object
     real: object
+    consumers: str
 
     def __str__(self) -> str:
-        return f"operation {self.step}, {self.operation}:\n  fake: {_short(self.fake)}\n  real: {_short(self.real)}"
+        lines = f"fake: {_short(self.fake)}", f"real: {_short(self.real)}", f"server: {self.consumers}"
+        return "\n  ".join((f"operation {self.step}, {self.operation}:", *lines))
 
 
 def _short(answer: object) -> str:
@@ -53,7 +55,7 @@ async def play(server: RealServer, script: Sequence[Operation]) -> Difference | 
             due = operation.foresee(fake, fake_side)
             told, found = await _answer(operation, fake, due), await _answer(operation, real, due)
             if told != found:
-                return Difference(step, operation, told, found)
+                return Difference(step, operation, told, found, await real_side.consumers())
     return None
 
 

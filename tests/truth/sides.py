@@ -144,10 +144,11 @@ class RealServer:
         self._undo = contextlib.ExitStack()
 
     async def start(self) -> None:
-        """Starts it; reconnects are made at once from then on."""
-        bounds = ("RECONNECT_WAIT_MS", 5), ("RECONNECT_WAIT_MAX_MS", 20)
-        for name, value in bounds:
-            self._undo.enter_context(patch(f"hivefold.bus.connection.{name}", value))
+        """Starts it; from then on reconnects are made at once, and no work comes again because a machine was slow."""
+        connection, work = "hivefold.bus.connection", "hivefold.bus.work"
+        bounds = (f"{connection}.RECONNECT_WAIT_MS", 5), (f"{connection}.RECONNECT_WAIT_MAX_MS", 20)
+        for name, value in (*bounds, (f"{work}.WORK_ACK_WAIT_S", 3600.0)):
+            self._undo.enter_context(patch(name, value))
         self.running = await self._embedded.start()
 
     async def stop(self) -> None:
@@ -260,6 +261,19 @@ class RealSide:
     async def restart(self) -> None:
         async with self._reconnects():
             await self._server.restart()
+
+    async def consumers(self) -> str:
+        """What the server says of each consumer, for whoever looks into a difference."""
+        told = []
+        for stream in (streams.WORK, streams.RESULTS):
+            with contextlib.suppress(api.ApiError, BrokerUnavailableError):
+                listed = await api.call(self._coordinator, f"CONSUMER.LIST.{stream}")
+                told += [
+                    f"{stream}/{each['name']}: {each['num_pending']} to come, {each['num_ack_pending']} unanswered, "
+                    f"{each['num_waiting']} requests wait, last delivered {each['delivered']['stream_seq']}"
+                    for each in listed["consumers"]
+                ]
+        return "; ".join(told)
 
     # -- inside ---------------------------------------------------------------------
 
