@@ -21,6 +21,7 @@ _COMMANDS: Final = (
     ("model", "cli.model:app", "Inspect models, register them and look them up."),
     ("node", "cli.node:app", "Look at nodes, drain them, run one."),
     ("coordinator", "cli.coordinator:app", "Run a coordinator."),
+    ("audit", "cli.audit:app", "See what was asked of models, and check it against the log."),
     ("log", "cli.log:app", "Read the log, rebuild the state from it."),
     ("doctor", "cli.doctor:doctor", "Check what hivefold needs on this machine."),
     ("completion", "cli.completion:app", "Let the shell complete commands and options."),

@@ -33,7 +33,7 @@ from hivefold.bus.events import NatsEventSender
 from hivefold.bus.link import Link
 from hivefold.bus.results import NatsResultReceiver
 from hivefold.bus.signals import NatsSignals
-from hivefold.bus.streams import StreamSettings, prepare_streams
+from hivefold.bus.streams import INFERENCE, StreamSettings, prepare_streams
 from hivefold.bus.work import NatsWorkSender
 from hivefold.clock import Clock, SystemClock
 from hivefold.config import CoordinatorConfig
@@ -104,6 +104,7 @@ async def serve(config: CoordinatorConfig, stop: asyncio.Event) -> None:
         backing = Backing(
             log=log,
             results=NatsResultReceiver(nodes),
+            inferences=NatsResultReceiver(nodes, stream=INFERENCE),
             job_keys=keys,
             clock=clock,
             entropy=entropy,
@@ -199,6 +200,7 @@ async def _open_ends(
             keys,
             NatsEventSender(link),
             Signing(NatsCheckpoints(link), KeyFile(config.key_file or config.data_dir / KEY_FILE), SystemEntropy()),
+            inferences=NatsResultReceiver(link, may_act, stream=INFERENCE),
         )
     finally:
         caring.cancel()

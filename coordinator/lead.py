@@ -12,6 +12,7 @@ from coordinator.checkpoints import Checkpointer, Signing, signed_past
 from coordinator.dispatch import Dispatcher
 from coordinator.erasing import Eraser
 from coordinator.feed import Feed
+from coordinator.inference_intake import InferenceIntake
 from coordinator.intake import Intake
 from coordinator.job_keys import JobKeys
 from coordinator.presence import Presence, PresenceSettings
@@ -41,6 +42,8 @@ class Ends:
     """Without one there is no public event stream."""
     signing: Signing | None = None
     """Without it the log is not signed."""
+    inferences: ResultReceiver | None = None
+    """What nodes inferred; without it that is not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Leadership:
     eraser: Eraser
     room: ResultRoom
     feed: Feed | None = None
+    inferences: InferenceIntake | None = None
     checkpoints: Checkpointer | None = None
 
     def parts(self) -> tuple[Coroutine[None, None, None], ...]:
@@ -76,6 +80,7 @@ class Leadership:
             self.room.run(),
             self._tick(),
             *([self.feed.run()] if self.feed is not None else []),
+            *((self.inferences.run(),) if self.inferences else ()),
             *((self.checkpoints.run(),) if self.checkpoints else ()),
         )
 
@@ -128,6 +133,7 @@ async def take_lead(
         intake=Intake(writer, ends.results, ends.signals),
         eraser=Eraser(writer, ends.job_keys.store, ends.results),
         room=ResultRoom(writer, ends.results),
+        inferences=InferenceIntake(writer, ends.inferences) if ends.inferences else None,
         feed=Feed(writer, ends.log, ends.events, ends.signals) if ends.events is not None else None,
         checkpoints=checkpoints,
     )

@@ -56,3 +56,8 @@ class ManualClock:
 def stopwatch_ns() -> int:
     """Nanoseconds since an arbitrary start; never goes back. For measuring how long something took."""
     return time.perf_counter_ns()
+
+
+def give_way() -> None:
+    """Lets other threads have the interpreter. MUST NOT be called on an event loop."""
+    time.sleep(0)

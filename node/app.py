@@ -58,6 +58,9 @@ from node.residency.peaks import Peaks
 from node.residency.policy import Rules
 from node.residency.room import Room
 from node.servicers import inference_service, node_service
+from node.serving.audit import Ledger
+from node.serving.audit_spool import Spool
+from node.serving.auditor import Auditor
 from node.serving.catalogue import Catalogue
 from node.serving.inference import Inference
 from node.serving.neighbours import hear_neighbours
@@ -199,7 +202,10 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     stack.callback(lambda: boot.actors.models.extend(shelf.stop()))
     stack.push_async_callback(shelf.save)
     export_metrics(lambda: agent.reading)
+    auditor = _auditor(config, boot)
+    stack.push_async_callback(auditor.close)
     inference = await _inference(stack, boot, shelf, agent, slots)
+    inference.ledger = auditor.ledger
     agent.inferences_in_hand = lambda: inference.in_hand
     rpc = RpcServer([node_service(agent.describe), inference_service(inference, lambda: not agent.core.leaving)])
     spec.grpc_address = rpc.bind(
@@ -212,7 +218,27 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     stack.push_async_callback(rpc.stop)
     _log.info("node.serving", node=spec.node_id, address=spec.grpc_address, slots=slots, threads=threads)
     loop = TelemetryLoop(boot.node_id, signals, boot.actors.sensor, boot.clock, agent.take_reading)
-    await _until_first_ends(agent.run(stop), loop.run(), boot.actors.watch(), _tell_health(rpc, agent, inference))
+    await _until_first_ends(
+        agent.run(stop), loop.run(), boot.actors.watch(), auditor.run(), _tell_health(rpc, agent, inference)
+    )
+
+
+def _auditor(config: NodeConfig, boot: _Boot) -> Auditor:
+    """What records what is inferred. Raises ConfigError."""
+    directory = config.data_dir / "inference-audit"
+    try:
+        spool = Spool(directory)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be used: {error}; choose a data_dir that can be written") from None
+    return Auditor(
+        node_id=boot.node_id,
+        boot_id=boot.boot_id,
+        ledger=Ledger(boot.clock.now_us()),
+        spool=spool,
+        sender=NatsResultSender(boot.link),
+        clock=boot.clock,
+        entropy=SystemEntropy(),
+    )
 
 
 async def _inference(stack: AsyncExitStack, boot: _Boot, shelf: ModelShelf, agent: Agent, slots: int) -> Inference:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
+from coordinator.core.inference import InferenceBatch, InferenceWindow
 from coordinator.core.model import (
     BlobRef,
     DataSet,
@@ -161,6 +162,34 @@ def attempts_lost(draw: st.DrawFn) -> ev.AttemptsLost:
     return ev.AttemptsLost(draw(job_ids), draw(node_ids), tasks, attempts, reason)
 
 
+inference_windows = st.builds(
+    InferenceWindow,
+    model_refs,
+    digests,
+    times_us,
+    u63,
+    u63,
+    u63,
+    st.lists(st.tuples(st.sampled_from(Reason), u63), max_size=2).map(tuple),
+    st.lists(st.tuples(u32, u63), max_size=3).map(tuple),
+    st.lists(st.tuples(u32, u63), max_size=3).map(tuple),
+    st.booleans(),
+    u63,
+)
+inference_batches = st.lists(
+    st.builds(
+        InferenceBatch,
+        node_ids,
+        boot_ids,
+        u63,
+        u63,
+        digests,
+        u63,
+        u63,
+        st.lists(inference_windows, max_size=2).map(tuple),
+    ),
+    max_size=3,
+).map(tuple)
 events: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.TermStarted, u63, texts, texts),
     st.builds(ev.SigningKeyChanged, texts, octets, texts, octets, request_ids),
@@ -187,6 +216,7 @@ events: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.JobFailed, job_ids, failures),
     st.builds(ev.JobCancelled, job_ids, texts),
     st.builds(ev.JobErased, job_ids, st.lists(texts, max_size=3).map(tuple)),
+    st.builds(ev.InferencesRecorded, inference_batches),
 )
 """Any event that the log can hold, whether or not it makes sense after another."""
 
@@ -221,6 +251,7 @@ command_bodies: st.SearchStrategy[cmd.CommandBody] = st.one_of(
         st.lists(outcome_columns(), max_size=2).map(tuple),
         st.lists(outcome_reports, max_size=2).map(tuple),
     ),
+    st.builds(cmd.RecordInferences, inference_batches),
     st.just(cmd.PlaceTasks()),
     st.just(cmd.ExpireJobs()),
 )

@@ -21,11 +21,11 @@ class LiveLog:
     """The log of a fleet, for readers (ReadableLog); the fleet stays the caller's to close."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+        self.fleet = fleet
 
     async def head(self) -> Head:
         """The end of the log. Raises HivefoldError."""
-        head = await self._fleet.log.head()
+        head = await self.fleet.log.head()
         return Head(head.sequence, 0)
 
     async def read(self, *, after: int, up_to: int) -> AsyncIterator[Sequence[Stored]]:
@@ -33,7 +33,7 @@ class LiveLog:
         position = after
         if position >= up_to:
             return
-        async for page in self._fleet.log.pages(after=after, up_to=up_to):
+        async for page in self.fleet.log.pages(after=after, up_to=up_to):
             position = page[-1].sequence
             yield [Stored(record.sequence, record.subject, record.data) for record in page]
         if position != up_to:

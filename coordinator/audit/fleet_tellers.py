@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from coordinator.audit import telling
 from coordinator.audit.heard import Heard
+from coordinator.audit.inference_runs import Runs
 from coordinator.audit.story import Line, Lines, Shares, Story, Tone
 from coordinator.audit.subjects import Kind, ModelSubject
 from coordinator.core import events as ev
+from coordinator.core.inference import InferenceBatch
 from coordinator.core.model import Model
 from hivefold.ids import Digest, JobId, ModelName, NodeId
 
@@ -137,6 +141,7 @@ class ModelTeller:
         self._open: dict[JobId, str] = {}
         """Jobs that use it and have not ended."""
         self._loaded: set[tuple[NodeId, Digest]] = set()
+        self._runs = Runs()
         self._jobs = 0
 
     def wants(self, data: bytes) -> bool:
@@ -152,20 +157,22 @@ class ModelTeller:
                         self._models[model.digest] = model
                         details = (f"sha256 {model.digest}", f"stored as {model.artifact.root}")
                         text = telling.model_text(model)
-                        self._lines.add(heard.line("registered", text, event, details=details, tone=Tone.GOOD))
+                        self._tell(heard.line("registered", text, event, details=details, tone=Tone.GOOD))
                 case ev.JobSubmitted() if event.model in {model.ref for model in self._models.values()}:
                     self._jobs += 1
                     self._open[event.job_id] = event.model
                     text = f"job {event.job_id}: {telling.asked(event.spec, event.model)}"
-                    self._lines.add(heard.line("used", text, event))
+                    self._tell(heard.line("used", text, event))
                 case ev.TasksAssigned() | ev.TasksSucceeded() | ev.AttemptFailed() | ev.AttemptsLost():
                     if event.job_id in self._open:
                         _share(self._nodes, event.node_id, event)
                 case ev.NodeObserved():
                     self._note_loaded(heard, event)
+                case ev.InferencesRecorded(batches):
+                    self._note_inference(heard, batches)
                 case ev.JobSucceeded() | ev.JobFailed() | ev.JobCancelled() if event.job_id in self._open:
                     del self._open[event.job_id]
-                    self._lines.add(_ended(heard, event))
+                    self._tell(_ended(heard, event))
                 case _:
                     pass
 
@@ -173,20 +180,37 @@ class ModelTeller:
         """The story, if the log names the model."""
         if not self._models:
             return None
+        for line in self._runs.end():
+            self._lines.add(line)
         versions = sorted(self._models.values(), key=lambda model: model.version)
         facts = (
             *((model.ref, f"sha256 {model.digest}") for model in versions),
             ("jobs", f"{self._jobs:,} used it, {len(self._open):,} of them have not ended"),
+            *((("requests", f"{self._runs.requests:,} recorded"),) if self._runs.requests else ()),
         )
         return Story(
             Kind.MODEL, str(self._subject), facts, tuple(self._lines), self._lines.omitted, self._nodes.sorted()
         )
 
+    def _tell(self, line: Line) -> None:
+        """Adds a line, after those of what was inferred before it."""
+        for run in self._runs.end():
+            self._lines.add(run)
+        self._lines.add(line)
+
+    def _note_inference(self, heard: Heard, batches: Sequence[InferenceBatch]) -> None:
+        refs = {model.ref for model in self._models.values()}
+        for batch in batches:
+            for window in batch.windows:
+                if window.model in refs:
+                    for line in self._runs.add(heard, batch.node_id, window):
+                        self._lines.add(line)
+
     def _note_loaded(self, heard: Heard, event: ev.NodeObserved) -> None:
         for digest in event.loaded_models:
             if digest in self._models and (event.node_id, digest) not in self._loaded:
                 self._loaded.add((event.node_id, digest))
-                self._lines.add(heard.line("loaded", f"{self._models[digest].ref} on {event.node_id}", event))
+                self._tell(heard.line("loaded", f"{self._models[digest].ref} on {event.node_id}", event))
 
 
 def _ended(heard: Heard, event: ev.JobSucceeded | ev.JobFailed | ev.JobCancelled) -> Line:

@@ -34,6 +34,7 @@ _CAUSES: Final = {
     "cancel_job": "cancel call",
     "report_outcomes": "report",
     "place_tasks": "placement",
+    "record_inferences": "inference",
     "expire_jobs": "deadline",
     "observe_node": "heartbeat",
     "report_silence": "silence",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from coordinator.core.inference import InferenceBatch
 from coordinator.core.model import Failure, JobSpec, Model, NodeSpec, TaskOutput
 from hivefold.ids import BootId, Digest, JobId, NodeId, RequestId
 
@@ -176,6 +177,13 @@ class EraseJob:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordInferences:
+    """Record what nodes stored of their inference, in the order of its positions."""
+
+    batches: tuple[InferenceBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceTasks:
     """Give waiting tasks to nodes with room."""
 
@@ -202,6 +210,7 @@ CommandBody: TypeAlias = (
     | DrainNode
     | UndrainNode
     | ReportOutcomes
+    | RecordInferences
     | PlaceTasks
     | ExpireJobs
 )

@@ -9,6 +9,7 @@ from coordinator.core import commands as cmd
 from coordinator.core import decide_jobs, decide_nodes, decide_outcomes, decide_placement
 from coordinator.core import events as ev
 from coordinator.core.check_spec import label_violations
+from coordinator.core.decide_inference import record_inferences
 from coordinator.core.draft import Decision, Draft
 from coordinator.core.model import Model, Rejected, State
 from hivefold import limits
@@ -77,10 +78,17 @@ def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:
             return _register_model(draft, body)
         case cmd.StartTerm() | cmd.EndTerm() | cmd.CloseSegment() | cmd.OpenSegment():
             return _change_term_or_segment(draft, body)
-        case cmd.ChangeSigningKey():
-            return _change_signing_key(draft, body)
+        case cmd.ChangeSigningKey() | cmd.RecordInferences():
+            return _change_key_or_note(draft, body)
         case _:
             assert_never(body)
+
+
+def _change_key_or_note(draft: Draft, body: cmd.ChangeSigningKey | cmd.RecordInferences) -> Rejected | None:
+    if isinstance(body, cmd.ChangeSigningKey):
+        return _change_signing_key(draft, body)
+    record_inferences(draft, body)
+    return None
 
 
 def _change_signing_key(draft: Draft, body: cmd.ChangeSigningKey) -> Rejected | None:

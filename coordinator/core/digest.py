@@ -20,7 +20,7 @@ from coordinator.core.model import JobSpec, State
 from hivefold.ids import Digest
 
 _DOMAIN: Final = b"hivefold-state-v1\n"
-_ABSENT_WHEN_EMPTY: Final = frozenset({"signing_keys", "erasures", "passport"})
+_ABSENT_WHEN_EMPTY: Final = frozenset({"signing_keys", "erasures", "passport", "inference_position"})
 """What came after 0.1.0: logs without it keep their digest for ever."""
 
 

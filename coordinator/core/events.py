@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from coordinator.core.inference import InferenceBatch
 from coordinator.core.model import Failure, JobSpec, Model, NodeSpec, TaskOutput
 from hivefold.errors import Reason
 from hivefold.ids import BootId, Digest, JobId, ModelRef, NodeId, RequestId
@@ -275,6 +276,13 @@ class JobErased:
     key_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class InferencesRecorded:
+    """Batches of inference were recorded."""
+
+    batches: tuple[InferenceBatch, ...]
+
+
 Event: TypeAlias = (
     TermStarted
     | SigningKeyChanged
@@ -301,4 +309,5 @@ Event: TypeAlias = (
     | JobFailed
     | JobCancelled
     | JobErased
+    | InferencesRecorded
 )

@@ -80,7 +80,7 @@ def evolve(state: State, event: ev.Event) -> State:
         case ev.SigningKeyChanged():
             key = SigningKey(event.key_id, event.public_key, event.previous_key_id, event.endorsement, event.request_id)
             return state._replace(signing_keys=(*state.signing_keys, key)[-SIGNING_KEYS_KEPT:])
-        case ev.JobErased() | ev.SegmentOpened() | ev.SegmentClosed():
+        case ev.JobErased() | ev.SegmentOpened() | ev.SegmentClosed() | ev.InferencesRecorded():
             return _housekeeping(state, event)
         case ev.TermEnded():
             return state._replace(coordinator_id="")
@@ -93,7 +93,9 @@ def evolve(state: State, event: ev.Event) -> State:
             return _node_event(state, event)
 
 
-def _housekeeping(state: State, event: ev.JobErased | ev.SegmentOpened | ev.SegmentClosed) -> State:
+def _housekeeping(
+    state: State, event: ev.JobErased | ev.SegmentOpened | ev.SegmentClosed | ev.InferencesRecorded
+) -> State:
     match event:
         case ev.JobErased(job_id, key_ids):
             erasure = Erasure(job_id, state.time_us, key_ids)
@@ -102,6 +104,8 @@ def _housekeeping(state: State, event: ev.JobErased | ev.SegmentOpened | ev.Segm
             return state._replace(term_sequence=state.sequence)
         case ev.SegmentClosed():
             return state
+        case ev.InferencesRecorded(batches):
+            return state._replace(inference_position=max(state.inference_position, *[b.position for b in batches], 0))
         case _:
             assert_never(event)
 

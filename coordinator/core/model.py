@@ -277,16 +277,14 @@ class Rate(NamedTuple):
     task_us: float
     rows_per_s: float
     samples: int
-    sequence: int = 0
-    """When it was last measured: the one unused for longest is let go first."""
+    sequence: int = 0  # when it was last measured: the one unused for longest is let go first
 
 
 class PastRequest(NamedTuple):
     """What is kept of a job that is no longer in the state: enough to answer a repeat of its request."""
 
     job_id: JobId
-    fingerprint: int
-    """Of its spec: see digest.spec_fingerprint."""
+    fingerprint: int  # of its spec: see digest.spec_fingerprint
 
 
 class Job(NamedTuple):
@@ -398,3 +396,5 @@ class State(NamedTuple):
     past_total: int = 0
     erasures: tuple[Erasure, ...] = ()
     """The latest ERASURES_KEPT, oldest first."""
+    inference_position: int = 0
+    """Up to where what nodes stored of their inference is recorded."""

@@ -89,6 +89,8 @@ class Backing:
     clock: Clock
     entropy: Entropy
     signed: CheckpointReader
+    inferences: ResultReceiver | None = None
+    """What nodes inferred, batch by batch; None where that is not recorded."""
     places: Callable[[], Awaitable[Sequence[Place]]] | None = None
     """Where the segments of the log are; None where it has none."""
     durability: str = ""

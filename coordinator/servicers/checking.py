@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -19,12 +19,13 @@ from hivefold.ids import (
     parse_model,
 )
 from hivefold.limits import MODEL_BYTES, STREAM_PIECE_MAX_BYTES
+from hivefold.oip.limits import AUDIT_READ_BATCHES
 from hivefold.v1 import blob_pb2, job_pb2, job_service_pb2, log_service_pb2, model_pb2, model_service_pb2
 
 Violations = Iterator[FieldViolation]
 
 _OWN_SUBJECTS: Final = frozenset(
-    {"work", "results", "control", "heartbeat", "fleet", "telemetry", "events", "blob", "log"}
+    {"work", "results", "control", "heartbeat", "fleet", "telemetry", "events", "blob", "log", "inference"}
 )
 _ROW_TYPES: Final = frozenset(model_pb2.DataType.values()) - {
     model_pb2.DATA_TYPE_UNSPECIFIED,
@@ -75,6 +76,12 @@ def act(field: str, value: str, request: str) -> Violations:
     """An act upon a job or node: whom it concerns, and the request's id where one is given."""
     yield from name(field, value)
     yield from request_id(request, required=False)
+
+
+def batch_positions(positions: Sequence[int]) -> Violations:
+    """Positions of batches of inference."""
+    if not 0 < len(positions) <= AUDIT_READ_BATCHES:
+        yield FieldViolation("positions", f"must be 1 to {AUDIT_READ_BATCHES}; ask for the others in another call")
 
 
 def job_states(states: Iterable[int]) -> Violations:

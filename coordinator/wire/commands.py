@@ -7,6 +7,7 @@ from typing import Final, assert_never
 
 from coordinator.core import commands as cmd
 from coordinator.wire import values as v
+from coordinator.wire.inference import summary_from_proto, summary_to_proto
 from coordinator.wire.times import micros, timestamp
 from hivefold.errors import LogCorruptError
 from hivefold.ids import BootId, Digest, JobId, NodeId, RequestId
@@ -20,6 +21,8 @@ def command_to_proto(command: cmd.Command) -> pb.Command:
     match body:
         case cmd.ReportOutcomes():
             message.report_outcomes.CopyFrom(_outcomes_to_proto(body))
+        case cmd.RecordInferences(batches):
+            message.record_inferences.batches.extend(map(summary_to_proto, batches))
         case cmd.PlaceTasks():
             message.place_tasks.SetInParent()
         case cmd.ExpireJobs():
@@ -203,6 +206,7 @@ def _erase_job(body: pb.EraseJob) -> cmd.EraseJob:
 
 _READERS: Final[dict[str, Callable[[pb.Command], cmd.CommandBody]]] = {
     "report_outcomes": _outcomes,
+    "record_inferences": lambda c: cmd.RecordInferences(tuple(map(summary_from_proto, c.record_inferences.batches))),
     "place_tasks": lambda _: cmd.PlaceTasks(),
     "expire_jobs": lambda _: cmd.ExpireJobs(),
     "submit_job": _submit_job,

@@ -9,6 +9,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from coordinator.core import events as ev
 from coordinator.wire import values as v
+from coordinator.wire.inference import summary_from_proto, summary_to_proto
 from coordinator.wire.times import micros, timestamp
 from hivefold.errors import EventUnknownError, Reason
 from hivefold.ids import BootId, Digest, JobId, ModelRef, NodeId, RequestId
@@ -57,6 +58,9 @@ def event_to_proto(event: ev.Event) -> pb.Event:
             | ev.JobErased()
         ):
             return _job_event_to_proto(event)
+        case ev.InferencesRecorded(batches):
+            body = pb.InferencesRecorded(batches=map(summary_to_proto, batches))
+            return pb.Event(ignorable=True, inferences_recorded=body)
         case _:
             return _fleet_event_to_proto(event)
 
@@ -300,6 +304,9 @@ _READERS: Final[dict[str, Callable[[pb.Event], ev.Event]]] = {
     "job_failed": lambda e: ev.JobFailed(JobId(e.job_failed.job_id), v.failure_from_proto(e.job_failed.failure)),
     "job_cancelled": lambda e: ev.JobCancelled(JobId(e.job_cancelled.job_id), e.job_cancelled.note),
     "job_erased": lambda e: ev.JobErased(JobId(e.job_erased.job_id), tuple(e.job_erased.key_ids)),
+    "inferences_recorded": lambda e: ev.InferencesRecorded(
+        tuple(map(summary_from_proto, e.inferences_recorded.batches))
+    ),
     "term_started": _term_started,
     "signing_key_changed": _signing_key_changed,
     "segment_closed": lambda e: ev.SegmentClosed(e.segment_closed.segment),

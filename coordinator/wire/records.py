@@ -114,6 +114,8 @@ def subject_of(body: cmd.CommandBody) -> str:
             return f"log.model.{model.name}"
         case cmd.JoinNode(spec):
             return f"log.node.{spec.node_id}"
+        case cmd.RecordInferences():
+            return "log.inference"
         case cmd.PlaceTasks():
             return "log.placement"
         case cmd.ExpireJobs():

@@ -9,6 +9,7 @@ Subjects (account NODES):
     heartbeat.<node>                          Heartbeat     core NATS
     fleet.pulse                               Pulse         core NATS
     telemetry.<node>                          Reading       core NATS
+    inference.<node>.<boot>.<number>          InferenceBatch   stream HF_INFERENCE (file, the oldest make room)
     events.job.<job>, events.node.<node>      JobEvent, NodeEvent   stream HF_EVENTS (file, limited age)
     checkpoint.log                            SignedCheckpoint   stream HF_CHECKPOINTS (file, the oldest make room)
 """

@@ -29,8 +29,6 @@ from hivefold.limits import (
 
 _log = structlog.get_logger(__name__)
 _NANOSECONDS: Final = 1_000_000_000
-_CONSUMER: Final = f"{streams.RESULTS}.{streams.COORDINATOR}"
-_INFO: Final = f"STREAM.INFO.{streams.RESULTS}"
 _FIRST_ONLY: Final = f"{api.EXPECT_NEW}: 0\r\n".encode()
 
 
@@ -87,11 +85,19 @@ class NatsResultReceiver:
     new consumer after the last acknowledged result; what was handed over already is passed over.
     """
 
-    def __init__(self, link: Link, may_consume: Callable[[], bool] = lambda: True) -> None:
-        """`may_consume` is asked before a consumer is made anew: two coordinators must not take it from each other."""
+    def __init__(
+        self, link: Link, may_consume: Callable[[], bool] = lambda: True, *, stream: str = streams.RESULTS
+    ) -> None:
+        """`may_consume` is asked before a consumer is made anew: two coordinators must not take it from each other.
+
+        `stream` is HF_RESULTS, or another one with one message a subject that a coordinator records in order.
+        """
         self._link = link
         self._may_consume = may_consume
-        self._puller = Puller(link, streams.RESULTS, streams.COORDINATOR, rebind=self._make_consumer)
+        self._stream = stream
+        self._consumer = f"{stream}.{streams.COORDINATOR}"
+        self._info = f"STREAM.INFO.{stream}"
+        self._puller = Puller(link, stream, streams.COORDINATOR, rebind=self._make_consumer)
         self._expected = 1
         self._handed_over = 0
         self._acknowledged = -1
@@ -120,7 +126,7 @@ class NatsResultReceiver:
 
     async def get(self, sequence: int) -> ResultMessage:
         """The outcome stored at a position. Raises NotFoundError, BrokerUnavailableError."""
-        message = await api.message_at(self._link, streams.RESULTS, {"seq": sequence})
+        message = await api.message_at(self._link, self._stream, {"seq": sequence})
         return ResultMessage(message.sequence, message.subject, message.data)
 
     async def purge_job(self, job_id: str) -> None:
@@ -130,27 +136,27 @@ class NatsResultReceiver:
         outcomes of other jobs that are not recorded would not come again after a crash.
         """
         if self._acknowledged < 0:
-            self._acknowledged = await self._recorded_position(_CONSUMER)
+            self._acknowledged = await self._recorded_position(self._consumer)
         body = {"filter": f"results.*.{job_id}.>", "seq": self._acknowledged + 1}
-        await api.call(self._link, f"STREAM.PURGE.{streams.RESULTS}", body)
+        await api.call(self._link, f"STREAM.PURGE.{self._stream}", body)
 
     async def is_crowded(self) -> bool:
         """Whether little room is left for outcomes. Raises BrokerUnavailableError."""
-        info = await api.call(self._link, _INFO)
+        info = await api.call(self._link, self._info)
         most = int(info["config"].get("max_bytes", -1))
         return 0 < most * RESULTS_CROWDED_PERCENT <= int(info["state"]["bytes"]) * 100
 
     async def drop_oldest(self, before: int) -> int:
         """Drops a quarter, of what is acknowledged and before a position; how many. Raises BrokerUnavailableError."""
         if self._acknowledged < 0:
-            self._acknowledged = await self._recorded_position(_CONSUMER)
-        state = (await api.call(self._link, _INFO))["state"]
+            self._acknowledged = await self._recorded_position(self._consumer)
+        state = (await api.call(self._link, self._info))["state"]
         first = int(state["first_seq"])
         quarter = first + (int(state["last_seq"]) - first) // 4
         end = min(before, self._acknowledged + 1, quarter + 1)
         if end <= first:
             return 0
-        return int((await api.call(self._link, f"STREAM.PURGE.{streams.RESULTS}", {"seq": end}))["purged"])
+        return int((await api.call(self._link, f"STREAM.PURGE.{self._stream}", {"seq": end}))["purged"])
 
     async def close(self) -> None:
         """Ends batches()."""
@@ -184,10 +190,10 @@ class NatsResultReceiver:
         """
         if not self._may_consume():
             raise BrokerUnavailableError("another coordinator may lead by now: its consumer stays as it is")
-        name = _CONSUMER
+        name = self._consumer
         if self._acknowledged < 0:
             self._acknowledged = await self._recorded_position(name)
-        state = (await api.call(self._link, _INFO))["state"]
+        state = (await api.call(self._link, self._info))["state"]
         if state["last_seq"] < max(self._acknowledged, self._handed_over):
             _log.error("results.stream_replaced", last=state["last_seq"], handed_over=self._handed_over)
             self._acknowledged = self._handed_over = 0
@@ -204,7 +210,7 @@ class NatsResultReceiver:
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": self._acknowledged + 1,
         }
-        body = {"stream_name": streams.RESULTS, "config": config}
+        body = {"stream_name": self._stream, "config": config}
         await api.call(self._link, f"CONSUMER.DURABLE.CREATE.{name}", body)
         self._expected = 1
         self._unacknowledged.clear()

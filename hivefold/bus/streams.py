@@ -18,6 +18,7 @@ RESULTS: Final = "HF_RESULTS"
 EVENTS: Final = "HF_EVENTS"
 BLOBS: Final = "HF_BLOBS"
 CHECKPOINTS: Final = "HF_CHECKPOINTS"
+INFERENCE: Final = "HF_INFERENCE"
 COORDINATOR: Final = "coordinator"
 """The durable consumer of RESULTS."""
 
@@ -39,6 +40,8 @@ class StreamSettings:
     events_max_bytes: int = 512 * 1024 * 1024
     blobs_max_bytes: int = 0
     checkpoints_max_bytes: int = 256 * 1024 * 1024
+    inference_max_age_s: int = 30 * 24 * 3600
+    inference_max_bytes: int = 2 * 1024 * 1024 * 1024
 
 
 async def prepare_streams(link: Link, settings: StreamSettings | None = None) -> None:
@@ -75,9 +78,11 @@ async def prepare_stream(link: Link, config: dict[str, Any]) -> None:
 def _beginning(config: dict[str, Any]) -> dict[str, Any]:
     """Where a new stream begins to count: one in memory at the time, for it is made again after each loss.
 
-    Were it to begin at 1 again, a late answer to work that was lost would settle new work of the same number.
+    Were it to begin at 1 again, a late answer to work that was lost would settle new work of the same number. So
+    does the one of inference, for the state knows by its position what is recorded.
     """
-    return {"first_seq": SystemClock().now_us()} if config["storage"] == "memory" else {}
+    anew = config["storage"] == "memory" or config["name"] == INFERENCE
+    return {"first_seq": SystemClock().now_us()} if anew else {}
 
 
 def stream_configs(settings: StreamSettings) -> tuple[dict[str, Any], ...]:
@@ -117,6 +122,15 @@ def stream_configs(settings: StreamSettings) -> tuple[dict[str, Any], ...]:
             "subjects": ["checkpoint.>"],
             "discard": "old",
             "max_bytes": settings.checkpoints_max_bytes or -1,
+        },
+        common
+        | {
+            "name": INFERENCE,
+            "subjects": ["inference.>"],
+            # The log keeps the digests of those that made room.
+            "discard": "old",
+            "max_age": settings.inference_max_age_s * _NANOSECONDS,
+            "max_bytes": settings.inference_max_bytes or -1,
         },
         common | {"name": BLOBS, "subjects": ["blob.>"], "max_bytes": settings.blobs_max_bytes or -1},
     )

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from hivefold import limits
+from hivefold.client.audit import Audit
 from hivefold.client.blobs import Blobs
 from hivefold.client.connection import Connection
 from hivefold.client.data import Rows
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Fleet:
-    """Asks models and submits jobs; the calls to the coordinator are under jobs, models, nodes, blobs and log.
+    """Asks models and submits jobs; the calls to the coordinator are under jobs, models, nodes, blobs, log and audit.
 
     Use it in `async with`.
     """
@@ -36,6 +37,7 @@ class Fleet:
         self.jobs = Jobs(connection, self.blobs, self.models)
         self.nodes = Nodes(connection)
         self.log = Log(connection)
+        self.audit = Audit(connection)
         self._inference = Inference(self.models, self.nodes)
 
     async def __aenter__(self) -> Self:

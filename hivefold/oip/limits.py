@@ -59,3 +59,32 @@ FORWARD_CHANNELS: Final = 64
 """Connections to other nodes that are kept."""
 RESPONSE_HEADS: Final = 512
 """Response heads that are kept ready, one for each number of rows."""
+
+AUDIT_WINDOW_S: Final = 1.0
+"""How often what was inferred is put into a batch: as much may be lost with a node that is killed."""
+AUDIT_BATCH_REQUESTS: Final = 8192
+AUDIT_BATCH_CALLERS: Final = 1024
+"""Requests of one batch, and callers that they may have: some 75 bytes each, it stays below BROKER_MESSAGE_BYTES."""
+AUDIT_BATCH_WINDOWS: Final = 256
+AUDIT_CALLER_CHARACTERS: Final = 96
+AUDIT_DIGEST_AT: Final = 512
+"""Requests that wait to be digested before that is done without waiting for the window's end."""
+AUDIT_SLICE: Final = 16
+"""Requests that are digested before others may have the interpreter: a tenth of a millisecond."""
+AUDIT_HELD_REQUESTS: Final = 16_384
+AUDIT_HELD_BYTES: Final = 64 * 1024 * 1024
+"""Requests, and bytes of their tensors, that wait to be digested; what comes beyond is counted as not recorded."""
+AUDIT_DURATIONS: Final = 65_536
+"""Durations that are kept before they are put into the sketch."""
+AUDIT_SPOOL_BYTES: Final = 64 * 1024 * 1024
+"""Batches that a node keeps on disk while the broker is away; then windows grow, and requests go unrecorded."""
+AUDIT_CLOSE_S: Final = 1.0
+"""How long a node that leaves tries to send its last batches; the next start sends the others."""
+AUDIT_GATHER_S: Final = 1.0
+AUDIT_GATHER_BYTES: Final = 256 * 1024
+"""How long, and how much of, what nodes report is gathered for one record."""
+AUDIT_SUMMARY_BYTES: Final = 160 * 1024
+"""Largest summary of one batch in the log: the windows of 256 busy models are below it."""
+AUDIT_READ_BATCHES: Final = 1000
+DIGEST_HEADS: Final = 512
+"""Tensor descriptions that are kept encoded."""

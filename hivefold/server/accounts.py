@@ -67,6 +67,7 @@ def node_permissions(node_id: str) -> dict[str, dict[str, list[str]]]:
                 f"express.results.{node_id}.>",
                 f"heartbeat.{node_id}",
                 f"telemetry.{node_id}",
+                f"inference.{node_id}.>",
                 "blob.>",
                 f"$JS.API.CONSUMER.MSG.NEXT.HF_WORK.{node_id}",
                 f"$JS.ACK.HF_WORK.{node_id}.>",

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from hivefold.v1 import audit_pb2 as hivefold_dot_v1_dot_audit__pb2
 from hivefold.v1 import error_pb2 as hivefold_dot_v1_dot_error__pb2
 from hivefold.v1 import fleet_pb2 as hivefold_dot_v1_dot_fleet__pb2
 from hivefold.v1 import job_pb2 as hivefold_dot_v1_dot_job__pb2
@@ -30,7 +31,7 @@ from hivefold.v1 import model_pb2 as hivefold_dot_v1_dot_model__pb2
 from hivefold.v1 import work_pb2 as hivefold_dot_v1_dot_work__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19hivefold/v1/command.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/fleet.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\x1a\x16hivefold/v1/work.proto\"9\n\tStartTerm\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\x02 \x01(\t\"\x17\n\x07\x45ndTerm\x12\x0c\n\x04note\x18\x01 \x01(\t\"\x1f\n\x0c\x43loseSegment\x12\x0f\n\x07segment\x18\x01 \x01(\x04\"\x1e\n\x0bOpenSegment\x12\x0f\n\x07segment\x18\x01 \x01(\x04\"2\n\rRegisterModel\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\"x\n\x10\x43hangeSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_key_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"h\n\tSubmitJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\")\n\tCancelJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"M\n\x08\x45raseJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07key_ids\x18\x02 \x03(\t\x12\x12\n\ninput_root\x18\x03 \x01(\t\x12\x0c\n\x04past\x18\x04 \x01(\x08\"/\n\x08JoinNode\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\"\x87\x01\n\x0bObserveNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x15\n\rloaded_models\x18\x03 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\x04 \x01(\x04\x12\x1f\n\x17\x63pu_utilization_percent\x18\x05 \x01(\r\"u\n\rReportSilence\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x11\n\tsilent_ms\x18\x03 \x01(\x04\x12\x18\n\x10suspect_after_ms\x18\x04 \x01(\x04\x12\x15\n\rlost_after_ms\x18\x05 \x01(\x04\";\n\tLeaveNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0c\n\x04gone\x18\x03 \x01(\x08\"*\n\tDrainNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"\x1e\n\x0bUndrainNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xcf\x01\n\rOutcomeReport\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0b\x64uration_us\x18\x04 \x01(\x04\x12\x11\n\trow_count\x18\x05 \x01(\x04\x12\x17\n\x0fresult_sequence\x18\x06 \x01(\x04\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.hivefold.v1.Failure\x12\'\n\x06output\x18\x08 \x01(\x0b\x32\x17.hivefold.v1.TaskOutput\"\x85\x01\n\x0eOutcomeColumns\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05tasks\x18\x02 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x03 \x03(\r\x12\x14\n\x0c\x64urations_us\x18\x04 \x03(\x04\x12\x12\n\nrow_counts\x18\x05 \x03(\x04\x12\x18\n\x10result_sequences\x18\x06 \x03(\x04\"|\n\x0eReportOutcomes\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12,\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1b.hivefold.v1.OutcomeColumns\x12+\n\x07reports\x18\x03 \x03(\x0b\x32\x1a.hivefold.v1.OutcomeReport\"\x0c\n\nPlaceTasks\"\x0c\n\nExpireJobs\"\xb6\x07\n\x07\x43ommand\x12\x30\n\x0c\x63ommand_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\nstart_term\x18\n \x01(\x0b\x32\x16.hivefold.v1.StartTermH\x00\x12\x34\n\x0eregister_model\x18\x0b \x01(\x0b\x32\x1a.hivefold.v1.RegisterModelH\x00\x12;\n\x12\x63hange_signing_key\x18\r \x01(\x0b\x32\x1d.hivefold.v1.ChangeSigningKeyH\x00\x12(\n\x08\x65nd_term\x18\x0c \x01(\x0b\x32\x14.hivefold.v1.EndTermH\x00\x12\x32\n\rclose_segment\x18\x0e \x01(\x0b\x32\x19.hivefold.v1.CloseSegmentH\x00\x12\x30\n\x0copen_segment\x18\x0f \x01(\x0b\x32\x18.hivefold.v1.OpenSegmentH\x00\x12,\n\nsubmit_job\x18\x14 \x01(\x0b\x32\x16.hivefold.v1.SubmitJobH\x00\x12,\n\ncancel_job\x18\x15 \x01(\x0b\x32\x16.hivefold.v1.CancelJobH\x00\x12\x36\n\x0freport_outcomes\x18\x16 \x01(\x0b\x32\x1b.hivefold.v1.ReportOutcomesH\x00\x12.\n\x0bplace_tasks\x18\x17 \x01(\x0b\x32\x17.hivefold.v1.PlaceTasksH\x00\x12.\n\x0b\x65xpire_jobs\x18\x18 \x01(\x0b\x32\x17.hivefold.v1.ExpireJobsH\x00\x12*\n\terase_job\x18\x19 \x01(\x0b\x32\x15.hivefold.v1.EraseJobH\x00\x12*\n\tjoin_node\x18( \x01(\x0b\x32\x15.hivefold.v1.JoinNodeH\x00\x12\x30\n\x0cobserve_node\x18) \x01(\x0b\x32\x18.hivefold.v1.ObserveNodeH\x00\x12\x34\n\x0ereport_silence\x18* \x01(\x0b\x32\x1a.hivefold.v1.ReportSilenceH\x00\x12,\n\nleave_node\x18+ \x01(\x0b\x32\x16.hivefold.v1.LeaveNodeH\x00\x12,\n\ndrain_node\x18, \x01(\x0b\x32\x16.hivefold.v1.DrainNodeH\x00\x12\x30\n\x0cundrain_node\x18- \x01(\x0b\x32\x18.hivefold.v1.UndrainNodeH\x00\x42\x06\n\x04\x62odyBj\n\x0eio.hivefold.v1B\x0c\x43ommandProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19hivefold/v1/command.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/audit.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/fleet.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\x1a\x16hivefold/v1/work.proto\"9\n\tStartTerm\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\x02 \x01(\t\"\x17\n\x07\x45ndTerm\x12\x0c\n\x04note\x18\x01 \x01(\t\"\x1f\n\x0c\x43loseSegment\x12\x0f\n\x07segment\x18\x01 \x01(\x04\"\x1e\n\x0bOpenSegment\x12\x0f\n\x07segment\x18\x01 \x01(\x04\"2\n\rRegisterModel\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\"x\n\x10\x43hangeSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_key_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"h\n\tSubmitJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\")\n\tCancelJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"M\n\x08\x45raseJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07key_ids\x18\x02 \x03(\t\x12\x12\n\ninput_root\x18\x03 \x01(\t\x12\x0c\n\x04past\x18\x04 \x01(\x08\"/\n\x08JoinNode\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\"\x87\x01\n\x0bObserveNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x15\n\rloaded_models\x18\x03 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\x04 \x01(\x04\x12\x1f\n\x17\x63pu_utilization_percent\x18\x05 \x01(\r\"u\n\rReportSilence\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x11\n\tsilent_ms\x18\x03 \x01(\x04\x12\x18\n\x10suspect_after_ms\x18\x04 \x01(\x04\x12\x15\n\rlost_after_ms\x18\x05 \x01(\x04\";\n\tLeaveNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0c\n\x04gone\x18\x03 \x01(\x08\"*\n\tDrainNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"\x1e\n\x0bUndrainNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xcf\x01\n\rOutcomeReport\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0b\x64uration_us\x18\x04 \x01(\x04\x12\x11\n\trow_count\x18\x05 \x01(\x04\x12\x17\n\x0fresult_sequence\x18\x06 \x01(\x04\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.hivefold.v1.Failure\x12\'\n\x06output\x18\x08 \x01(\x0b\x32\x17.hivefold.v1.TaskOutput\"\x85\x01\n\x0eOutcomeColumns\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05tasks\x18\x02 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x03 \x03(\r\x12\x14\n\x0c\x64urations_us\x18\x04 \x03(\x04\x12\x12\n\nrow_counts\x18\x05 \x03(\x04\x12\x18\n\x10result_sequences\x18\x06 \x03(\x04\"|\n\x0eReportOutcomes\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12,\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1b.hivefold.v1.OutcomeColumns\x12+\n\x07reports\x18\x03 \x03(\x0b\x32\x1a.hivefold.v1.OutcomeReport\"\x0c\n\nPlaceTasks\"\x0c\n\nExpireJobs\"G\n\x10RecordInferences\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".hivefold.v1.InferenceBatchSummary\"\xf2\x07\n\x07\x43ommand\x12\x30\n\x0c\x63ommand_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\nstart_term\x18\n \x01(\x0b\x32\x16.hivefold.v1.StartTermH\x00\x12\x34\n\x0eregister_model\x18\x0b \x01(\x0b\x32\x1a.hivefold.v1.RegisterModelH\x00\x12;\n\x12\x63hange_signing_key\x18\r \x01(\x0b\x32\x1d.hivefold.v1.ChangeSigningKeyH\x00\x12(\n\x08\x65nd_term\x18\x0c \x01(\x0b\x32\x14.hivefold.v1.EndTermH\x00\x12\x32\n\rclose_segment\x18\x0e \x01(\x0b\x32\x19.hivefold.v1.CloseSegmentH\x00\x12\x30\n\x0copen_segment\x18\x0f \x01(\x0b\x32\x18.hivefold.v1.OpenSegmentH\x00\x12,\n\nsubmit_job\x18\x14 \x01(\x0b\x32\x16.hivefold.v1.SubmitJobH\x00\x12,\n\ncancel_job\x18\x15 \x01(\x0b\x32\x16.hivefold.v1.CancelJobH\x00\x12\x36\n\x0freport_outcomes\x18\x16 \x01(\x0b\x32\x1b.hivefold.v1.ReportOutcomesH\x00\x12.\n\x0bplace_tasks\x18\x17 \x01(\x0b\x32\x17.hivefold.v1.PlaceTasksH\x00\x12.\n\x0b\x65xpire_jobs\x18\x18 \x01(\x0b\x32\x17.hivefold.v1.ExpireJobsH\x00\x12*\n\terase_job\x18\x19 \x01(\x0b\x32\x15.hivefold.v1.EraseJobH\x00\x12*\n\tjoin_node\x18( \x01(\x0b\x32\x15.hivefold.v1.JoinNodeH\x00\x12\x30\n\x0cobserve_node\x18) \x01(\x0b\x32\x18.hivefold.v1.ObserveNodeH\x00\x12\x34\n\x0ereport_silence\x18* \x01(\x0b\x32\x1a.hivefold.v1.ReportSilenceH\x00\x12,\n\nleave_node\x18+ \x01(\x0b\x32\x16.hivefold.v1.LeaveNodeH\x00\x12,\n\ndrain_node\x18, \x01(\x0b\x32\x16.hivefold.v1.DrainNodeH\x00\x12\x30\n\x0cundrain_node\x18- \x01(\x0b\x32\x18.hivefold.v1.UndrainNodeH\x00\x12:\n\x11record_inferences\x18< \x01(\x0b\x32\x1d.hivefold.v1.RecordInferencesH\x00\x42\x06\n\x04\x62odyBj\n\x0eio.hivefold.v1B\x0c\x43ommandProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,46 +39,48 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hivefold.v1.command_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\014CommandProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
-  _globals['_STARTTERM']._serialized_start=197
-  _globals['_STARTTERM']._serialized_end=254
-  _globals['_ENDTERM']._serialized_start=256
-  _globals['_ENDTERM']._serialized_end=279
-  _globals['_CLOSESEGMENT']._serialized_start=281
-  _globals['_CLOSESEGMENT']._serialized_end=312
-  _globals['_OPENSEGMENT']._serialized_start=314
-  _globals['_OPENSEGMENT']._serialized_end=344
-  _globals['_REGISTERMODEL']._serialized_start=346
-  _globals['_REGISTERMODEL']._serialized_end=396
-  _globals['_CHANGESIGNINGKEY']._serialized_start=398
-  _globals['_CHANGESIGNINGKEY']._serialized_end=518
-  _globals['_SUBMITJOB']._serialized_start=520
-  _globals['_SUBMITJOB']._serialized_end=624
-  _globals['_CANCELJOB']._serialized_start=626
-  _globals['_CANCELJOB']._serialized_end=667
-  _globals['_ERASEJOB']._serialized_start=669
-  _globals['_ERASEJOB']._serialized_end=746
-  _globals['_JOINNODE']._serialized_start=748
-  _globals['_JOINNODE']._serialized_end=795
-  _globals['_OBSERVENODE']._serialized_start=798
-  _globals['_OBSERVENODE']._serialized_end=933
-  _globals['_REPORTSILENCE']._serialized_start=935
-  _globals['_REPORTSILENCE']._serialized_end=1052
-  _globals['_LEAVENODE']._serialized_start=1054
-  _globals['_LEAVENODE']._serialized_end=1113
-  _globals['_DRAINNODE']._serialized_start=1115
-  _globals['_DRAINNODE']._serialized_end=1157
-  _globals['_UNDRAINNODE']._serialized_start=1159
-  _globals['_UNDRAINNODE']._serialized_end=1189
-  _globals['_OUTCOMEREPORT']._serialized_start=1192
-  _globals['_OUTCOMEREPORT']._serialized_end=1399
-  _globals['_OUTCOMECOLUMNS']._serialized_start=1402
-  _globals['_OUTCOMECOLUMNS']._serialized_end=1535
-  _globals['_REPORTOUTCOMES']._serialized_start=1537
-  _globals['_REPORTOUTCOMES']._serialized_end=1661
-  _globals['_PLACETASKS']._serialized_start=1663
-  _globals['_PLACETASKS']._serialized_end=1675
-  _globals['_EXPIREJOBS']._serialized_start=1677
-  _globals['_EXPIREJOBS']._serialized_end=1689
-  _globals['_COMMAND']._serialized_start=1692
-  _globals['_COMMAND']._serialized_end=2642
+  _globals['_STARTTERM']._serialized_start=222
+  _globals['_STARTTERM']._serialized_end=279
+  _globals['_ENDTERM']._serialized_start=281
+  _globals['_ENDTERM']._serialized_end=304
+  _globals['_CLOSESEGMENT']._serialized_start=306
+  _globals['_CLOSESEGMENT']._serialized_end=337
+  _globals['_OPENSEGMENT']._serialized_start=339
+  _globals['_OPENSEGMENT']._serialized_end=369
+  _globals['_REGISTERMODEL']._serialized_start=371
+  _globals['_REGISTERMODEL']._serialized_end=421
+  _globals['_CHANGESIGNINGKEY']._serialized_start=423
+  _globals['_CHANGESIGNINGKEY']._serialized_end=543
+  _globals['_SUBMITJOB']._serialized_start=545
+  _globals['_SUBMITJOB']._serialized_end=649
+  _globals['_CANCELJOB']._serialized_start=651
+  _globals['_CANCELJOB']._serialized_end=692
+  _globals['_ERASEJOB']._serialized_start=694
+  _globals['_ERASEJOB']._serialized_end=771
+  _globals['_JOINNODE']._serialized_start=773
+  _globals['_JOINNODE']._serialized_end=820
+  _globals['_OBSERVENODE']._serialized_start=823
+  _globals['_OBSERVENODE']._serialized_end=958
+  _globals['_REPORTSILENCE']._serialized_start=960
+  _globals['_REPORTSILENCE']._serialized_end=1077
+  _globals['_LEAVENODE']._serialized_start=1079
+  _globals['_LEAVENODE']._serialized_end=1138
+  _globals['_DRAINNODE']._serialized_start=1140
+  _globals['_DRAINNODE']._serialized_end=1182
+  _globals['_UNDRAINNODE']._serialized_start=1184
+  _globals['_UNDRAINNODE']._serialized_end=1214
+  _globals['_OUTCOMEREPORT']._serialized_start=1217
+  _globals['_OUTCOMEREPORT']._serialized_end=1424
+  _globals['_OUTCOMECOLUMNS']._serialized_start=1427
+  _globals['_OUTCOMECOLUMNS']._serialized_end=1560
+  _globals['_REPORTOUTCOMES']._serialized_start=1562
+  _globals['_REPORTOUTCOMES']._serialized_end=1686
+  _globals['_PLACETASKS']._serialized_start=1688
+  _globals['_PLACETASKS']._serialized_end=1700
+  _globals['_EXPIREJOBS']._serialized_start=1702
+  _globals['_EXPIREJOBS']._serialized_end=1714
+  _globals['_RECORDINFERENCES']._serialized_start=1716
+  _globals['_RECORDINFERENCES']._serialized_end=1787
+  _globals['_COMMAND']._serialized_start=1790
+  _globals['_COMMAND']._serialized_end=2800
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from hivefold.v1 import audit_pb2 as _audit_pb2
 from hivefold.v1 import error_pb2 as _error_pb2
 from hivefold.v1 import fleet_pb2 as _fleet_pb2
 from hivefold.v1 import job_pb2 as _job_pb2
@@ -633,6 +634,30 @@ class ExpireJobs(_message.Message):
 Global___ExpireJobs: _TypeAlias = ExpireJobs  # noqa: Y015
 
 @_typing.final
+class RecordInferences(_message.Message):
+    """Record batches of inference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.InferenceBatchSummary]:
+        """The batches, in the order of their positions."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[_audit_pb2.InferenceBatchSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordInferences: _TypeAlias = RecordInferences  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     """An input to the coordinator. With the state before it, it determines the
     record's events.
@@ -659,6 +684,7 @@ class Command(_message.Message):
     LEAVE_NODE_FIELD_NUMBER: _builtins.int
     DRAIN_NODE_FIELD_NUMBER: _builtins.int
     UNDRAIN_NODE_FIELD_NUMBER: _builtins.int
+    RECORD_INFERENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def command_time(self) -> _timestamp_pb2.Timestamp:
         """The coordinator's clock when it took the command."""
@@ -735,6 +761,10 @@ class Command(_message.Message):
     def undrain_node(self) -> Global___UndrainNode:
         """Undrain a node."""
 
+    @_builtins.property
+    def record_inferences(self) -> Global___RecordInferences:
+        """Record batches of inference."""
+
     def __init__(
         self,
         *,
@@ -757,12 +787,13 @@ class Command(_message.Message):
         leave_node: Global___LeaveNode | None = ...,
         drain_node: Global___DrainNode | None = ...,
         undrain_node: Global___UndrainNode | None = ...,
+        record_inferences: Global___RecordInferences | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "erase_job", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "erase_job", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node", "record_inferences"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

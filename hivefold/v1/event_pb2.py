@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from hivefold.v1 import audit_pb2 as hivefold_dot_v1_dot_audit__pb2
 from hivefold.v1 import error_pb2 as hivefold_dot_v1_dot_error__pb2
 from hivefold.v1 import fleet_pb2 as hivefold_dot_v1_dot_fleet__pb2
 from hivefold.v1 import job_pb2 as hivefold_dot_v1_dot_job__pb2
@@ -30,7 +31,7 @@ from hivefold.v1 import model_pb2 as hivefold_dot_v1_dot_model__pb2
 from hivefold.v1 import work_pb2 as hivefold_dot_v1_dot_work__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hivefold/v1/event.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/fleet.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\x1a\x16hivefold/v1/work.proto\"I\n\x0bTermStarted\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\x03 \x01(\t\"y\n\x11SigningKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_key_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\'\n\tTermEnded\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04note\x18\x02 \x01(\t\" \n\rSegmentClosed\x12\x0f\n\x07segment\x18\x01 \x01(\x04\" \n\rSegmentOpened\x12\x0f\n\x07segment\x18\x01 \x01(\x04\"4\n\x0fModelRegistered\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\"1\n\nNodeJoined\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\"w\n\x0cNodeObserved\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rloaded_models\x18\x02 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\x03 \x01(\x04\x12\x1f\n\x17\x63pu_utilization_percent\x18\x04 \x01(\r\"3\n\rNodeSuspected\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tsilent_ms\x18\x02 \x01(\x04\" \n\rNodeRecovered\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"?\n\x08NodeLost\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x11\n\tsilent_ms\x18\x03 \x01(\x04\"4\n\x10NodeLeaveStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\",\n\x08NodeLeft\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\"1\n\x10NodeDrainStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"!\n\x0eNodeDrainEnded\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xad\x01\n\x0cJobSubmitted\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12\r\n\x05model\x18\x04 \x01(\t\x12\x31\n\rdeadline_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"h\n\x0cTasksPlanned\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nfirst_task\x18\x02 \x01(\x04\x12\x12\n\nrow_counts\x18\x03 \x03(\x04\x12\x12\n\ntask_count\x18\x04 \x01(\x04\x12\x0c\n\x04last\x18\x05 \x01(\x08\"Z\n\x0bNodeRefusal\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.hivefold.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\x86\x01\n\x08NodeRank\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_loaded\x18\x02 \x01(\x08\x12\x12\n\nfree_slots\x18\x03 \x01(\r\x12\x1f\n\x17\x63pu_utilization_percent\x18\x04 \x01(\r\x12\x1e\n\x16memory_available_bytes\x18\x05 \x01(\x04\"e\n\x0fPlacementReason\x12&\n\x07ranking\x18\x01 \x03(\x0b\x32\x15.hivefold.v1.NodeRank\x12*\n\x08refusals\x18\x02 \x03(\x0b\x32\x18.hivefold.v1.NodeRefusal\"\x90\x01\n\rTasksAssigned\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\r\n\x05tasks\x18\x04 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x05 \x03(\r\x12,\n\x06reason\x18\x06 \x01(\x0b\x32\x1c.hivefold.v1.PlacementReason\"\xc0\x01\n\x0eTasksSucceeded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x03(\r\x12\x14\n\x0c\x64urations_us\x18\x05 \x03(\x04\x12\x12\n\nrow_counts\x18\x06 \x03(\x04\x12\x18\n\x10result_sequences\x18\x07 \x03(\x04\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.hivefold.v1.TaskOutput\"\xa6\x01\n\rAttemptFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x14.hivefold.v1.Failure\x12.\n\nretry_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x0c\x41ttemptsLost\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x03(\r\x12#\n\x06reason\x18\x05 \x01(\x0e\x32\x13.hivefold.v1.Reason\"\x1e\n\x0cJobSucceeded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"B\n\tJobFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.Failure\",\n\x0cJobCancelled\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\",\n\tJobErased\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07key_ids\x18\x02 \x03(\t\"\xc6\n\n\x05\x45vent\x12\x11\n\tignorable\x18\x01 \x01(\x08\x12\x30\n\x0cterm_started\x18\n \x01(\x0b\x32\x18.hivefold.v1.TermStartedH\x00\x12\x38\n\x10model_registered\x18\x0b \x01(\x0b\x32\x1c.hivefold.v1.ModelRegisteredH\x00\x12=\n\x13signing_key_changed\x18\r \x01(\x0b\x32\x1e.hivefold.v1.SigningKeyChangedH\x00\x12,\n\nterm_ended\x18\x0c \x01(\x0b\x32\x16.hivefold.v1.TermEndedH\x00\x12\x34\n\x0esegment_closed\x18\x0e \x01(\x0b\x32\x1a.hivefold.v1.SegmentClosedH\x00\x12\x34\n\x0esegment_opened\x18\x0f \x01(\x0b\x32\x1a.hivefold.v1.SegmentOpenedH\x00\x12\x32\n\rjob_submitted\x18\x14 \x01(\x0b\x32\x19.hivefold.v1.JobSubmittedH\x00\x12\x32\n\rtasks_planned\x18\x15 \x01(\x0b\x32\x19.hivefold.v1.TasksPlannedH\x00\x12\x34\n\x0etasks_assigned\x18\x16 \x01(\x0b\x32\x1a.hivefold.v1.TasksAssignedH\x00\x12\x36\n\x0ftasks_succeeded\x18\x17 \x01(\x0b\x32\x1b.hivefold.v1.TasksSucceededH\x00\x12\x34\n\x0e\x61ttempt_failed\x18\x18 \x01(\x0b\x32\x1a.hivefold.v1.AttemptFailedH\x00\x12\x32\n\rattempts_lost\x18\x19 \x01(\x0b\x32\x19.hivefold.v1.AttemptsLostH\x00\x12\x32\n\rjob_succeeded\x18\x1a \x01(\x0b\x32\x19.hivefold.v1.JobSucceededH\x00\x12,\n\njob_failed\x18\x1b \x01(\x0b\x32\x16.hivefold.v1.JobFailedH\x00\x12\x32\n\rjob_cancelled\x18\x1c \x01(\x0b\x32\x19.hivefold.v1.JobCancelledH\x00\x12,\n\njob_erased\x18\x1d \x01(\x0b\x32\x16.hivefold.v1.JobErasedH\x00\x12.\n\x0bnode_joined\x18( \x01(\x0b\x32\x17.hivefold.v1.NodeJoinedH\x00\x12\x32\n\rnode_observed\x18) \x01(\x0b\x32\x19.hivefold.v1.NodeObservedH\x00\x12\x34\n\x0enode_suspected\x18* \x01(\x0b\x32\x1a.hivefold.v1.NodeSuspectedH\x00\x12\x34\n\x0enode_recovered\x18+ \x01(\x0b\x32\x1a.hivefold.v1.NodeRecoveredH\x00\x12*\n\tnode_lost\x18, \x01(\x0b\x32\x15.hivefold.v1.NodeLostH\x00\x12*\n\tnode_left\x18- \x01(\x0b\x32\x15.hivefold.v1.NodeLeftH\x00\x12;\n\x12node_drain_started\x18. \x01(\x0b\x32\x1d.hivefold.v1.NodeDrainStartedH\x00\x12\x37\n\x10node_drain_ended\x18/ \x01(\x0b\x32\x1b.hivefold.v1.NodeDrainEndedH\x00\x12;\n\x12node_leave_started\x18\x30 \x01(\x0b\x32\x1d.hivefold.v1.NodeLeaveStartedH\x00\x42\x06\n\x04\x62ody*\x91\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_NOT_ONLINE\x10\x01\x12\x1b\n\x17REFUSAL_REASON_DRAINING\x10\x02\x12 \n\x1cREFUSAL_REASON_LABEL_MISSING\x10\x03\x12\x1e\n\x1aREFUSAL_REASON_GPU_MISSING\x10\x04\x12\x1f\n\x1bREFUSAL_REASON_MEMORY_SHORT\x10\x05\x12\x1f\n\x1bREFUSAL_REASON_NO_FREE_SLOT\x10\x06\x12 \n\x1cREFUSAL_REASON_FAILED_BEFORE\x10\x07\x42h\n\x0eio.hivefold.v1B\nEventProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hivefold/v1/event.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/audit.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/fleet.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\x1a\x16hivefold/v1/work.proto\"I\n\x0bTermStarted\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\x03 \x01(\t\"y\n\x11SigningKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_key_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\'\n\tTermEnded\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04note\x18\x02 \x01(\t\" \n\rSegmentClosed\x12\x0f\n\x07segment\x18\x01 \x01(\x04\" \n\rSegmentOpened\x12\x0f\n\x07segment\x18\x01 \x01(\x04\"4\n\x0fModelRegistered\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\"1\n\nNodeJoined\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.hivefold.v1.NodeSpec\"w\n\x0cNodeObserved\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rloaded_models\x18\x02 \x03(\t\x12\x1e\n\x16memory_available_bytes\x18\x03 \x01(\x04\x12\x1f\n\x17\x63pu_utilization_percent\x18\x04 \x01(\r\"3\n\rNodeSuspected\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tsilent_ms\x18\x02 \x01(\x04\" \n\rNodeRecovered\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"?\n\x08NodeLost\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x11\n\tsilent_ms\x18\x03 \x01(\x04\"4\n\x10NodeLeaveStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\",\n\x08NodeLeft\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\"1\n\x10NodeDrainStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"!\n\x0eNodeDrainEnded\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xad\x01\n\x0cJobSubmitted\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.hivefold.v1.JobSpec\x12\r\n\x05model\x18\x04 \x01(\t\x12\x31\n\rdeadline_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"h\n\x0cTasksPlanned\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nfirst_task\x18\x02 \x01(\x04\x12\x12\n\nrow_counts\x18\x03 \x03(\x04\x12\x12\n\ntask_count\x18\x04 \x01(\x04\x12\x0c\n\x04last\x18\x05 \x01(\x08\"Z\n\x0bNodeRefusal\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.hivefold.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\x86\x01\n\x08NodeRank\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_loaded\x18\x02 \x01(\x08\x12\x12\n\nfree_slots\x18\x03 \x01(\r\x12\x1f\n\x17\x63pu_utilization_percent\x18\x04 \x01(\r\x12\x1e\n\x16memory_available_bytes\x18\x05 \x01(\x04\"e\n\x0fPlacementReason\x12&\n\x07ranking\x18\x01 \x03(\x0b\x32\x15.hivefold.v1.NodeRank\x12*\n\x08refusals\x18\x02 \x03(\x0b\x32\x18.hivefold.v1.NodeRefusal\"\x90\x01\n\rTasksAssigned\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\r\n\x05tasks\x18\x04 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x05 \x03(\r\x12,\n\x06reason\x18\x06 \x01(\x0b\x32\x1c.hivefold.v1.PlacementReason\"\xc0\x01\n\x0eTasksSucceeded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x03(\r\x12\x14\n\x0c\x64urations_us\x18\x05 \x03(\x04\x12\x12\n\nrow_counts\x18\x06 \x03(\x04\x12\x18\n\x10result_sequences\x18\x07 \x03(\x04\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.hivefold.v1.TaskOutput\"\xa6\x01\n\rAttemptFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x14.hivefold.v1.Failure\x12.\n\nretry_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x0c\x41ttemptsLost\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x03(\r\x12#\n\x06reason\x18\x05 \x01(\x0e\x32\x13.hivefold.v1.Reason\"\x1e\n\x0cJobSucceeded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"B\n\tJobFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.hivefold.v1.Failure\",\n\x0cJobCancelled\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\",\n\tJobErased\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07key_ids\x18\x02 \x03(\t\"I\n\x12InferencesRecorded\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".hivefold.v1.InferenceBatchSummary\"\x86\x0b\n\x05\x45vent\x12\x11\n\tignorable\x18\x01 \x01(\x08\x12\x30\n\x0cterm_started\x18\n \x01(\x0b\x32\x18.hivefold.v1.TermStartedH\x00\x12\x38\n\x10model_registered\x18\x0b \x01(\x0b\x32\x1c.hivefold.v1.ModelRegisteredH\x00\x12=\n\x13signing_key_changed\x18\r \x01(\x0b\x32\x1e.hivefold.v1.SigningKeyChangedH\x00\x12,\n\nterm_ended\x18\x0c \x01(\x0b\x32\x16.hivefold.v1.TermEndedH\x00\x12\x34\n\x0esegment_closed\x18\x0e \x01(\x0b\x32\x1a.hivefold.v1.SegmentClosedH\x00\x12\x34\n\x0esegment_opened\x18\x0f \x01(\x0b\x32\x1a.hivefold.v1.SegmentOpenedH\x00\x12\x32\n\rjob_submitted\x18\x14 \x01(\x0b\x32\x19.hivefold.v1.JobSubmittedH\x00\x12\x32\n\rtasks_planned\x18\x15 \x01(\x0b\x32\x19.hivefold.v1.TasksPlannedH\x00\x12\x34\n\x0etasks_assigned\x18\x16 \x01(\x0b\x32\x1a.hivefold.v1.TasksAssignedH\x00\x12\x36\n\x0ftasks_succeeded\x18\x17 \x01(\x0b\x32\x1b.hivefold.v1.TasksSucceededH\x00\x12\x34\n\x0e\x61ttempt_failed\x18\x18 \x01(\x0b\x32\x1a.hivefold.v1.AttemptFailedH\x00\x12\x32\n\rattempts_lost\x18\x19 \x01(\x0b\x32\x19.hivefold.v1.AttemptsLostH\x00\x12\x32\n\rjob_succeeded\x18\x1a \x01(\x0b\x32\x19.hivefold.v1.JobSucceededH\x00\x12,\n\njob_failed\x18\x1b \x01(\x0b\x32\x16.hivefold.v1.JobFailedH\x00\x12\x32\n\rjob_cancelled\x18\x1c \x01(\x0b\x32\x19.hivefold.v1.JobCancelledH\x00\x12,\n\njob_erased\x18\x1d \x01(\x0b\x32\x16.hivefold.v1.JobErasedH\x00\x12.\n\x0bnode_joined\x18( \x01(\x0b\x32\x17.hivefold.v1.NodeJoinedH\x00\x12\x32\n\rnode_observed\x18) \x01(\x0b\x32\x19.hivefold.v1.NodeObservedH\x00\x12\x34\n\x0enode_suspected\x18* \x01(\x0b\x32\x1a.hivefold.v1.NodeSuspectedH\x00\x12\x34\n\x0enode_recovered\x18+ \x01(\x0b\x32\x1a.hivefold.v1.NodeRecoveredH\x00\x12*\n\tnode_lost\x18, \x01(\x0b\x32\x15.hivefold.v1.NodeLostH\x00\x12*\n\tnode_left\x18- \x01(\x0b\x32\x15.hivefold.v1.NodeLeftH\x00\x12;\n\x12node_drain_started\x18. \x01(\x0b\x32\x1d.hivefold.v1.NodeDrainStartedH\x00\x12\x37\n\x10node_drain_ended\x18/ \x01(\x0b\x32\x1b.hivefold.v1.NodeDrainEndedH\x00\x12;\n\x12node_leave_started\x18\x30 \x01(\x0b\x32\x1d.hivefold.v1.NodeLeaveStartedH\x00\x12>\n\x13inferences_recorded\x18< \x01(\x0b\x32\x1f.hivefold.v1.InferencesRecordedH\x00\x42\x06\n\x04\x62ody*\x91\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_NOT_ONLINE\x10\x01\x12\x1b\n\x17REFUSAL_REASON_DRAINING\x10\x02\x12 \n\x1cREFUSAL_REASON_LABEL_MISSING\x10\x03\x12\x1e\n\x1aREFUSAL_REASON_GPU_MISSING\x10\x04\x12\x1f\n\x1bREFUSAL_REASON_MEMORY_SHORT\x10\x05\x12\x1f\n\x1bREFUSAL_REASON_NO_FREE_SLOT\x10\x06\x12 \n\x1cREFUSAL_REASON_FAILED_BEFORE\x10\x07\x42h\n\x0eio.hivefold.v1B\nEventProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,64 +39,66 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hivefold.v1.event_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\nEventProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
-  _globals['_REFUSALREASON']._serialized_start=3856
-  _globals['_REFUSALREASON']._serialized_end=4129
-  _globals['_TERMSTARTED']._serialized_start=195
-  _globals['_TERMSTARTED']._serialized_end=268
-  _globals['_SIGNINGKEYCHANGED']._serialized_start=270
-  _globals['_SIGNINGKEYCHANGED']._serialized_end=391
-  _globals['_TERMENDED']._serialized_start=393
-  _globals['_TERMENDED']._serialized_end=432
-  _globals['_SEGMENTCLOSED']._serialized_start=434
-  _globals['_SEGMENTCLOSED']._serialized_end=466
-  _globals['_SEGMENTOPENED']._serialized_start=468
-  _globals['_SEGMENTOPENED']._serialized_end=500
-  _globals['_MODELREGISTERED']._serialized_start=502
-  _globals['_MODELREGISTERED']._serialized_end=554
-  _globals['_NODEJOINED']._serialized_start=556
-  _globals['_NODEJOINED']._serialized_end=605
-  _globals['_NODEOBSERVED']._serialized_start=607
-  _globals['_NODEOBSERVED']._serialized_end=726
-  _globals['_NODESUSPECTED']._serialized_start=728
-  _globals['_NODESUSPECTED']._serialized_end=779
-  _globals['_NODERECOVERED']._serialized_start=781
-  _globals['_NODERECOVERED']._serialized_end=813
-  _globals['_NODELOST']._serialized_start=815
-  _globals['_NODELOST']._serialized_end=878
-  _globals['_NODELEAVESTARTED']._serialized_start=880
-  _globals['_NODELEAVESTARTED']._serialized_end=932
-  _globals['_NODELEFT']._serialized_start=934
-  _globals['_NODELEFT']._serialized_end=978
-  _globals['_NODEDRAINSTARTED']._serialized_start=980
-  _globals['_NODEDRAINSTARTED']._serialized_end=1029
-  _globals['_NODEDRAINENDED']._serialized_start=1031
-  _globals['_NODEDRAINENDED']._serialized_end=1064
-  _globals['_JOBSUBMITTED']._serialized_start=1067
-  _globals['_JOBSUBMITTED']._serialized_end=1240
-  _globals['_TASKSPLANNED']._serialized_start=1242
-  _globals['_TASKSPLANNED']._serialized_end=1346
-  _globals['_NODEREFUSAL']._serialized_start=1348
-  _globals['_NODEREFUSAL']._serialized_end=1438
-  _globals['_NODERANK']._serialized_start=1441
-  _globals['_NODERANK']._serialized_end=1575
-  _globals['_PLACEMENTREASON']._serialized_start=1577
-  _globals['_PLACEMENTREASON']._serialized_end=1678
-  _globals['_TASKSASSIGNED']._serialized_start=1681
-  _globals['_TASKSASSIGNED']._serialized_end=1825
-  _globals['_TASKSSUCCEEDED']._serialized_start=1828
-  _globals['_TASKSSUCCEEDED']._serialized_end=2020
-  _globals['_ATTEMPTFAILED']._serialized_start=2023
-  _globals['_ATTEMPTFAILED']._serialized_end=2189
-  _globals['_ATTEMPTSLOST']._serialized_start=2191
-  _globals['_ATTEMPTSLOST']._serialized_end=2308
-  _globals['_JOBSUCCEEDED']._serialized_start=2310
-  _globals['_JOBSUCCEEDED']._serialized_end=2340
-  _globals['_JOBFAILED']._serialized_start=2342
-  _globals['_JOBFAILED']._serialized_end=2408
-  _globals['_JOBCANCELLED']._serialized_start=2410
-  _globals['_JOBCANCELLED']._serialized_end=2454
-  _globals['_JOBERASED']._serialized_start=2456
-  _globals['_JOBERASED']._serialized_end=2500
-  _globals['_EVENT']._serialized_start=2503
-  _globals['_EVENT']._serialized_end=3853
+  _globals['_REFUSALREASON']._serialized_start=4020
+  _globals['_REFUSALREASON']._serialized_end=4293
+  _globals['_TERMSTARTED']._serialized_start=220
+  _globals['_TERMSTARTED']._serialized_end=293
+  _globals['_SIGNINGKEYCHANGED']._serialized_start=295
+  _globals['_SIGNINGKEYCHANGED']._serialized_end=416
+  _globals['_TERMENDED']._serialized_start=418
+  _globals['_TERMENDED']._serialized_end=457
+  _globals['_SEGMENTCLOSED']._serialized_start=459
+  _globals['_SEGMENTCLOSED']._serialized_end=491
+  _globals['_SEGMENTOPENED']._serialized_start=493
+  _globals['_SEGMENTOPENED']._serialized_end=525
+  _globals['_MODELREGISTERED']._serialized_start=527
+  _globals['_MODELREGISTERED']._serialized_end=579
+  _globals['_NODEJOINED']._serialized_start=581
+  _globals['_NODEJOINED']._serialized_end=630
+  _globals['_NODEOBSERVED']._serialized_start=632
+  _globals['_NODEOBSERVED']._serialized_end=751
+  _globals['_NODESUSPECTED']._serialized_start=753
+  _globals['_NODESUSPECTED']._serialized_end=804
+  _globals['_NODERECOVERED']._serialized_start=806
+  _globals['_NODERECOVERED']._serialized_end=838
+  _globals['_NODELOST']._serialized_start=840
+  _globals['_NODELOST']._serialized_end=903
+  _globals['_NODELEAVESTARTED']._serialized_start=905
+  _globals['_NODELEAVESTARTED']._serialized_end=957
+  _globals['_NODELEFT']._serialized_start=959
+  _globals['_NODELEFT']._serialized_end=1003
+  _globals['_NODEDRAINSTARTED']._serialized_start=1005
+  _globals['_NODEDRAINSTARTED']._serialized_end=1054
+  _globals['_NODEDRAINENDED']._serialized_start=1056
+  _globals['_NODEDRAINENDED']._serialized_end=1089
+  _globals['_JOBSUBMITTED']._serialized_start=1092
+  _globals['_JOBSUBMITTED']._serialized_end=1265
+  _globals['_TASKSPLANNED']._serialized_start=1267
+  _globals['_TASKSPLANNED']._serialized_end=1371
+  _globals['_NODEREFUSAL']._serialized_start=1373
+  _globals['_NODEREFUSAL']._serialized_end=1463
+  _globals['_NODERANK']._serialized_start=1466
+  _globals['_NODERANK']._serialized_end=1600
+  _globals['_PLACEMENTREASON']._serialized_start=1602
+  _globals['_PLACEMENTREASON']._serialized_end=1703
+  _globals['_TASKSASSIGNED']._serialized_start=1706
+  _globals['_TASKSASSIGNED']._serialized_end=1850
+  _globals['_TASKSSUCCEEDED']._serialized_start=1853
+  _globals['_TASKSSUCCEEDED']._serialized_end=2045
+  _globals['_ATTEMPTFAILED']._serialized_start=2048
+  _globals['_ATTEMPTFAILED']._serialized_end=2214
+  _globals['_ATTEMPTSLOST']._serialized_start=2216
+  _globals['_ATTEMPTSLOST']._serialized_end=2333
+  _globals['_JOBSUCCEEDED']._serialized_start=2335
+  _globals['_JOBSUCCEEDED']._serialized_end=2365
+  _globals['_JOBFAILED']._serialized_start=2367
+  _globals['_JOBFAILED']._serialized_end=2433
+  _globals['_JOBCANCELLED']._serialized_start=2435
+  _globals['_JOBCANCELLED']._serialized_end=2479
+  _globals['_JOBERASED']._serialized_start=2481
+  _globals['_JOBERASED']._serialized_end=2525
+  _globals['_INFERENCESRECORDED']._serialized_start=2527
+  _globals['_INFERENCESRECORDED']._serialized_end=2600
+  _globals['_EVENT']._serialized_start=2603
+  _globals['_EVENT']._serialized_end=4017
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from hivefold.v1 import audit_pb2 as _audit_pb2
 from hivefold.v1 import error_pb2 as _error_pb2
 from hivefold.v1 import fleet_pb2 as _fleet_pb2
 from hivefold.v1 import job_pb2 as _job_pb2
@@ -962,6 +963,30 @@ class JobErased(_message.Message):
 Global___JobErased: _TypeAlias = JobErased  # noqa: Y015
 
 @_typing.final
+class InferencesRecorded(_message.Message):
+    """Batches of inference were recorded. May be skipped by readers that do not know it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.InferenceBatchSummary]:
+        """The batches, in the order of their positions."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[_audit_pb2.InferenceBatchSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InferencesRecorded: _TypeAlias = InferencesRecorded  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """A fact. The only thing that changes the coordinator's state."""
 
@@ -993,6 +1018,7 @@ class Event(_message.Message):
     NODE_DRAIN_STARTED_FIELD_NUMBER: _builtins.int
     NODE_DRAIN_ENDED_FIELD_NUMBER: _builtins.int
     NODE_LEAVE_STARTED_FIELD_NUMBER: _builtins.int
+    INFERENCES_RECORDED_FIELD_NUMBER: _builtins.int
     ignorable: _builtins.bool
     """Whether a reader that does not know the body may skip it."""
     @_builtins.property
@@ -1095,6 +1121,10 @@ class Event(_message.Message):
     def node_leave_started(self) -> Global___NodeLeaveStarted:
         """A node began to leave."""
 
+    @_builtins.property
+    def inferences_recorded(self) -> Global___InferencesRecorded:
+        """Batches of inference were recorded."""
+
     def __init__(
         self,
         *,
@@ -1124,12 +1154,13 @@ class Event(_message.Message):
         node_drain_started: Global___NodeDrainStarted | None = ...,
         node_drain_ended: Global___NodeDrainEnded | None = ...,
         node_leave_started: Global___NodeLeaveStarted | None = ...,
+        inferences_recorded: Global___InferencesRecorded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "term_ended", "segment_closed", "segment_opened", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "job_erased", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "term_ended", "segment_closed", "segment_opened", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "job_erased", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started", "inferences_recorded"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

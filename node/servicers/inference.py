@@ -42,18 +42,22 @@ class InferenceServicer:
         most_s = GRPC_DEADLINE_MAX_S if left_s is None else min(left_s, GRPC_DEADLINE_MAX_S)
         deadline_us = stopwatch_ns() // 1000 + int(most_s * 1e6)
         return await self._inference.infer(
-            address(data), data, deadline_us=deadline_us, forwarded=lambda: _is_forwarded(context)
+            address(data),
+            data,
+            deadline_us=deadline_us,
+            forwarded=lambda: _is_forwarded(context),
+            caller=lambda: _caller(context),
         )
 
     async def model_stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """ModelStreamInfer: requests of a stream are in hand together, their answers come in order."""
-        forwarded = partial(_is_forwarded, context)
+        forwarded, caller = partial(_is_forwarded, context), partial(_caller, context)
         line: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_REQUESTS)
 
         async def read() -> None:
             try:
                 async for data in requests:
-                    await line.put(asyncio.create_task(self._stream_answer(data, forwarded)))
+                    await line.put(asyncio.create_task(self._stream_answer(data, forwarded, caller)))
             finally:
                 await line.put(None)
 
@@ -69,14 +73,16 @@ class InferenceServicer:
                 if left is not None:
                     left.cancel()
 
-    async def _stream_answer(self, data: bytes, forwarded: Callable[[], bool]) -> bytes:
+    async def _stream_answer(self, data: bytes, forwarded: Callable[[], bool], caller: Callable[[], str]) -> bytes:
         """A failed request does not end its stream: the answer says why it failed."""
         response = schema.ModelStreamInferResponse()
         try:
             asked = address(data)
             response.infer_response.id = asked.id
             deadline_us = stopwatch_ns() // 1000 + int(GRPC_DEADLINE_MAX_S * 1e6)
-            answer = await self._inference.infer(asked, data, deadline_us=deadline_us, forwarded=forwarded)
+            answer = await self._inference.infer(
+                asked, data, deadline_us=deadline_us, forwarded=forwarded, caller=caller
+            )
         except HivefoldError as error:
             response.error_message = error.message
         else:
@@ -204,6 +210,14 @@ def _filling(name: str, fill: Callable[[Message, Message], Awaitable[None]]) -> 
 
 def _is_forwarded(context: Any) -> bool:
     return any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
+
+
+def _caller(context: Any) -> str:
+    """Who asked: the address that the node saw, or that it saw which passed the request on."""
+    for key, value in context.invocation_metadata() or ():
+        if key == FORWARDED:
+            return str(value).partition(" ")[2]
+    return str(context.peer())
 
 
 def _check_repository(request: Message) -> None:

@@ -13,19 +13,22 @@ from hivefold.clock import Clock, stopwatch_ns
 from hivefold.errors import HivefoldError, Reason, UnavailableError
 from hivefold.models import TensorFacts
 from hivefold.oip.limits import STATISTICS_MODELS
-from hivefold.oip.requests import Addressed, open_request
+from hivefold.oip.requests import Addressed, InferRequest, open_request
 from hivefold.v1 import model_pb2
 from node.models import ModelShelf
+from node.serving.audit import Audited, Ledger, Level, ModelAudit
 from node.serving.catalogue import Catalogue
 from node.serving.peers import Peer, Peers
-from node.serving.policy import batch_policy
+from node.serving.policy import audit_level, batch_policy
 from node.serving.served import ServedModel
 from node.serving.statistics import Statistics
 from node.wire import data_type_name
 
 _log = structlog.get_logger(__name__)
 FORWARDED: Final = "hivefold-forwarded"
-"""Metadata of a request that another node passed on: it is served here or refused, never passed on again."""
+"""Metadata of a request that another node passed on: it is served here or refused, never passed on again.
+
+Its value is the node, and after a blank who asked there where the model's audit is full."""
 _FULL: Final = frozenset({Reason.SERVER_BUSY, Reason.NODE_FULL, Reason.OUT_OF_MEMORY})
 _NO_ANSWER: Final = _FULL | {Reason.SERVER_UNAVAILABLE, Reason.NODE_LOST}
 """After these another node is asked: the request was not run, or its answer is lost and it may be run again."""
@@ -52,16 +55,26 @@ class Inference:
     lanes: int
     free_bytes: Callable[[], int]
     """Memory that could be given to a model now; 0 when it is not known."""
+    ledger: Ledger | None = None
+    """Where what is inferred is noted for the audit."""
     statistics: Statistics = field(default_factory=Statistics)
     in_hand: int = 0
     """Requests that are being answered."""
     _served: dict[str, ServedModel] = field(default_factory=dict)
 
-    async def infer(self, asked: Addressed, data: bytes, *, deadline_us: int, forwarded: Callable[[], bool]) -> bytes:
+    async def infer(
+        self,
+        asked: Addressed,
+        data: bytes,
+        *,
+        deadline_us: int,
+        forwarded: Callable[[], bool],
+        caller: Callable[[], str] = lambda: "",
+    ) -> bytes:
         """The response to a ModelInferRequest, both as bytes; `asked` is what `address(data)` gave.
 
         `deadline_us` is of hivefold.clock.stopwatch_ns; `forwarded` tells whether another node passed the request on,
-        and is asked only where that counts. Raises HivefoldError.
+        `caller` who asked, and both are asked only where that counts. Raises HivefoldError.
         """
         self.in_hand += 1
         try:
@@ -69,10 +82,11 @@ class Inference:
                 asked.model_name, asked.model_version
             )
             if not self.shelf.has(model.digest) and not forwarded():
-                passed = await self._passed(model, data, deadline_us)
+                passed = await self._passed(model, data, deadline_us, caller)
                 if passed is not None:
                     return passed
-            return await self.served(model).infer(open_request(asked), deadline_us)
+            served = self.served(model)
+            return await served.infer(self._opened(asked, served, caller), deadline_us, caller)
         finally:
             self.in_hand -= 1
 
@@ -87,7 +101,14 @@ class Inference:
             policy = batch_policy(model.labels, batchable=signature.batchable)
             tally = self.statistics.of(model.name, model.version)
             served = ServedModel(
-                model, signature, self.shelf, policy=policy, tally=tally, clock=self.clock, lanes=self.lanes
+                model,
+                signature,
+                self.shelf,
+                policy=policy,
+                tally=tally,
+                clock=self.clock,
+                lanes=self.lanes,
+                audit=self._audit_of(model),
             )
             self._served[key] = served
         return served
@@ -107,9 +128,27 @@ class Inference:
         self.served(model)
         self.shelf.give(await self.shelf.take(model))
 
-    async def _passed(self, model: model_pb2.Model, data: bytes, deadline_us: int) -> bytes | None:
+    def _audit_of(self, model: model_pb2.Model) -> ModelAudit | None:
+        level = audit_level(model.labels)
+        if self.ledger is None or level is Level.NONE:
+            return None
+        return ModelAudit(Audited(f"{model.name}@{model.version}", model.digest, level is Level.FULL), self.ledger)
+
+    def _opened(self, asked: Addressed, served: ServedModel, caller: Callable[[], str]) -> InferRequest:
+        """The request, read. What cannot be read counts among the failures of its model, too."""
+        try:
+            return open_request(asked)
+        except HivefoldError as error:
+            if served.audit is not None:
+                served.audit.failed((), error, caller=caller, arrived_us=self.clock.now_us(), took_ns=0)
+            raise
+
+    async def _passed(
+        self, model: model_pb2.Model, data: bytes, deadline_us: int, caller: Callable[[], str]
+    ) -> bytes | None:
         """Another node's response; None when the request is best served here."""
         tried: set[str] = set()
+        mark = (FORWARDED, f"{self.node_id} {caller()}" if audit_level(model.labels) is Level.FULL else self.node_id)
         while True:
             peer = self._elsewhere(model, tried)
             if peer is None:
@@ -119,7 +158,7 @@ class Inference:
                 raise UnavailableError("the request's time is over; allow more", reason=Reason.DEADLINE_EXCEEDED)
             peer.sent += 1
             try:
-                return await self.passing.call(peer.address, data, timeout_s=left_s, mark=(FORWARDED, self.node_id))
+                return await self.passing.call(peer.address, data, timeout_s=left_s, mark=mark)
             except HivefoldError as error:
                 if error.reason not in _NO_ANSWER:
                     raise

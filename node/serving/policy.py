@@ -18,6 +18,7 @@ from hivefold.oip.limits import (
     QUEUE_BYTES,
     QUEUE_REQUESTS,
 )
+from node.serving.audit import Level
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -41,6 +42,11 @@ def batch_policy(labels: Mapping[str, str], *, batchable: bool) -> BatchPolicy:
         queue_requests=requests,
         queue_bytes=QUEUE_BYTES,
     )
+
+
+def audit_level(labels: Mapping[str, str]) -> Level:
+    """How much of the model's inference is recorded: windows where its label `audit` says nothing that makes sense."""
+    return _read(labels, "audit", Level) or Level.WINDOWS
 
 
 def _number(labels: Mapping[str, str], name: str, least: int, most: int) -> int | None:

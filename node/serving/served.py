@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ from hivefold.oip.requests import InferRequest
 from hivefold.oip.responses import ResponseWriter
 from hivefold.v1 import model_pb2
 from node.models import ModelShelf, Place
+from node.serving.audit import ModelAudit
 from node.serving.statistics import Tally
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +50,7 @@ class ServedModel:
         tally: Tally,
         clock: Clock,
         lanes: int,
+        audit: ModelAudit | None = None,
     ) -> None:
         self.model = model
         self.signature = signature
@@ -56,6 +59,8 @@ class ServedModel:
         self._shelf = shelf
         self._clock = clock
         self._lanes = lanes
+        self.audit = audit
+        """Where what is inferred is noted; None where nothing is."""
         self._queue: BatchQueue[_Asked] = BatchQueue(policy)
         self._loop = asyncio.get_running_loop()
         self._running = 0
@@ -71,14 +76,15 @@ class ServedModel:
         """Requests that wait."""
         return self._queue.requests
 
-    async def infer(self, request: InferRequest, deadline_us: int) -> bytes:
-        """The response to a request; `deadline_us` is of hivefold.clock.stopwatch_ns.
+    async def infer(self, request: InferRequest, deadline_us: int, caller: Callable[[], str] = lambda: "") -> bytes:
+        """The response to a request; `deadline_us` is of hivefold.clock.stopwatch_ns, `caller` tells who asked.
 
         Raises HivefoldError: what does not fit the model, LIMIT_EXCEEDED when too many wait, DEADLINE_EXCEEDED.
         """
         arrived_ns = stopwatch_ns()
+        arrived_us = self._clock.now_us()
         tally = self.tally
-        tally.last_ms = self._clock.now_us() // 1000
+        tally.last_ms = arrived_us // 1000
         try:
             fitted = self.signature.fit(request)
             place = self._shelf.held(self.model.digest) or await self._shelf.take(self.model)
@@ -93,12 +99,21 @@ class ServedModel:
                 self._shelf.give(place)
             if isinstance(answer, HivefoldError):
                 raise answer
-        except (HivefoldError, asyncio.CancelledError):
-            tally.fail.add(1, stopwatch_ns() - arrived_ns)
+        except (HivefoldError, asyncio.CancelledError) as error:
+            took_ns = stopwatch_ns() - arrived_ns
+            tally.fail.add(1, took_ns)
+            if self.audit is not None:
+                self.audit.failed(request.inputs, error, caller=caller, arrived_us=arrived_us, took_ns=took_ns)
             raise
-        tally.success.add(1, stopwatch_ns() - arrived_ns)
-        tally.rows += fitted.feed.rows
+        took_ns = stopwatch_ns() - arrived_ns
+        rows = fitted.feed.rows
+        tally.success.add(1, took_ns)
+        tally.rows += rows
         names = self.signature.described(fitted.outputs)
+        if self.audit is not None:
+            self.audit.succeeded(
+                request.inputs, names, answer, rows=rows, caller=caller, arrived_us=arrived_us, took_ns=took_ns
+            )
         return self._writer.write(request.id, names, answer, final=request.mark_final)
 
     def _line_up(
@@ -180,6 +195,9 @@ class ServedModel:
         waited_us = sum([began_us - waiting.arrived_us for waiting in requests])
         self.tally.queue.add(len(requests), waited_us * 1000)
         self.tally.add_batch(rows, len(requests), reply)
+        if self.audit is not None:
+            for size in (rows,) if reply.runs == 1 else [waiting.rows for waiting in requests]:
+                self.audit.ran(size)
         self._usual_ns += (reply.infer_ns - self._usual_ns) // 8
         if reply.apart and self._queue.policy.max_rows > 1:
             _log.warning("model.mixes_rows", model=self.model.name, version=self.model.version)

@@ -194,6 +194,7 @@ async def test_a_node_does_what_is_its_own_and_nothing_else(nats_server: Running
     node = await connect(await nats_server.node("node-1"))
 
     assert not await refused(node, "results.node-1.job.0.1", b"mine")
+    assert not await refused(node, "inference.node-1.boot-1.1", b"mine")
     assert not await refused(node, "blob.chunk.abc", b"bytes")
     assert not await refused(node, "$JS.API.DIRECT.GET.HF_BLOBS.blob.chunk.abc")
     forbidden = [
@@ -203,6 +204,8 @@ async def test_a_node_does_what_is_its_own_and_nothing_else(nats_server: Running
         "results.node-1",
         "heartbeat.node-2",
         "telemetry.node-2",
+        "inference.node-2.boot-1.1",
+        "$JS.API.DIRECT.GET.HF_INFERENCE.inference.node-1.boot-1.1",
         "work.node-2",
         "work.node-1",
         "events.job.x",
