@@ -80,7 +80,7 @@ def test_the_log_counts_what_clients_saw_though_coordinator_and_server_are_kille
     doubling_model(tmp_path / "m.onnx")
     with running_fleet(tmp_path / "hf", node_count=2) as fleet:
         with connect(directory=fleet.directory) as client:
-            client.add_model(tmp_path / "m.onnx", "m", labels={"audit": "full"})
+            client.models.add(tmp_path / "m.onnx", "m", labels={"audit": "full"})
         asker = Client(fleet.endpoints["nodes"][0]["grpc"], "m")
         asker.ask(50)
         for killed in ("coordinator", "nats"):
@@ -124,7 +124,7 @@ def test_a_killed_node_loses_the_last_second_at_most(tmp_path: Path) -> None:
     doubling_model(tmp_path / "m.onnx")
     with running_fleet(tmp_path / "hf", node_count=1) as fleet:
         with connect(directory=fleet.directory) as client:
-            client.add_model(tmp_path / "m.onnx", "m")
+            client.models.add(tmp_path / "m.onnx", "m")
         node = fleet.endpoints["nodes"][0]
         asker = Client(node["grpc"], "m")
         asker.ask(20)
