@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from bench.contender import ROOT, ContenderError
 from bench.context import Context
 from hivefold.config.daemons import CoordinatorConfig, write_coordinator_config
 from hivefold.server.embedded import RunningServer
+from hivefold.server.ports import any_free
 
 _LONG_S: Final = 3600.0
 """How long a log may take to be made or folded: millions of records do."""
@@ -141,9 +141,7 @@ def configured(server: RunningServer, directory: Path) -> Path:
     """The file of a coordinator that has the same port at each start, as those of `hivefold up` do."""
     config, data = directory / "coordinator.toml", directory / "coordinator"
     data.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = any_free("127.0.0.1")
     settings = CoordinatorConfig(
         core=server.core, nodes=server.nodes, system=server.system, coordinator_id="c1", port=port, data_dir=data
     )

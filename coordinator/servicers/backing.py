@@ -172,10 +172,15 @@ class Backing:
     async def state_that(self, knows: Callable[[State], bool]) -> State:
         """The state; where it does not know what is asked for, a standby's is first followed to the log's end.
 
-        So what was acknowledged is never said not to be. Raises NotLeaderError, UnavailableError.
+        So what was acknowledged is never said not to be: one that may not be the leader any more does not say it
+        either. Raises NotLeaderError, UnavailableError.
         """
         state = self.state
-        if self._standby is None or knows(state):
+        if knows(state):
+            return state
+        if self._standby is None:
+            if not self.writer.leading:
+                raise NotLeaderError("this coordinator may not be the leader any more; ask again in a moment")
             return state
         await self._standby.reach_end()
         return self.state

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
+
+from hivefold.entropy import SystemEntropy
+
+_KEPT: Final = range(15_000, 32_000)
+"""Below those that systems lend to outgoing connections: what restarts finds its port free."""
+_TRIES: Final = 100
 
 
 def is_free(host: str, port: int) -> bool:
@@ -17,7 +24,11 @@ def is_free(host: str, port: int) -> bool:
 
 
 def any_free(host: str) -> int:
-    """A port that the system chose."""
+    """A port that nobody has, and that no outgoing connection will take; where that is not to be had, any other."""
+    for _ in range(_TRIES):
+        port = _KEPT[int.from_bytes(SystemEntropy().draw(4)) % len(_KEPT)]
+        if is_free(host, port):
+            return port
     with socket.socket(_family(host)) as candidate:
         candidate.bind((host, 0))
         return int(candidate.getsockname()[1])

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hivefold.server.binary import find_server
+from hivefold.server.ports import any_free
 from tests.integration.fleets import environment
 
 FSYNC_ALWAYS = "always"
@@ -21,9 +22,7 @@ FSYNC_INTERVAL = "2m"
 
 
 def free_port() -> int:
-    with socket.socket() as candidate:
-        candidate.bind(("127.0.0.1", 0))
-        return int(candidate.getsockname()[1])
+    return any_free("127.0.0.1")
 
 
 def until_open(port: int, process: subprocess.Popen[str], said: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +25,7 @@ from hivefold.server.embedded import EmbeddedServer, RunningServer
 from hivefold.v1 import job_pb2, job_service_pb2
 from hivefold.v1.job_service_pb2_grpc import JobServiceStub
 from tests.fixtures.nats import require_nats_server
+from tests.integration.daemons import free_port
 from tests.integration.fleets import environment
 from tests.integration.refusals import everything, refused
 
@@ -40,7 +40,7 @@ async def coordinator(
     server: RunningServer, folder: Path, log_max_bytes: int
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A coordinator without nodes upon `server`, and its address."""
-    port = _free_port()
+    port = free_port()
     address = f"127.0.0.1:{port}"
     config = folder / "coordinator.toml"
     write_coordinator_config(
@@ -66,12 +66,6 @@ async def coordinator(
         if process.returncode is None:
             process.terminate()
         await asyncio.wait_for(process.wait(), 20)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until_serving(address: str) -> None:

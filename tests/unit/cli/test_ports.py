@@ -10,7 +10,7 @@ import pytest
 
 from cli.local.ports import Ports
 from hivefold.errors import ConfigError
-from hivefold.server.ports import is_free
+from hivefold.server.ports import any_free, is_free
 
 
 @pytest.fixture
@@ -50,3 +50,9 @@ def test_the_ports_of_the_last_start_are_taken_again(tmp_path: Path) -> None:
 
     again = Ports(tmp_path)
     assert {name: again.choose(name, given=0) for name in chosen if is_free("127.0.0.1", chosen[name])} == chosen
+
+
+def test_a_chosen_port_is_none_that_outgoing_connections_take() -> None:
+    """Else one could hold the port of a daemon that restarts."""
+    lent = [int(word) for word in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()]
+    assert all(not lent[0] <= any_free("127.0.0.1") <= lent[1] for _ in range(50))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -13,13 +13,14 @@ from coordinator.core.commands import SubmitJob
 from coordinator.core.model import JobSpec, ProbeSpec
 from coordinator.replay import NOTHING
 from coordinator.servicers import Backing
+from coordinator.servicers.backing import Nobody
 from coordinator.standby import Standby
 from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.bus.memory import MemoryBroker
 from hivefold.clock import ManualClock
 from hivefold.entropy import SeededEntropy
-from hivefold.errors import LogCorruptError, NotLeaderError, UnavailableError
+from hivefold.errors import LogCorruptError, NotFoundError, NotLeaderError, UnavailableError
 from hivefold.ids import JobId, RequestId
 from hivefold.log.memory import MemoryEventLog
 from tests.fixtures.keys import memory_job_keys
@@ -96,6 +97,32 @@ async def test_a_standby_never_denies_a_job_that_was_acknowledged(log: MemoryEve
         assert JobId("j-1") not in standby.state.jobs
 
         assert (await reading(log, standby).job(JobId("j-1"))).job_id == "j-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A term as services see it; nobody is heard, and nothing is signed."""
+
+    writer: Writer
+    presence: Nobody = field(default_factory=Nobody)
+    checkpoints: None = None
+
+
+async def test_a_leader_whose_lease_lapsed_denies_nothing(log: MemoryEventLog) -> None:
+    """Another may lead by then, and have acknowledged what this one has never seen; what it knows it shows."""
+    holds = True
+    writer = Writer(log, ManualClock(), SeededEntropy(1), NOTHING, may_act=lambda: holds)
+    await writer.begin("ann", "0")
+    await writer.record(SubmitJob(JobId("j-1"), RequestId("r-1"), JobSpec(ProbeSpec(1))))
+    backing = reading(log, Standby(log, ManualClock(), NOTHING))
+    backing.lead(Term(writer))
+    with pytest.raises(NotFoundError):
+        await backing.job(JobId("j-2"))
+    holds = False
+
+    with pytest.raises(NotLeaderError):
+        await backing.job(JobId("j-2"))
+    assert (await backing.job(JobId("j-1"))).job_id == "j-1"
 
 
 async def test_a_standby_that_lost_sight_of_the_log_shows_no_state(log: MemoryEventLog) -> None:
