@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 
 from hivefold.broker import Secret
+from hivefold.durable_file import DurableFile
 from hivefold.entropy import SystemEntropy
 
 
@@ -18,13 +18,8 @@ def make_directory(path: Path) -> Path:
 
 def write_private(path: Path, text: str) -> None:
     """Replaces a file at once and durably; only the owner may read it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with DurableFile(path, replace=True) as file:
+        file.write(text.encode())
 
 
 class Passwords:
