@@ -102,6 +102,8 @@ class NatsResultReceiver:
         self._handed_over = 0
         self._acknowledged = -1
         """Position up to which all is recorded; -1 until the broker has told."""
+        self._consuming = False
+        """Whether outcomes come to this end: then it knows sooner than the broker what is recorded."""
         self._unacknowledged: deque[tuple[int, bytes]] = deque()
         self._owed = b""
         """Where the newest acknowledgement goes that is not sent yet."""
@@ -135,9 +137,7 @@ class NatsResultReceiver:
         JetStream takes what is purged for acknowledged, and with it, under this consumer's policy, all before it:
         outcomes of other jobs that are not recorded would not come again after a crash.
         """
-        if self._acknowledged < 0:
-            self._acknowledged = await self._recorded_position(self._consumer)
-        body = {"filter": f"results.*.{job_id}.>", "seq": self._acknowledged + 1}
+        body = {"filter": f"results.*.{job_id}.>", "seq": await self._recorded() + 1}
         await api.call(self._link, f"STREAM.PURGE.{self._stream}", body)
 
     async def is_crowded(self) -> bool:
@@ -148,12 +148,11 @@ class NatsResultReceiver:
 
     async def drop_oldest(self, before: int) -> int:
         """Drops a quarter, of what is acknowledged and before a position; how many. Raises BrokerUnavailableError."""
-        if self._acknowledged < 0:
-            self._acknowledged = await self._recorded_position(self._consumer)
+        recorded = await self._recorded()
         state = (await api.call(self._link, self._info))["state"]
         first = int(state["first_seq"])
         quarter = first + (int(state["last_seq"]) - first) // 4
-        end = min(before, self._acknowledged + 1, quarter + 1)
+        end = min(before, recorded + 1, quarter + 1)
         if end <= first:
             return 0
         return int((await api.call(self._link, f"STREAM.PURGE.{self._stream}", {"seq": end}))["purged"])
@@ -190,15 +189,14 @@ class NatsResultReceiver:
         """
         if not self._may_consume():
             raise BrokerUnavailableError("another coordinator may lead by now: its consumer stays as it is")
-        name = self._consumer
         if self._acknowledged < 0:
-            self._acknowledged = await self._recorded_position(name)
+            self._acknowledged = await self._recorded()
         state = (await api.call(self._link, self._info))["state"]
         if state["last_seq"] < max(self._acknowledged, self._handed_over):
             _log.error("results.stream_replaced", last=state["last_seq"], handed_over=self._handed_over)
             self._acknowledged = self._handed_over = 0
         try:
-            await api.call(self._link, f"CONSUMER.DELETE.{name}")
+            await api.call(self._link, f"CONSUMER.DELETE.{self._consumer}")
         except api.ApiError as error:
             if error.code != api.CONSUMER_MISSING:
                 raise
@@ -211,14 +209,18 @@ class NatsResultReceiver:
             "opt_start_seq": self._acknowledged + 1,
         }
         body = {"stream_name": self._stream, "config": config}
-        await api.call(self._link, f"CONSUMER.DURABLE.CREATE.{name}", body)
+        await api.call(self._link, f"CONSUMER.DURABLE.CREATE.{self._consumer}", body)
+        self._consuming = True
         self._expected = 1
         self._unacknowledged.clear()
         self._owed = b""
 
-    async def _recorded_position(self, name: str) -> int:
+    async def _recorded(self) -> int:
+        """Position up to which all is recorded, asked for anew where another end than this one consumes."""
+        if self._consuming:
+            return self._acknowledged
         try:
-            info = await api.call(self._link, f"CONSUMER.INFO.{name}")
+            info = await api.call(self._link, f"CONSUMER.INFO.{self._consumer}")
         except api.ApiError as error:
             if error.code != api.CONSUMER_MISSING:
                 raise

@@ -112,7 +112,9 @@ class NatsWorkSender:
     async def _restore(self) -> None:
         """After a reconnect: a restarted server has forgotten the stream and all consumers."""
         for node_id in sorted(self._stale):
-            await self.prepare(node_id)
+            async with self._one_at_a_time:
+                if node_id in self._stale:  # others that send restore it, too
+                    await self._prepare(node_id)
 
     def _reconnected(self) -> None:
         self._stale |= self._prepared

@@ -12,7 +12,7 @@ from hivefold.bus.port import ResultMessage
 from hivefold.bus.results import NatsResultReceiver, NatsResultSender
 from hivefold.errors import LimitExceededError, NotFoundError
 from hivefold.limits import BROKER_MESSAGE_BYTES, RESULTS_BATCH
-from tests.fixtures.bus import NODE, Bus, Ends, NatsBus, soon
+from tests.fixtures.bus import NODE, Bus, Ends, NatsBus, ResultReceiver, soon
 
 pytestmark = pytest.mark.integration
 
@@ -125,6 +125,29 @@ async def test_purging_takes_nothing_that_is_not_acknowledged(bus: Bus) -> None:
     await receiver.close()
     again = await _take((await bus.coordinator()).new_result_receiver().batches(), 4)
     assert [message.sequence for message in again] == [1, 2, 3, 4]
+
+
+async def test_an_end_that_only_purges_knows_what_another_has_acknowledged_since(bus: Bus) -> None:
+    """As that which serves `job erase`, beside the one of the term: what it asked for once is soon old."""
+    coordinator, node = await bus.coordinator(), await bus.node()
+    receiver, purger = coordinator.new_result_receiver(), coordinator.new_result_receiver()
+    batches = receiver.batches()
+    for job, last in (("job-a", 2), ("job-b", 4)):
+        await node.result_sender.send(_outcomes(2, job))
+        await _take(batches, 2)
+        await receiver.acknowledge(last)
+        await soon(_purged(purger, job, last))
+
+
+async def _purged(receiver: ResultReceiver, job: str, position: int) -> None:
+    """Purges until it is gone: an acknowledgement takes a moment to arrive."""
+    while True:
+        await receiver.purge_job(job)
+        try:
+            await receiver.get(position)
+        except NotFoundError:
+            return
+        await asyncio.sleep(0.02)
 
 
 async def test_the_oldest_outcomes_are_dropped_a_quarter_at_a_time(bus: Bus) -> None:
