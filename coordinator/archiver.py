@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from coordinator.history import hash_at
 from coordinator.wire.records import GENESIS_HASH, decode_record
 from hivefold.clock import Clock
-from hivefold.errors import HivefoldError, LogCorruptError
+from hivefold.errors import HivefoldError, LogCorruptError, LogFileInvalidError
 from hivefold.log.archive import Archive
 from hivefold.log.port import ReadableLog, Stored
 from hivefold.log.segments import Segment
@@ -61,6 +62,8 @@ class Archiver:
         self._keep = keep
         self._may_remove = may_remove
         self._verified: set[int] = set()
+        self._damaged: dict[int, tuple[int, int] | None] = {}
+        """First positions of segments whose files do not read as they must, with the files' stamps."""
 
     @property
     def verified(self) -> frozenset[int]:
@@ -77,18 +80,45 @@ class Archiver:
                 _log.warning("segment not archived, trying again", error=str(error))
 
     async def step(self) -> None:
-        """Archives what is closed and not archived. Raises HivefoldError, OSError."""
+        """Archives what is closed and not archived. A damaged file holds up no other segment; it is told at the end.
+
+        Raises HivefoldError, OSError.
+        """
         sealed = [segment for segment in self._log.segments[:-1] if segment.sealed]
+        damage: LogCorruptError | None = None
         for segment in sealed:
-            if segment.first not in self._verified:
-                await self._secure(segment)
-                self._verified.add(segment.first)
+            if not self._is_done(segment):
+                try:
+                    await self._secure(segment)
+                except LogCorruptError as error:
+                    self._damaged[segment.first], damage = self._stamp(segment), error
+                else:
+                    self._verified.add(segment.first)
         if self._keep:
-            for segment in sealed[: -self._keep]:
-                if not await self._may_remove(segment):
-                    return
-                await self._log.remove(segment)
-                _log.info("segment removed from the broker", segment=segment.number, first=segment.first)
+            await self._thin_out(sealed[: -self._keep])
+        if damage is not None:
+            raise damage
+
+    def _is_done(self, segment: Segment) -> bool:
+        """Whether nothing can be done for it now: its file was read back whole, or is damaged and as it was."""
+        stamp = self._stamp(segment)
+        return segment.first in self._verified or (stamp is not None and stamp == self._damaged.get(segment.first))
+
+    def _stamp(self, segment: Segment) -> tuple[int, int] | None:
+        """When its file was written, and how large it is; None where there is none."""
+        try:
+            found = self._archive.path_of(segment.first, segment.last).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
+    async def _thin_out(self, segments: Sequence[Segment]) -> None:
+        """Takes from the broker what is safe elsewhere, oldest first, without a gap."""
+        for segment in segments:
+            if segment.first not in self._verified or not await self._may_remove(segment):
+                return
+            await self._log.remove(segment)
+            _log.info("segment removed from the broker", segment=segment.number, first=segment.first)
 
     async def _secure(self, segment: Segment) -> None:
         """Writes the segment's file where there is none; checks the one that is there."""
@@ -116,16 +146,20 @@ class Archiver:
 
 
 def _check(archive: Archive, segment: Segment, last_hash: bytes) -> None:
-    """Reads a file back. Raises LogFileInvalidError, or LogCorruptError where it is not that segment's."""
+    """Reads a file back. Raises LogCorruptError where it is damaged or not that segment's."""
     from hivefold.log.file import LogFileReader
 
     path = archive.path_of(segment.first, segment.last)
-    with LogFileReader(path) as reader:
-        for _ in reader.entries():
-            pass
-        end = reader.end
-        if (reader.header.first_sequence, end.last_sequence, end.last_hash) != (segment.first, segment.last, last_hash):
-            raise LogCorruptError(
-                f"{path} is not the archive of segment {segment.number}: move it away, it is written anew",
-                position=segment.first,
-            )
+    try:
+        with LogFileReader(path) as reader:
+            for _ in reader.entries():
+                pass
+            first, end = reader.header.first_sequence, reader.end
+    except LogFileInvalidError as error:
+        raise _unfit(path, f"is damaged: {error.message}", segment) from error
+    if (first, end.last_sequence, end.last_hash) != (segment.first, segment.last, last_hash):
+        raise _unfit(path, f"is not the archive of segment {segment.number}", segment)
+
+
+def _unfit(path: Path, why: str, segment: Segment) -> LogCorruptError:
+    return LogCorruptError(f"{path} {why}; move it away, and it is written anew", position=segment.first)

@@ -15,7 +15,7 @@ from coordinator.writer import Writer
 from hivefold.bus.connection import connect
 from hivefold.clock import ManualClock
 from hivefold.entropy import SystemEntropy
-from hivefold.errors import HivefoldError, SegmentMissingError
+from hivefold.errors import HivefoldError, LogCorruptError, SegmentMissingError
 from hivefold.log.archive import Archive
 from hivefold.log.file import LogFileReader
 from hivefold.log.jetstream import JetStreamEventLog, open_log
@@ -115,6 +115,31 @@ async def test_a_damaged_archive_never_costs_a_segment(nats_server: RunningServe
         await Archiver(log, Archive(tmp_path), ManualClock(), keep=1).step()
 
     assert log.segments == before
+    await log.close()
+
+
+async def test_a_damaged_archive_holds_up_no_other_segment(nats_server: RunningServer, tmp_path: Path) -> None:
+    """Those behind it are archived all the same; the damaged one is read again only once it was changed."""
+    log = await opened(nats_server, tmp_path)
+    leader = Leader(log, await replay_all(log))
+    await register(leader)
+    await leader.lead("c1", range(20))
+    first, *others = [segment for segment in log.segments if segment.sealed]
+    damaged = Archive(tmp_path).path_of(first.first, first.last)
+    damaged.write_bytes(b"no log file")
+    archiver = Archiver(log, Archive(tmp_path), ManualClock(), keep=1)
+
+    with pytest.raises(LogCorruptError, match=f"{damaged.name} is damaged.* move it away"):
+        await archiver.step()
+    await archiver.step()
+
+    assert others
+    assert archiver.verified == {segment.first for segment in others}
+    assert log.segments[0] == first
+    damaged.unlink()
+    await archiver.step()
+    assert first.first in archiver.verified
+    assert log.segments[0] != first
     await log.close()
 
 
