@@ -9,14 +9,14 @@ from typing import Final
 
 from hivefold.models.passport.values import Call, Listing, Pairs, Value, called, integers, lookup
 
-_TYPE: Final = re.compile(r"[<>|=]?([a-zA-Z?])(\d*)")
+_TYPE: Final = re.compile(r"[<>|=]?([a-zA-Z?])(\d{0,9})")
 _NAMES: Final = {"f": "FP", "i": "INT", "u": "UINT", "c": "COMPLEX"}
 _FIELDS: Final = 64
 _FLEXIBLE: Final = frozenset("VSUa")
 """Types whose elements are as large as their state says."""
 _RECONSTRUCT: Final = frozenset({"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"})
 _FROM_BUFFER: Final = frozenset({"numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"})
-_WRAPPER: Final = "joblib.numpy_pickle.NumpyArrayWrapper"
+ARRAY_WRAPPER: Final = "joblib.numpy_pickle.NumpyArrayWrapper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def array_of(value: Value) -> ArrayFacts | None:
     """An array's facts; None for anything else."""
     if not isinstance(value, Call):
         return None
-    if called(value) == _WRAPPER and isinstance(value.state, Pairs) and len(value.state.pairs) <= _FIELDS:
+    if called(value) == ARRAY_WRAPPER and isinstance(value.state, Pairs) and len(value.state.pairs) <= _FIELDS:
         shape, kind = integers(lookup(value.state, "shape")), lookup(value.state, "dtype")
     elif called(value) in _RECONSTRUCT and isinstance(value.state, tuple) and len(value.state) >= 5:
         shape, kind = integers(value.state[1]), value.state[2]

@@ -12,6 +12,7 @@ from hivefold.models.wire import MalformedError
 
 _TORCH: Final = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The number with which PyTorch's older files begin, behind the protocol of its pickle."""
+_PICKLED: Final = frozenset({"pickle", "joblib", "torch-legacy"})
 _ZIP_END: Final = b"PK\x05\x06"
 _TAIL: Final = 66_000
 _OTHERS: Final = (
@@ -29,6 +30,8 @@ def inspect_source(source: Source, draft: Draft) -> None:
         _inspect(source, draft)
     except MalformedError as error:
         draft.unknown("malformed", source.name, f"does not read as {draft.format}: {error}")
+    if draft.format not in _PICKLED:
+        pickled.hidden(source, draft)
     if source.head(4) != b"PK\x03\x04" and source.find(_ZIP_END, source.size - _TAIL, source.size) >= 0:
         draft.suspicious("polyglot", source.name, "ends as a zip archive: other loaders may read another file in it")
 

@@ -13,6 +13,7 @@ from hivefold.models.passport.limits import (
     PASSPORT_PARTS,
     PASSPORT_TENSORS,
     PASSPORT_TEXT,
+    UNPACKED_BYTES_IN_ALL,
 )
 from hivefold.models.wire import MalformedError
 
@@ -24,15 +25,22 @@ class ExhaustedError(MalformedError):
 class Budget:
     """How much work one inspection may cost, all files and nested parts together."""
 
-    def __init__(self, parts: int = PASSPORT_PARTS) -> None:
+    def __init__(self, parts: int = PASSPORT_PARTS, unpacked_bytes: int = UNPACKED_BYTES_IN_ALL) -> None:
         self._parts = parts
         self._left = parts
+        self._unpacked_bytes_left = unpacked_bytes
 
     def spend(self, parts: int = 1) -> None:
         """Counts parts that are looked at. Raises ExhaustedError when there were too many."""
         self._left -= parts
         if self._left < 0:
             raise ExhaustedError(f"it has more than {self._parts} parts")
+
+    def unpack(self, size_bytes: int) -> None:
+        """Counts bytes that are unpacked or copied. Raises ExhaustedError when they were too many."""
+        self._unpacked_bytes_left -= size_bytes
+        if self._unpacked_bytes_left < 0:
+            raise ExhaustedError("its parts unpack to more bytes together than are looked at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class Weight:
 
 
 _LARGEST: Final = (1 << 63) - 1
+_PATH: Final = 1000
 _RANK: Final = 32
 _WORST: Final = sorted(Verdict, key=lambda verdict: -verdict.severity)
 
@@ -84,9 +93,13 @@ class Draft:
     findings: list[Finding] = field(default_factory=list)
     coverage: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _mildest: int = 0
+    """Severity of the mildest finding: a file may give millions that are not kept."""
 
     def find(self, verdict: Verdict, code: str, place: str, detail: str) -> None:
         """Adds evidence. Beyond the bound the mildest goes: the verdict never gets better by more findings."""
+        if len(self.findings) == PASSPORT_FINDINGS and verdict.severity <= self._mildest:
+            return
         found = Finding(verdict, code, clipped(place), clipped(detail))
         if found in self.findings:
             return
@@ -94,6 +107,7 @@ class Draft:
         if len(self.findings) > PASSPORT_FINDINGS:
             mildest = min(range(len(self.findings)), key=lambda index: (self.findings[index].verdict.severity, -index))
             del self.findings[mildest]
+        self._mildest = min(finding.verdict.severity for finding in self.findings)
 
     def unsafe(self, code: str, place: str, detail: str) -> None:
         """Evidence that loading does harm, or can."""
@@ -145,3 +159,8 @@ def clipped(text: str) -> str:
     """A text of the file as it may be shown: one line, printable, bounded."""
     shown = "".join(character if character.isprintable() else "?" for character in text[: PASSPORT_TEXT + 1])
     return shown if len(shown) <= PASSPORT_TEXT else f"{shown[: PASSPORT_TEXT - 3]}..."
+
+
+def joined(path: str, key: str, between: str) -> str:
+    """The name of something in something else. Of a long one the end is kept: nesting must not add up."""
+    return f"{path}{between}{key}"[-_PATH:] if path else key[-_PATH:]

@@ -69,7 +69,10 @@ def _inputs(given: list[Any], tensors: dict[str, Any], draft: Draft) -> None:
             value, path = _at(part, "arg").get("name"), part.get(f"{kind}_name")
             if isinstance(value, str) and isinstance(path, str):
                 data_type, shape = _facts(tensors, value)
-                size = max(0, prod(shape)) * _WIDTHS.get(data_type, 4)
+                if min(shape, default=0) < 0:
+                    draft.unknown("malformed", path, "is a parameter without a size")
+                    continue
+                size = prod(shape) * _WIDTHS.get(data_type, 4)
                 weights.append(Weight(path, data_type, shape, size, trained=kind == "parameter"))
     if weights:
         draft.weights[:] = weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Verdict(StrEnum):
@@ -21,7 +22,10 @@ class Verdict(StrEnum):
     @property
     def severity(self) -> int:
         """0 for SAFE to 3 for UNSAFE."""
-        return list(Verdict).index(self)
+        return _SEVERITIES[self]
+
+
+_SEVERITIES: Final = {verdict: severity for severity, verdict in enumerate(Verdict)}
 
 
 class TaskFamily(StrEnum):

@@ -6,6 +6,7 @@ A guess with a reason, and never more: where nothing speaks for a family, none i
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Final
 
 from hivefold.models.passport.draft import Draft
@@ -43,6 +44,7 @@ _TASKS: Final = (
     ),
 )
 _SAMPLE: Final = 2000
+_NAME: Final = 1000
 
 
 def describe(draft: Draft) -> None:
@@ -56,10 +58,10 @@ def describe(draft: Draft) -> None:
 
 def _words(draft: Draft) -> str:
     """Names that say something, in one text."""
-    names = [draft.architecture_name, *draft.operators]
+    names = [draft.architecture_name, *islice(draft.operators, _SAMPLE)]
     names += [port.name for port in (*draft.inputs, *draft.outputs)]
     names += [weight.name for weight in draft.weights[:_SAMPLE]]
-    return "\n".join(names)
+    return "\n".join(name[:_NAME] for name in names)
 
 
 def _architecture(draft: Draft, words: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
-from hivefold.limits import MODEL_NAME_BYTES
+from hivefold.limits import MODEL_NAME_BYTES, MODEL_NODES
 from hivefold.models.wire import Field, MalformedError, Span, Wire
 
 TYPES: Final = {
@@ -96,6 +96,7 @@ class _Reader:
     def __init__(self, wire: Wire, graph: Graph) -> None:
         self._wire = wire
         self._graph = graph
+        self._nodes = 0
 
     def graph(self, message: Span, *, main: bool, depth: int = 0) -> None:
         """A GraphProto; of those inside others only operators and weights count."""
@@ -131,6 +132,9 @@ class _Reader:
             self._graph.opset = parts[2].integer()
 
     def _node(self, message: Span, depth: int) -> Node:
+        self._nodes += 1
+        if self._nodes > MODEL_NODES:
+            raise MalformedError(f"it has more than {MODEL_NODES} nodes")
         inputs: list[str] = []
         outputs: list[str] = []
         names = {4: "", 7: ""}

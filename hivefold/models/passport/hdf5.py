@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
-from hivefold.models.passport.draft import Draft
+from hivefold.models.passport.draft import Draft, joined
 from hivefold.models.passport.limits import HDF5_CHUNKS, HDF5_DEPTH, JSON_BYTES
 from hivefold.models.passport.source import Source
 from hivefold.models.wire import MalformedError
@@ -20,6 +20,8 @@ _SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 _NOWHERE: Final = 0xFFFF_FFFF_FFFF_FFFF
 _LINK_INFO: Final = 0x02
 _CONTINUED: Final = 0x10
+_VIRTUAL: Final = 3
+_NAME_BYTES: Final = 4096
 _RANK: Final = 32
 
 
@@ -35,7 +37,7 @@ class DatasetFacts:
 
 @dataclass(slots=True)
 class Tree:
-    """What a file holds: data sets, and texts by "path@attribute"."""
+    """What a file holds: data sets, and the texts among its own attributes by name."""
 
     datasets: list[DatasetFacts] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
@@ -53,9 +55,9 @@ def looks(source: Source) -> bool:
     return _beginning(source) >= 0
 
 
-def read(source: Source, draft: Draft) -> Tree:
-    """The structure. Raises MalformedError."""
-    return _Reader(source, draft).read()
+def read(source: Source, draft: Draft, texts: frozenset[str] = frozenset()) -> Tree:
+    """The structure, with those of the file's attributes that are named in `texts`. Raises MalformedError."""
+    return _Reader(source, draft, texts).read()
 
 
 def _beginning(source: Source) -> int:
@@ -66,10 +68,11 @@ def _beginning(source: Source) -> int:
 
 
 class _Reader:
-    def __init__(self, source: Source, draft: Draft) -> None:
+    def __init__(self, source: Source, draft: Draft, texts: frozenset[str]) -> None:
         start = max(0, _beginning(source))
         self._source = source.part(source.name, start, source.size - start)
         self._draft = draft
+        self._texts = texts
         self._tree = Tree()
         self._seen: set[int] = set()
 
@@ -103,10 +106,11 @@ class _Reader:
                     kind = self._type(message.start)
                 case 0x08:
                     layout = True
+                    self._layout(message.start, path)
                 case 0x07:
                     self._draft.unsafe("hdf5-external", path or "/", "keeps its data in another file")
-                case 0x0C:
-                    self._attribute(message, path)
+                case 0x0C if not path and self._texts:
+                    self._attribute(message)
                 case 0x11:
                     self._table(message.start, path, depth)
                 case 0x06:
@@ -182,7 +186,12 @@ class _Reader:
             return "BOOL", size
         return {3: "text", 9: "vlen"}.get(kind, ""), size
 
-    def _attribute(self, message: _Message, path: str) -> None:
+    def _layout(self, start: int, path: str) -> None:
+        version = self._source.integer(start, 1)
+        if version >= 4 and self._source.integer(start + 1, 1) == _VIRTUAL:
+            self._draft.unsafe("hdf5-external", path or "/", "takes its data from other files (a virtual data set)")
+
+    def _attribute(self, message: _Message) -> None:
         start, version = message.start, self._source.integer(message.start, 1)
         names, types, spaces = (self._source.integer(start + offset, 2) for offset in (2, 4, 6))
         position = start + (9 if version == 3 else 8)
@@ -192,13 +201,14 @@ class _Reader:
         space = position + padded(names) + padded(types)
         elements = prod(self._shape(space))
         data = space + padded(spaces)
-        if kind not in {"text", "vlen"} or elements > 1:
+        if kind not in {"text", "vlen"} or elements > 1 or name not in self._texts:
             return
         if kind == "text":
             text = self._source.at(data, min(size, JSON_BYTES))
         else:
             text = self._heap(self._source.integer(data + 4, 8), self._source.integer(data + 12, 4))
-        self._tree.texts[f"{path}@{name}"] = text.rstrip(b"\0").decode("utf-8", "replace")
+        self._draft.budget.unpack(len(text))
+        self._tree.texts[name] = text.rstrip(b"\0").decode("utf-8", "replace")
 
     def _heap(self, address: int, wanted: int) -> bytes:
         """An object of a global heap."""
@@ -240,14 +250,14 @@ class _Reader:
     def _symbol(self, entry: int, names: int, path: str, depth: int) -> None:
         self._draft.budget.spend()
         name = self._name(names + self._source.integer(entry, 8))
-        below = f"{path}/{name}" if path else name
+        below = joined(path, name, "/")
         if self._source.integer(entry + 16, 4) == 2:
             self._draft.note(f"{below} is a link inside the file")
             return
         self._object(self._source.integer(entry + 8, 8), below, depth + 1)
 
     def _name(self, start: int) -> str:
-        end = self._source.find(b"\0", start, start + 4096)
+        end = self._source.find(b"\0", start, start + _NAME_BYTES)
         if end < 0:
             raise MalformedError("a name has no end")
         return self._source.at(start, end - start).decode("utf-8", "replace")
@@ -260,8 +270,9 @@ class _Reader:
         position += (1 if flags & 8 else 0) + (8 if flags & 4 else 0) + (1 if flags & 16 else 0)
         width = 1 << (flags & 3)
         size = self._source.integer(position, width)
-        name = self._source.at(position + width, size).decode("utf-8", "replace")
-        below = f"{path}/{name}" if path else name
+        if size > _NAME_BYTES:
+            raise MalformedError(f"a name of {size} bytes is longer than the {_NAME_BYTES} allowed")
+        below = joined(path, self._source.at(position + width, size).decode("utf-8", "replace"), "/")
         if kind == 0:
             self._object(self._source.integer(position + width + size, 8), below, depth + 1)
         elif kind == 1:

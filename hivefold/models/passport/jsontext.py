@@ -23,7 +23,7 @@ def parsed(source: Source) -> dict[str, Any]:
 def parsed_text(text: bytes | str, name: str) -> dict[str, Any]:
     """A JSON object from a text of bounded size. Raises MalformedError."""
     try:
-        found = json.loads(text, object_pairs_hook=_unique, parse_int=_integer, parse_constant=_refused)
+        found = json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"{name} is not the JSON that it should be") from error
     if not isinstance(found, dict):
@@ -42,7 +42,3 @@ def _integer(text: str) -> int:
     if len(text) > _NUMBER:
         raise ValueError("a number is absurd")
     return int(text)
-
-
-def _refused(name: str) -> float:
-    return float(name.replace("Infinity", "inf"))

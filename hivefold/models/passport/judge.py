@@ -6,17 +6,26 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from hivefold.models.passport.arrays import ARRAY_WRAPPER
 from hivefold.models.passport.draft import Draft
 from hivefold.models.passport.facts import Verdict
 from hivefold.models.passport.opcodes import Blob
 from hivefold.models.passport.trust import judged
-from hivefold.models.passport.values import Call, Global, Listing, Opaque, Pairs, Value, called, integers
+from hivefold.models.passport.values import (
+    RECONSTRUCTORS,
+    Call,
+    Global,
+    Listing,
+    Opaque,
+    Pairs,
+    Value,
+    called,
+    integers,
+)
 
-ARRAY_WRAPPER: Final = "joblib.numpy_pickle.NumpyArrayWrapper"
 _CLAIM: Final = 1 << 24
 """What a pickle may ask for by a number alone, in elements."""
 _DTYPE: Final = re.compile(r"[<>|=]?[a-zA-Z?]{1,2}[0-9]{0,5}(\[\w+\])?")
-_CLASS_FIRST: Final = frozenset({"copyreg._reconstructor", "copyreg.__newobj__", "copy_reg._reconstructor"})
 _COUNTS: Final = frozenset(
     {"builtins", "__builtin__", "numpy", "collections", "scipy", "sklearn", "copyreg", "copy_reg"}
 )
@@ -88,9 +97,9 @@ def _abuse(function: Global, given: Value) -> str:
     path, name = function.path, function.name
     if not isinstance(given, tuple):
         return "is called with arguments that cannot be told"
-    if path in _CLASS_FIRST and not isinstance(first, Global):
+    if path in RECONSTRUCTORS and not isinstance(first, Global):
         return "is given a class that it computed"
-    if path == "_codecs.encode" and (len(arguments) < 2 or str(arguments[1]).lower() not in {"latin1", "latin-1"}):
+    if path == "_codecs.encode" and not _to_latin1(arguments):
         return "is used as a decoder"
     counts = function.module.split(".")[0] in _COUNTS and not name.startswith("__pyx_unpickle_")
     if counts and any(_large(item) for item in arguments):
@@ -108,6 +117,12 @@ def _abuse(function: Global, given: Value) -> str:
     if _STORAGE.fullmatch(path) and any(isinstance(item, int) and item > 0 for item in arguments):
         return "makes memory from a number"
     return ""
+
+
+def _to_latin1(arguments: tuple[Value, ...]) -> bool:
+    """How Python 2's byte strings are kept. Never a text made of a value: one of those would not end."""
+    encoding = arguments[1] if len(arguments) > 1 else None
+    return isinstance(encoding, str) and encoding.lower() in {"latin1", "latin-1"}
 
 
 def _large(value: Value) -> bool:

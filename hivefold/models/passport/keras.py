@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 from hivefold.models.passport import hdf5
@@ -32,6 +33,7 @@ _SYSTEM: Final = frozenset(
 _FUNCTIONS: Final = frozenset({"function", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"})
 _LEFT_OUT: Final = re.compile(r"(^|/)(optimizer(_weights)?|seed_generator\w*|metrics|_metrics)(/|$)")
 _BUFFERS: Final = re.compile(r"moving_(mean|variance)|/normalization\w*/")
+_TEXTS: Final = frozenset({"keras_version", "model_config", "training_config", "layer_names"})
 _DEPTH: Final = 64
 
 
@@ -45,11 +47,11 @@ def looks(archive: Archive) -> bool:
 def inspect_archive(archive: Archive, draft: Draft) -> None:
     """A .keras file. Raises MalformedError."""
     draft.format, draft.framework = "keras", "keras"
+    # The configuration first: a loader reads nothing else to find the code, and nothing else may hide it.
+    describe(parsed(archive.open(archive.entries["config.json"])), draft)
     if "metadata.json" in archive.entries:
-        metadata = parsed(archive.open(archive.entries["metadata.json"]))
-        draft.format_version = f"Keras {metadata.get('keras_version', '')}"
-    config = parsed(archive.open(archive.entries["config.json"]))
-    describe(config, draft)
+        version = parsed(archive.open(archive.entries["metadata.json"])).get("keras_version")
+        draft.format_version = f"Keras {version}" if isinstance(version, str) else ""
     for entry in archive.entries.values():
         draft.budget.spend()
         if entry.name.endswith(".h5"):
@@ -61,14 +63,14 @@ def inspect_archive(archive: Archive, draft: Draft) -> None:
 def inspect_hdf5(source: Source, draft: Draft) -> None:
     """An HDF5 file: Keras' older format where it holds a model's configuration. Raises MalformedError."""
     draft.format = "hdf5"
-    tree = hdf5.read(source, draft)
-    if "@keras_version" in tree.texts or "@model_config" in tree.texts or "@layer_names" in tree.texts:
+    tree = hdf5.read(source, draft, _TEXTS)
+    if tree.texts.keys() - {"training_config"}:
         draft.format, draft.framework = "keras-h5", "keras"
-        draft.format_version = f"Keras {tree.texts.get('@keras_version', '')}".strip()
-    for name in ("@model_config", "@training_config"):
+        draft.format_version = f"Keras {tree.texts.get('keras_version', '')}".strip()
+    for name in ("model_config", "training_config"):
         if name in tree.texts:
-            config = parsed_text(tree.texts[name], name.lstrip("@"))
-            describe(config, draft) if name == "@model_config" else _judge(config, draft)
+            config = parsed_text(tree.texts[name], name)
+            describe(config, draft) if name == "model_config" else _judge(config, draft)
     _weights(tree, draft)
 
 
@@ -159,8 +161,7 @@ def _activations(layers: list[dict[str, Any]], draft: Draft) -> None:
         for size in shape:
             elements *= draft.batch_rows if size < 0 else size
         sizes.append(elements * 4 if shape else 0)
-    pairs = [first + second for first, second in zip(sizes, [*sizes[1:], 0], strict=True)]
-    draft.activation_bytes = max(pairs, default=0) or None
+    draft.activation_bytes = max((first + second for first, second in pairwise([*sizes, 0])), default=0) or None
 
 
 def _shape(given: object) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ ZIP_ENTRIES: Final = 65_536
 ZIP_DIRECTORY_BYTES: Final = 32 * 1024 * 1024
 UNPACKED_BYTES: Final = 64 * 1024 * 1024
 """Most bytes that one compressed part is unpacked to, in memory."""
+UNPACKED_BYTES_IN_ALL: Final = 1024 * 1024 * 1024
+"""Most bytes that all parts together are unpacked to, one after the other: seconds."""
 UNPACKED_RATIO: Final = 100
 """What is larger than that and packed so well is a bomb, not a model: weights hardly pack at all."""
 JSON_BYTES: Final = 16 * 1024 * 1024

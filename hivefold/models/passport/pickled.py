@@ -10,9 +10,10 @@ from math import prod
 from typing import Final
 
 from hivefold.models.passport import estimators
-from hivefold.models.passport.arrays import bits_of
+from hivefold.models.passport.arrays import ARRAY_WRAPPER, bits_of
 from hivefold.models.passport.draft import Budget, Draft, ExhaustedError
-from hivefold.models.passport.judge import ARRAY_WRAPPER, Judge
+from hivefold.models.passport.facts import Verdict
+from hivefold.models.passport.judge import Judge
 from hivefold.models.passport.limits import PICKLE_PICKLES, UNPACKED_BYTES
 from hivefold.models.passport.machine import Machine, run
 from hivefold.models.passport.opcodes import Decoder
@@ -35,15 +36,33 @@ PACKED: Final = {
 
 def looks(source: Source) -> bool:
     """Whether the bytes read as a pickle without a header, protocol 0 or 1, for as long as it takes to tell."""
+    draft = Draft(Budget(_PROBED))
+    return _reads(source, draft) or bool(draft.findings)
+
+
+def hidden(source: Source, draft: Draft) -> None:
+    """Evidence where a file of another format is a harmful pickle, too: pickle.load does not ask what else it is."""
+    # A zip archive's "P" would ask the loader for an object at once, which pickle.load refuses.
+    if source.head(1) == b"P" or not _reads(source, Draft(Budget(_PROBED))):
+        return
+    inner = Draft(draft.budget)
+    walk(source, inner, Judge(inner, source.name))
+    if inner.verdict.severity > Verdict.UNKNOWN.severity:
+        draft.suspicious("polyglot", source.name, "reads as a pickle, too: other loaders may run another file in it")
+        for finding in inner.findings:
+            draft.find(finding.verdict, finding.code, finding.place, finding.detail)
+
+
+def _reads(source: Source, draft: Draft) -> bool:
+    """Whether a pickle without a header reads to its end, or for longer than is tried."""
     if source.head(1) not in _OPENINGS:
         return False
-    draft = Draft(Budget(_PROBED))
     try:
         run(source, draft.budget, Judge(draft, source.name))
     except ExhaustedError:
         return True
     except MalformedError:
-        return bool(draft.findings)
+        return False
     return True
 
 
@@ -61,10 +80,11 @@ def inspect_packed(source: Source, draft: Draft) -> None:
         draft.format = "packed"
         draft.uncovered(f"it unpacks to more than {UNPACKED_BYTES} bytes, which are not looked at")
         return
-    unpacked = of_bytes(source.name, data)
     if not data.startswith(b"\x80"):
         raise MalformedError("what is packed in it is no pickle")
-    inspect(unpacked, draft)
+    inspect(of_bytes(source.name, data), draft)
+    if behind := len(state.unused_data):  # type: ignore[attr-defined]
+        draft.uncovered(f"{behind} bytes behind what is packed are not looked at")
 
 
 def inspect(source: Source, draft: Draft) -> None:

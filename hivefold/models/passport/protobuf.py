@@ -91,6 +91,17 @@ def shape_of(wire: Wire, message: Span) -> tuple[int, ...] | None:
     return tuple(shape)
 
 
+def described(wire: Wire, message: Span) -> tuple[str, tuple[int, ...] | None, int]:
+    """Element type, shape and bytes of what says its type in field 1 and its shape in field 2.
+
+    The shape is None where a size is not known: what is stored has one.
+    """
+    parts = {field.number: field for field in wire.fields(message)}
+    data_type, width = TYPES.get(parts[1].integer() if 1 in parts else 0, ("", 0))
+    shape = (shape_of(wire, parts[2].span()) if 2 in parts else ()) or ()
+    return (data_type, shape, prod(shape) * width) if min(shape, default=0) >= 0 else (data_type, None, 0)
+
+
 def _is_node(wire: Wire, message: Span) -> bool:
     """Whether a message may be a NodeDef: a name and an operator."""
     try:
@@ -155,14 +166,12 @@ class _Graph:
 
     def _variable(self, message: Span) -> None:
         self._draft.budget.spend()
+        data_type, shape, size = described(self.wire, message)
         parts = {field.number: field for field in self.wire.fields(message)}
-        data_type, width = TYPES.get(parts[1].integer() if 1 in parts else 0, ("", 0))
-        shape = (shape_of(self.wire, parts[2].span()) if 2 in parts else ()) or ()
         name = self._text(parts[6]) if 6 in parts else ""
-        if min(shape, default=0) >= 0:
+        if shape is not None:
             storage = "" if name in {"", "Variable"} else f"variable {name}"
             trained = 3 in parts and bool(parts[3].integer())
-            size = prod(shape) * width
             self._draft.weights.append(Weight(name, data_type, shape, size, storage, trained=trained))
 
     def _library(self, message: Span) -> None:
@@ -214,11 +223,9 @@ class _Graph:
         for field in self.wire.fields(value):
             if field.number != 8:
                 continue
-            parts = {part.number: part for part in self.wire.fields(field.span())}
-            data_type, width = TYPES.get(parts[1].integer() if 1 in parts else 0, ("", 0))
-            shape = (shape_of(self.wire, parts[2].span()) if 2 in parts else ()) or ()
+            data_type, shape, size = described(self.wire, field.span())
             if keep and shape and data_type.startswith(("FP", "BF")):
-                self._draft.weights.append(Weight(name, data_type, shape, prod(shape) * width))
+                self._draft.weights.append(Weight(name, data_type, shape, size))
 
     def _signature(self, message: Span) -> None:
         """An entry of the signatures: the one for serving names the model's inputs and outputs."""

@@ -237,6 +237,8 @@ def _unsqueeze(node: Node, given: list[Known]) -> list[Known] | None:
         return None
     rank = len(given[0].shape) + len(axes)
     places = {int(axis) % rank for axis in axes}
+    if len(places) != len(axes):
+        return None
     rest = iter(given[0].shape)
     return [Known(tuple(1 if i in places else next(rest) for i in range(rank)), given[0].data_type, given[0].values)]
 

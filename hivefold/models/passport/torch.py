@@ -7,7 +7,8 @@ from dataclasses import replace
 from math import prod
 from typing import Final
 
-from hivefold.models.passport.draft import Draft, Weight
+from hivefold.models.passport import exported as program
+from hivefold.models.passport.draft import Draft, Weight, joined
 from hivefold.models.passport.judge import Judge
 from hivefold.models.passport.limits import PASSPORT_DEPTH
 from hivefold.models.passport.machine import run
@@ -27,8 +28,6 @@ from hivefold.models.passport.values import (
 from hivefold.models.passport.zipped import Archive, Entry
 from hivefold.models.wire import MalformedError
 
-MAGIC: Final = 0x1950A86A20F9469CFC6C
-"""The first pickle of the older form is this number."""
 _STORAGE: Final = {
     "Bool": ("BOOL", 1), "Byte": ("UINT8", 1), "Char": ("INT8", 1), "Short": ("INT16", 2), "Int": ("INT32", 4),
     "Long": ("INT64", 8), "Half": ("FP16", 2), "Float": ("FP32", 4), "Double": ("FP64", 8), "BFloat16": ("BF16", 2),
@@ -72,16 +71,21 @@ def inspect(archive: Archive, draft: Draft, depth: int = 0) -> None:
     draft.format = "torchscript" if script else "torch-export" if exported else "torch-zip"
     for name in ("version", "archive_version"):
         for entry in archive.named(name)[:1]:
-            draft.format_version = archive.open(entry).head(20).decode("ascii", "replace").strip()
+            draft.format_version = _version(archive, entry)
     for entry in archive.entries.values():
         draft.budget.spend()
         _entry(archive, entry, draft, script=script, depth=depth)
     if script:
         draft.uncovered("its TorchScript code, which runs when it is loaded or used, is only looked at for operators")
     if exported:
-        from hivefold.models.passport import exported as program
-
         program.describe(archive, draft)
+
+
+def _version(archive: Archive, entry: Entry) -> str:
+    try:
+        return archive.open(entry).head(20).decode("ascii", "replace").strip()
+    except MalformedError:  # said once the entry itself is looked at: nothing may hide the others
+        return ""
 
 
 def inspect_legacy(source: Source, draft: Draft) -> None:
@@ -97,7 +101,8 @@ def inspect_legacy(source: Source, draft: Draft) -> None:
             break
         values.append(value)
     if len(values) > 1:
-        draft.format_version = f"protocol {values[1]}" if isinstance(values[1], int) else ""
+        known = isinstance(values[1], int) and 0 <= values[1] < 1 << 32
+        draft.format_version = f"protocol {values[1]}" if known else ""
     if len(values) > 3:
         _tensors(values[3], draft)
         stored = {w.storage: w for w in draft.weights}
@@ -209,7 +214,7 @@ def _tensors(value: Value, draft: Draft) -> None:
 def _below(path: str, item: Value) -> list[tuple[str, Value]]:
     """What an object contains, with its path: entries, items, attributes, arguments."""
     below: list[tuple[str, Value]] = [
-        (f"{path}.{key}" if path else key, entry) for key, entry in entries(item) if isinstance(key, str)
+        (joined(path, key, "."), entry) for key, entry in entries(item) if isinstance(key, str)
     ]
     match item:
         case tuple():
@@ -219,7 +224,7 @@ def _below(path: str, item: Value) -> list[tuple[str, Value]]:
             for key, entry in entries(state):
                 if isinstance(key, str):
                     plain = key in {"_parameters", "_buffers", "_modules"}
-                    below.append((path if plain else f"{path}.{key}" if path else key, entry))
+                    below.append((path if plain else joined(path, key, "."), entry))
             below += [(path, part) for part in item.items]
             if isinstance(item.arguments, tuple):
                 below += [(path, part) for part in item.arguments]
@@ -230,14 +235,16 @@ def _below(path: str, item: Value) -> list[tuple[str, Value]]:
     return below
 
 
-def _weight_of(item: Value, *, parameter: bool = False) -> Weight | None:
+def _weight_of(item: Value, *, parameter: bool = False, depth: int = 0) -> Weight | None:
     """A rebuilt tensor, `trained` where it is surely a parameter; None for anything else."""
     if not isinstance(item, Call) or not isinstance(item.arguments, tuple) or not item.arguments:
         return None
+    if depth > PASSPORT_DEPTH:
+        return None
     if called(item) in _PARAMETER:
-        return _weight_of(item.arguments[0], parameter=True)
+        return _weight_of(item.arguments[0], parameter=True, depth=depth + 1)
     if called(item) == "torch._tensor._rebuild_from_type_v2" and len(item.arguments) > 2:
-        return _weight_of(Call(item.arguments[0], item.arguments[2], item.position))
+        return _weight_of(Call(item.arguments[0], item.arguments[2], item.position), depth=depth + 1)
     if called(item) not in _REBUILD or len(item.arguments) < 3:
         return None
     offset, shape, kept = item.arguments[1], integers(item.arguments[2]), _storage(item.arguments[0])

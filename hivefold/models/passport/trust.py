@@ -6,6 +6,7 @@ or run text: a prefix would let them in (`torch.load`, `numpy.testing._private.u
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from hivefold.models.passport.facts import Verdict
@@ -212,6 +213,7 @@ _ESTIMATORS: Final = words(
 """Estimators of scikit-learn: releases move them between modules. FunctionTransformer runs what it is given."""
 
 
+@lru_cache(maxsize=4096)
 def judged(module: str, name: str) -> Verdict:
     """How dangerous it is to import a name, and so to call it: SAFE, SUSPICIOUS or UNSAFE."""
     module = _renamed(module)

@@ -69,7 +69,7 @@ Value: TypeAlias = (
 
 
 _RANK: Final = 32
-_RECONSTRUCTORS: Final = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor", "copyreg.__newobj__"})
+RECONSTRUCTORS: Final = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor", "copyreg.__newobj__"})
 """What makes objects of a class in the older protocols: the class is their first argument."""
 
 
@@ -80,7 +80,7 @@ def lookup(value: Value, key: str) -> Value:
         case Pairs():
             pairs = value.pairs
         case Call():
-            return lookup(attributes(value), key) if not value.pairs else lookup(Pairs(value.pairs), key)
+            pairs = value.pairs or entries(attributes(value))
         case _:
             pass
     return next((entry for name, entry in reversed(pairs) if isinstance(name, str) and name == key), None)
@@ -97,7 +97,7 @@ def called(value: Value) -> str:
     """The dotted name of what an object was made by; "" for anything else."""
     if not isinstance(value, Call) or not isinstance(value.function, Global):
         return ""
-    if value.function.path in _RECONSTRUCTORS and isinstance(value.arguments, tuple) and value.arguments:
+    if value.function.path in RECONSTRUCTORS and isinstance(value.arguments, tuple) and value.arguments:
         first = value.arguments[0]
         return first.path if isinstance(first, Global) else ""
     return value.function.path

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from math import prod
 from typing import Final
 
 from hivefold.limits import MODEL_NAME_BYTES
 from hivefold.models.passport.draft import Draft, Weight
 from hivefold.models.passport.limits import PASSPORT_PARTS, SSTABLE_BLOCK_BYTES
-from hivefold.models.passport.protobuf import TYPES, shape_of
+from hivefold.models.passport.protobuf import described
 from hivefold.models.passport.source import Source
 from hivefold.models.wire import MalformedError, Span, Wire
 
@@ -31,9 +30,9 @@ def inspect(source: Source, draft: Draft) -> None:
         raise MalformedError("it is no table of variables")
     _, _, position = _handle(footer, 0)
     offset, size, _ = _handle(footer, position)
-    for _, handle in _entries(_block(source, offset, size), draft):
+    for _, handle in _entries(_block(source, offset, size, draft), draft):
         place, length, _ = _handle(handle, 0)
-        for key, value in _entries(_block(source, place, length), draft):
+        for key, value in _entries(_block(source, place, length, draft), draft):
             if key:
                 _variable(key.decode("utf-8", "replace"), value, draft)
 
@@ -41,18 +40,18 @@ def inspect(source: Source, draft: Draft) -> None:
 def _variable(name: str, value: bytes, draft: Draft) -> None:
     if _LEFT_OUT.search(name):
         return
-    wire = Wire(value, PASSPORT_PARTS)
-    parts = {field.number: field for field in wire.fields(Span(0, len(value)))}
-    data_type, width = TYPES.get(parts[1].integer() if 1 in parts else 0, ("", 0))
-    shape = (shape_of(wire, parts[2].span()) if 2 in parts else ()) or ()
+    data_type, shape, size = described(Wire(value, PASSPORT_PARTS), Span(0, len(value)))
+    if shape is None:
+        raise MalformedError(f"the variable {name!r} has no size")
     trained = not _BUFFERS.search(name)
-    draft.weights.append(Weight(name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"), data_type, shape, prod(shape) * width,
-                                trained=trained))  # fmt: skip
+    name = name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
+    draft.weights.append(Weight(name, data_type, shape, size, trained=trained))
 
 
-def _block(source: Source, offset: int, size: int) -> bytes:
+def _block(source: Source, offset: int, size: int, draft: Draft) -> bytes:
     if size > SSTABLE_BLOCK_BYTES:
         raise MalformedError(f"a block has {size} bytes")
+    draft.budget.unpack(size)
     if source.at(offset + size, 1) != b"\x00":
         raise MalformedError("its blocks are compressed, which is not read")
     return source.at(offset, size)

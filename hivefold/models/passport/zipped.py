@@ -67,6 +67,7 @@ class Archive:
             if entry.size_bytes > entry.packed_bytes * UNPACKED_RATIO:
                 self._draft.unsafe("zip-bomb", entry.name, f"{entry.packed_bytes} bytes become {entry.size_bytes}")
             raise MalformedError(f"{entry.name} would unpack to {entry.size_bytes} bytes")
+        self._draft.budget.unpack(entry.size_bytes)
         return of_bytes(entry.name, _inflated(packed, entry))
 
     def named(self, ending: str) -> list[Entry]:
@@ -155,7 +156,7 @@ class Archive:
         for entry in sorted(self.entries.values(), key=lambda entry: entry.start):
             if entry.packed_bytes and entry.start < end:
                 self._draft.unsafe("zip-overlap", entry.name, "shares its bytes with another entry")
-                return
+                raise MalformedError("its entries share their bytes, and are not looked at")
             end = max(end, entry.start + entry.packed_bytes)
 
 
@@ -164,6 +165,8 @@ def _wide(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, 
     position = 0
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, position)
+        if position + 4 + length > len(extra):
+            raise MalformedError("the zip archive's directory does not hold what it says")
         if kind == 1:
             fields = list(struct.unpack(f"<{length // 8}Q", extra[position + 4 : position + 4 + length // 8 * 8]))
             taken = [fields.pop(0) if value == _LONG and fields else value for value in (size, packed, offset)]
@@ -175,7 +178,7 @@ def _wide(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, 
 def _inflated(packed: Source, entry: Entry) -> bytes:
     state = zlib.decompressobj(-15)
     try:
-        data = state.decompress(packed.at(0, packed.size), UNPACKED_BYTES)
+        data = state.decompress(packed.at(0, packed.size), entry.size_bytes + 1)
     except zlib.error as error:
         raise MalformedError(f"{entry.name} does not unpack") from error
     if len(data) != entry.size_bytes or state.unconsumed_tail:

@@ -98,5 +98,34 @@ def test_a_link_out_of_a_folder_is_not_followed(tmp_path: Path) -> None:
     path = folder(tmp_path, config__json={})
     (path / "weights.bin").symlink_to("/etc/passwd")
     (path / "more").symlink_to("/etc")
+    found = passport(path).safety.findings
 
-    assert codes(passport(path)) == {"link"}
+    assert {(finding.code, finding.place) for finding in found} == {("link", "weights.bin"), ("link", "more")}
+
+
+def test_a_link_to_itself_is_passed_over(tmp_path: Path) -> None:
+    """It leads nowhere."""
+    path = folder(tmp_path, config__json={}, model__safetensors=WEIGHTS)
+    (path / "loop.bin").symlink_to("loop.bin")
+
+    assert passport(path).safety.verdict is Verdict.SAFE
+
+
+SYSTEM = b"\x80\x02cos\nsystem\nX\x02\0\0\0id\x85R."
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "MODEL.PKL", "notes", "vocabulary.txt"])
+@pytest.mark.parametrize("beside", ["config.json", "saved_model.pb", "README.md"])
+def test_a_pickle_in_a_folder_is_judged_whatever_stands_beside_it(tmp_path: Path, name: str, beside: str) -> None:
+    """And whatever its name is."""
+    path = folder(tmp_path, **{name: SYSTEM, beside: {}})
+
+    assert passport(path).safety.verdict is Verdict.UNSAFE
+
+
+def test_shards_count_together_however_long_their_names_are(tmp_path: Path) -> None:
+    """The same weights in another format count once."""
+    shards = {f"{index}{'x' * 240}.safetensors": WEIGHTS for index in range(3)}
+    found = passport(folder(tmp_path, config__json={}, **shards))
+
+    assert (found.parameter_count, found.format) == (12, "hugging-face")
