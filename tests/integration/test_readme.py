@@ -1,4 +1,4 @@
-"""The README's commands work as they stand, one block after the other, against a real fleet."""
+"""The commands of the README and of the pages for users work as they stand, against a real fleet."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.integration.fleets import environment, running_fleet
+from hivefold.errors import FIXES, Reason
+from tests.integration.fleets import RunningFleet, environment, running_fleet
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
 TRITON = ROOT / ".triton-venv" / "bin" / "python"
+SHELL = ("bash", "-euo", "pipefail", "-c")
 NOT_HERE = {"make demo", "make test", "make up"}
 """Commands that are run elsewhere: the fixture stands in for `make up`."""
 
@@ -35,25 +38,30 @@ def shell_blocks(page: str = "README.md") -> list[str]:
     return ["\n".join(block) for block in lines if any(line.strip() for line in block)]
 
 
+def ran(program: Sequence[str | Path], place: Path, **more: str) -> str:
+    """What a program prints, run with hivefold's commands on the PATH; it must succeed."""
+    path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        program,
+        cwd=place,
+        env=environment(PATH=path, **more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"{program[-1]}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
     """Each block runs without an error, and the job's output holds the right class for most rows."""
-    programs = sysconfig.get_path("scripts")
-    found = environment(PATH=f"{programs}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=str(ROOT))
     with running_fleet(tmp_path / ".hivefold"):
-        blocks: list[tuple[str, ...]] = [("bash", "-euo", "pipefail", "-c", block) for block in shell_blocks()]
-        blocks += [(sys.executable, "-c", block) for block in fenced("python")]
-        for program in blocks:
-            done = subprocess.run(
-                program,
-                cwd=tmp_path,
-                env=found,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert done.returncode == 0, f"{program[-1]}\n{done.stdout}\n{done.stderr}"
+        for block in shell_blocks():
+            ran([*SHELL, block], tmp_path, PYTHONPATH=str(ROOT))
+        for block in fenced("python"):
+            ran([sys.executable, "-c", block], tmp_path, PYTHONPATH=str(ROOT))
 
     labels = np.load(tmp_path / "data" / "labels.npy")
     with np.load(tmp_path / "data" / "classes.npz") as output, np.load(tmp_path / "data" / "again.npz") as again:
@@ -65,28 +73,42 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
 
 def test_the_page_on_inference_works(tmp_path: Path) -> None:
     """Its commands, its Python, and where Triton's client is installed its lines as well: three digits each time."""
-    programs = sysconfig.get_path("scripts")
-    found = environment(PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
-    first, last = shell_blocks("docs/serving.md")
+    first, *later = shell_blocks("docs/serving.md")
     (python,) = fenced("python", "docs/serving.md")
     (triton,) = fenced("py", "docs/serving.md")
-    blocks: list[tuple[str | Path, ...]] = [
-        ("bash", "-euo", "pipefail", "-c", first),
-        (sys.executable, "-c", python),
-        ("bash", "-euo", "pipefail", "-c", last),
-    ]
-    if TRITON.exists():
-        blocks.append((TRITON, "-c", triton))
-    printed: list[str] = []
     with running_fleet(tmp_path / ".hivefold"):
-        for program in blocks:
-            own = {} if program[0] == TRITON else {"PYTHONPATH": str(ROOT)}
-            done = subprocess.run(
-                program, cwd=tmp_path, env={**found, **own}, capture_output=True, text=True, timeout=120, check=False
-            )
-            assert done.returncode == 0, f"{program[-1]}\n{done.stdout}\n{done.stderr}"
-            printed.append(done.stdout)
+        ran([*SHELL, first], tmp_path, PYTHONPATH=str(ROOT))
+        said = ran([sys.executable, "-c", python], tmp_path, PYTHONPATH=str(ROOT))
+        for block in later:
+            ran([*SHELL, block], tmp_path, PYTHONPATH=str(ROOT))
+        triton_said = ran([TRITON, "-c", triton], tmp_path) if TRITON.exists() else None
 
     labels = np.load(tmp_path / "data" / "labels.npy")[:3]
-    assert printed[1].strip() == f"{labels} (3, 10)"
-    assert [text.strip() for text in printed[3:]] == [str(labels)] * len(printed[3:])
+    assert said.strip() == f"{labels} (3, 10)"
+    assert triton_said is None or triton_said.strip() == str(labels)
+
+
+def test_the_page_on_the_client_works(fleet: RunningFleet, tmp_path: Path) -> None:
+    """Its blocks, one after the other as one program, say what the page says that they do."""
+    found = {"PYTHONPATH": str(ROOT), "HIVEFOLD_DIR": str(fleet.directory)}
+    ran([*SHELL, *shell_blocks("docs/client.md")], tmp_path, **found)
+    said = ran([sys.executable, "-c", "\n".join(fenced("python", "docs/client.md"))], tmp_path, **found).splitlines()
+
+    labels = np.load(tmp_path / "data" / "labels.npy")
+    assert np.mean(np.loadtxt(tmp_path / "data" / "classes.csv", delimiter=",", skiprows=1)[:, 0] == labels) > 0.9
+    assert {line for line in said if not re.search("^sent|PENDING|RUNNING", line)} == {
+        f"classes {labels[:3]}",
+        "SUCCEEDED 100%",
+        "labels (200,)",
+        "again 200 of 200",
+        "waited DEADLINE_EXCEEDED",
+        "now CANCELLED",
+        "nodes ['node-1', 'node-2', 'node-3']",
+        f"model {fleet.json('model', 'show', 'digits')['digest'][:8]}",
+        "log True",
+        "refused True no-such-model",
+        f"fix {FIXES[Reason.MODEL_NOT_FOUND]}",
+        "failed NAN_FOUND",
+        "watched SUCCEEDED",
+        "equal True",
+    }
