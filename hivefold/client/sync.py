@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
+from hivefold.client.audit import Audit
 from hivefold.client.background import Background
 from hivefold.client.blobs import Blobs
 from hivefold.client.fleet import Fleet
@@ -164,6 +165,12 @@ class SyncLog(_Blocking[Log]):
     rotate_key = _calling(Log.rotate_key)
 
 
+class SyncAudit(_Blocking[Audit]):
+    """As Audit."""
+
+    inference_batches = _iterating(Audit.inference_batches)
+
+
 class SyncFleet(_Blocking[Fleet]):
     """As Fleet, in `with`. Any thread may call it, and one with a running event loop, as in a notebook, too."""
 
@@ -174,6 +181,7 @@ class SyncFleet(_Blocking[Fleet]):
         self.jobs = SyncJobs(fleet.jobs, self._background)
         self.nodes = SyncNodes(fleet.nodes, self._background)
         self.log = SyncLog(fleet.log, self._background)
+        self.audit = SyncAudit(fleet.audit, self._background)
 
     def __enter__(self) -> Self:
         self._background.start()

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hivefold.client import Fleet, JobHandle, SyncFleet, SyncJobHandle, connect
+from hivefold.client.audit import Audit
 from hivefold.client.blobs import Blobs
 from hivefold.client.jobs import Jobs
 from hivefold.client.log import Log
 from hivefold.client.models import Models
 from hivefold.client.nodes import Nodes
-from hivefold.client.sync import SyncBlobs, SyncJobs, SyncLog, SyncModels, SyncNodes
+from hivefold.client.sync import SyncAudit, SyncBlobs, SyncJobs, SyncLog, SyncModels, SyncNodes
 from hivefold.errors import InvalidRequestError, NotFoundError, Reason, UnavailableError
 from hivefold.v1 import job_pb2
 from tests.unit.client.scripted import STORY, Scripted
@@ -28,6 +29,7 @@ FACES = {
     Nodes: SyncNodes,
     Blobs: SyncBlobs,
     Log: SyncLog,
+    Audit: SyncAudit,
 }
 
 
@@ -51,7 +53,7 @@ def test_both_faces_have_the_same_calls(kind: type) -> None:
 
 
 async def test_both_faces_have_the_same_parts(fleet: Fleet, address: str) -> None:
-    """jobs, models, nodes, blobs and log are under the same names."""
+    """jobs, models, nodes and the others are under the same names."""
 
     def parts() -> dict[str, type]:
         with connect(address) as blocking:
