@@ -17,7 +17,17 @@ import structlog
 from coordinator.core.erased import erased_us
 from coordinator.core.events import JobCancelled, JobFailed, JobSucceeded
 from coordinator.core.model import InferSpec, Job, JobState
-from coordinator.core.plan import SendCancel, SendWork, follow_up, oldest_first, owed_work, plan
+from coordinator.core.plan import (
+    SendCancel,
+    SendKeeps,
+    SendWork,
+    follow_up,
+    keeps_changed,
+    oldest_first,
+    owed_keeps,
+    owed_work,
+    plan,
+)
 from coordinator.followers import Committed
 from coordinator.job_keys import JobKeys, WorkKeys
 from coordinator.wire.times import timestamp
@@ -55,7 +65,7 @@ class Dispatcher:
         self._work_keys: dict[JobId, WorkKeys] = {}
         """Of open jobs."""
         self._clock = clock
-        self._queue: deque[SendWork | SendCancel] = deque()
+        self._queue: deque[SendWork | SendCancel | SendKeeps] = deque()
         self._ended: deque[JobId] = deque(maxlen=limits.DISPATCH_QUEUE)
         self._worked = False
         self._resync = True
@@ -75,6 +85,11 @@ class Dispatcher:
         state = self._writer.state
         for job_id in oldest_first(state):
             self._queue.extend(owed_work(state.jobs[job_id], node_id))
+        self._wake.set()
+
+    def resend_keeps(self, node_id: NodeId) -> None:
+        """Tells a node again what it is to keep loaded."""
+        self._queue.extend(owed_keeps(self._writer.state, (node_id,)))
         self._wake.set()
 
     async def run(self) -> None:
@@ -137,6 +152,7 @@ class Dispatcher:
             work, cancels = follow_up(committed.events, committed.state)
             self._queue.extend(work)
             self._queue.extend(cancels)
+            self._queue.extend(keeps_changed(committed.events, committed.state))
             self._worked = self._worked or bool(work)
             for event in committed.events:
                 match event:
@@ -175,16 +191,30 @@ class Dispatcher:
             await self._perform(work)
         for cancel in owed.cancels:
             await self._perform(cancel)
+        for keeps in owed.keeps:
+            await self._perform(keeps)
 
-    async def _perform(self, action: SendWork | SendCancel, *, alone: bool = False) -> None:
+    async def _perform(self, action: SendWork | SendCancel | SendKeeps, *, alone: bool = False) -> None:
         match action:
             case SendWork():
                 await self._send_work(action, express=alone and len(action.tasks) <= limits.EXPRESS_ITEMS)
             case SendCancel(node_id, job_id):
                 cancel = work_pb2.CancelWork(term=self._writer.state.term, job_id=job_id)
                 await self._signals.publish(Message(f"control.{node_id}", cancel.SerializeToString()))
+            case SendKeeps():
+                await self._send_keeps(action)
             case other:
                 assert_never(other)
+
+    async def _send_keeps(self, action: SendKeeps) -> None:
+        """Tells a node what it is to keep, unless a later order has taken this one's place."""
+        state = self._writer.state
+        if state.kept.get(action.node_id) != action.sequence:
+            return
+        order = work_pb2.KeepModels(term=state.term, boot_id=action.boot_id, sequence=action.sequence)
+        for keep in action.keeps:
+            order.models.add(model=keep.model, digest=keep.digest, pinned=keep.pinned)
+        await self._signals.publish(Message(f"control.{action.node_id}", order.SerializeToString()))
 
     async def _send_work(self, action: SendWork, *, express: bool) -> None:
         """Sends the attempts that are still current; `express` also as a signal, which is there sooner."""

@@ -113,7 +113,7 @@ async def _start(log: EventLog, state: State, position: int) -> tuple[Folded, Sc
     if position < state.retired_sequence:
         changed |= await _retired(log, state, position)
     first = min((sequence - 1 for sequence in changed.values()), default=position)
-    partial = State(models=state.models, nodes=state.nodes)
+    partial = State(models=state.models, removed=state.removed, nodes=state.nodes)
     return Folded(min(first, position), 0, (), partial), Scope(frozenset(changed), nodes=True)
 
 

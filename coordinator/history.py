@@ -88,7 +88,7 @@ async def read_job(log: EventLog, job_id: JobId, state: State) -> Job:
 
 async def find_job(log: ReadableLog, job_id: JobId, state: State, *, after: int = 0) -> Job | None:
     """A job as the log has it at `state`, submitted after a position; None where there is none. Raises as read does."""
-    start = Folded(after, 0, (), State(models=state.models))
+    start = Folded(after, 0, (), State(models=state.models, removed=state.removed))
     job = None
     async with aclosing(history(log, start, Scope(frozenset({job_id})), state.sequence)) as past:
         async for folded in past:
@@ -104,7 +104,10 @@ async def past_jobs(log: ReadableLog, state: State, count: int) -> list[Job]:
     Raises LogCorruptError, BrokerUnavailableError.
     """
     newest: list[tuple[int, JobId, Job]] = []
-    start, scope = Folded(0, 0, (), State(models=state.models)), Scope(frozenset(), every_job=True)
+    start, scope = (
+        Folded(0, 0, (), State(models=state.models, removed=state.removed)),
+        Scope(frozenset(), every_job=True),
+    )
     async with aclosing(history(log, start, scope, state.retired_sequence)) as past:
         async for folded in past:
             for job in ended_jobs(folded):

@@ -139,7 +139,7 @@ class JobIndex:
     async def _follow(self) -> None:
         source = self._source()
         place = await self._begin(source.state.sequence)
-        start = Folded(place.resume, 0, (), State(models=source.state.models))
+        start = Folded(place.resume, 0, (), State(models=source.state.models, removed=source.state.removed))
         self._position, self._last = place.position, None
         loop = asyncio.get_running_loop()
         async with aclosing(

@@ -198,7 +198,7 @@ def _command(node_id: NodeId, answers: Sequence[tuple[int, work_pb2.Outcome]]) -
 
 
 def _report(sequence: int, outcome: work_pb2.Outcome) -> OutcomeReport:
-    failure = _bounded(failure_from_proto(outcome.failure)) if outcome.HasField("failure") else None
+    failure = bounded(failure_from_proto(outcome.failure)) if outcome.HasField("failure") else None
     output = output_from_proto(outcome.output) if outcome.HasField("output") else None
     if output is not None and not _is_output(output):
         message = "the node's description of its output is malformed; look at its log and version"
@@ -236,7 +236,7 @@ def _is_output(output: TaskOutput) -> bool:
     )
 
 
-def _bounded(failure: Failure) -> Failure:
+def bounded(failure: Failure) -> Failure:
     """A node's words, cut to what a record can hold many times over."""
     message = failure.message[: limits.FAILURE_CHARACTERS]
     metadata = tuple((k[:64], v[: limits.LABEL_BYTES]) for k, v in failure.metadata[: limits.JOB_LABELS])

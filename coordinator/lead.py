@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from coordinator.artifacts import Artifacts
 from coordinator.checkpoints import Checkpointer, Signing, signed_past
 from coordinator.dispatch import Dispatcher
 from coordinator.erasing import Eraser
@@ -64,6 +65,7 @@ class Leadership:
     dispatcher: Dispatcher
     intake: Intake
     eraser: Eraser
+    artifacts: Artifacts
     room: ResultRoom
     feed: Feed | None = None
     inferences: InferenceIntake | None = None
@@ -77,6 +79,7 @@ class Leadership:
             self.intake.run(),
             self.presence.run(),
             self.eraser.run(),
+            self.artifacts.run(),
             self.room.run(),
             self._tick(),
             *([self.feed.run()] if self.feed is not None else []),
@@ -132,6 +135,7 @@ async def take_lead(
         dispatcher=dispatcher,
         intake=Intake(writer, ends.results, ends.signals),
         eraser=Eraser(writer, ends.job_keys.store, ends.results),
+        artifacts=Artifacts(writer, ends.job_keys.chunks),
         room=ResultRoom(writer, ends.results),
         inferences=InferenceIntake(writer, ends.inferences) if ends.inferences else None,
         feed=Feed(writer, ends.log, ends.events, ends.signals) if ends.events is not None else None,

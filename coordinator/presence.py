@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from coordinator.checkpoints import Checkpointer
-from coordinator.core.commands import JoinNode, LeaveNode, ObserveNode, ReportSilence
+from coordinator.core.commands import JoinNode, LeaveNode, ObserveNode, ReportReplica, ReportSilence
 from coordinator.core.decide_nodes import is_material
+from coordinator.core.events import ModelRegistered
 from coordinator.core.model import Node, NodeState, Rejected
+from coordinator.core.model_events import AliasMoved, AliasRemoved, ModelRemoved
 from coordinator.dispatch import Dispatcher
-from coordinator.wire.values import node_spec_from_proto
+from coordinator.followers import Committed
+from coordinator.intake import bounded
+from coordinator.wire.values import failure_from_proto, node_spec_from_proto
 from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.bus.port import Message, Signals, WorkSender
 from hivefold.clock import Clock
 from hivefold.errors import HivefoldError, LogError, NotLeaderError
 from hivefold.ids import Digest, NodeId, is_digest, is_name
+from hivefold.models.limits import BEATS_BEFORE_REORDER, NODE_KEEPS
 from hivefold.v1 import telemetry_pb2, work_pb2
 
 _log = structlog.get_logger(__name__)
+_NAMES_CHANGED: Final = (ModelRegistered, ModelRemoved, AliasMoved, AliasRemoved)
 
 
 @dataclass(slots=True)
@@ -34,6 +42,8 @@ class _Heard:
     beat: work_pb2.Heartbeat | None = None
     idle_beats: int = 0
     idle_sequence: int = 0
+    stale_beats: int = 0
+    """Heartbeats one after the other that named an older order of what to keep."""
     reading: telemetry_pb2.Reading | None = None
 
 
@@ -62,6 +72,13 @@ class Presence:
     _dirty: dict[NodeId, None] = field(default_factory=dict)
     """Whose heartbeats say something new, in the order in which they came."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    _models_sequence: int = 0
+    """Where a name last came to stand for another model; a new leader takes none of them for granted."""
+
+    def __post_init__(self) -> None:
+        self._models_sequence = self.writer.state.sequence
+        self.writer.on_commit(self._on_commit)
 
     def heard_time_us(self, node_id: NodeId) -> int:
         """When the node's last heartbeat came (Unix microseconds); 0 if none did."""
@@ -77,6 +94,11 @@ class Presence:
         """Why the node refuses this coordinator; empty when it does not."""
         heard = self._heard.get(node_id)
         return heard.beat.refusal if heard and heard.beat else ""
+
+    def models_in_progress(self, node_id: NodeId) -> Sequence[work_pb2.ModelProgress]:
+        """The models that the node fetches, loads or could not load, as its last heartbeat says."""
+        heard = self._heard.get(node_id)
+        return heard.beat.models_in_progress if heard and heard.beat else ()
 
     async def run(self) -> None:
         """Listens and watches until it is cancelled. Raises NotLeaderError."""
@@ -159,6 +181,7 @@ class Presence:
         if is_material(node, observation, self.clock.now_us()):
             await self.writer.execute(observation)
         self._check_owed(node, heard, beat)
+        await self._check_kept(node, heard, beat)
 
     async def _join(self, node_id: NodeId, beat: work_pb2.Heartbeat) -> None:
         if self._joins_in_vain(node_id):
@@ -197,6 +220,29 @@ class Presence:
             _log.warning("node is idle and owed work: sending again", node=node.spec.node_id, owed=node.outstanding)
             self.dispatcher.resend(node.spec.node_id)
 
+    async def _check_kept(self, node: Node, heard: _Heard, beat: work_pb2.Heartbeat) -> None:
+        """A node that does not know what it is to keep is told again; what it could not load is recorded."""
+        node_id = node.spec.node_id
+        if beat.kept_sequence != self.writer.state.kept.get(node_id, beat.kept_sequence):
+            heard.stale_beats += 1
+            if heard.stale_beats >= BEATS_BEFORE_REORDER:
+                heard.stale_beats = 0
+                self.dispatcher.resend_keeps(node_id)
+            return
+        heard.stale_beats = 0
+        for progress in beat.models_in_progress[:NODE_KEEPS]:
+            if progress.HasField("failure") and is_digest(progress.digest):
+                failure = bounded(failure_from_proto(progress.failure))
+                body = ReportReplica(node_id, node.spec.boot_id, Digest(progress.digest), failure)
+                await self.writer.execute(body)
+
+    def _on_commit(self, commits: Sequence[Committed]) -> None:
+        """Nodes that serve a model by its name or an alias hear at once that it may be another one now."""
+        for committed in commits:
+            if any(isinstance(event, _NAMES_CHANGED) for event in committed.events):
+                self._models_sequence = committed.sequence
+                self._hurry.set()
+
     async def _watch(self) -> None:
         """Sends the pulse and looks for silence. A late look means that this process was deaf: nobody is blamed."""
         interval_ms = self.settings.heartbeat_ms
@@ -204,7 +250,7 @@ class Presence:
         looked_ms = self.clock.monotonic_ms()
         await self._pulse()  # nodes that are up answer a new leader's first pulse at once
         while True:
-            await asyncio.sleep(interval_ms / 1000)
+            await self._pause(interval_ms / 1000)
             now_ms = self.clock.monotonic_ms()
             if now_ms - looked_ms > 2 * interval_ms or not self.signals.connected:
                 self._forgive()
@@ -216,6 +262,17 @@ class Presence:
                 raise
             except HivefoldError as error:
                 _log.warning("silence not recorded", reason=error.reason, error=str(error))
+
+    async def _pause(self, interval_s: float) -> None:
+        """Waits for the next pulse, and sends one between where names of models have changed."""
+        try:
+            async with asyncio.timeout(interval_s):
+                while True:
+                    await self._hurry.wait()
+                    self._hurry.clear()
+                    await self._pulse()
+        except TimeoutError:
+            return
 
     async def _look(self, now_ms: int) -> None:
         self._forget_strangers(now_ms)
@@ -252,6 +309,7 @@ class Presence:
             grpc_address=self.settings.grpc_address,
             sequence=state.sequence,
             checkpoint=self.checkpoints.latest if self.checkpoints else None,
+            models_sequence=self._models_sequence,
         )
         await self.signals.publish(Message("fleet.pulse", pulse.SerializeToString()))
 

@@ -7,7 +7,7 @@ from typing import Final, assert_never
 from coordinator.core.events import PlacementReason
 from coordinator.core.model import InferSpec, Job, JobState, Node, ProbeSpec, TensorSpec
 from coordinator.core.why import Why
-from coordinator.wire.events import placement_to_proto
+from coordinator.wire.placement import placement_to_proto
 from coordinator.wire.times import duration, timestamp
 from coordinator.wire.values import (
     failure_to_proto,

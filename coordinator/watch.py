@@ -28,7 +28,7 @@ async def watch_job(
         check_position(source.state, after_sequence)
         return
     scope = Scope(frozenset({job_id}))
-    start = Folded(job.create_sequence - 1, 0, (), State(models=source.state.models))
+    start = Folded(job.create_sequence - 1, 0, (), State(models=source.state.models, removed=source.state.removed))
     async with aclosing(follow(source, log, start, scope, after_sequence)) as decided:
         async for record in decided:
             events = list(job_events(record, scope))

@@ -147,6 +147,8 @@ FIXES: Final[Mapping[Reason, str]] = {
     Reason.SERVER_BUSY: "Wait that long, send to another node, or give the model more nodes.",
 }
 """What to do, for people: the last column of docs/errors.md."""
+    ALIAS_MOVED = "ALIAS_MOVED"
+    MODEL_IN_USE = "MODEL_IN_USE"
 
 
 @dataclass(frozen=True, slots=True)

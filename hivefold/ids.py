@@ -12,6 +12,8 @@ RequestId = NewType("RequestId", str)
 ModelName = NewType("ModelName", str)
 ModelRef = NewType("ModelRef", str)
 """A model version, "name@version"."""
+AliasRef = NewType("AliasRef", str)
+"""A name for a model version that can be moved, "name@alias"."""
 Digest = NewType("Digest", str)
 """SHA-256, 64 lower-case hex digits."""
 
@@ -19,11 +21,14 @@ _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 _REQUEST: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _MODEL_REF: Final = re.compile(r"(?P<name>[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?)(?:@(?P<version>[1-9][0-9]{0,8}))?")
+_ALIAS: Final = re.compile(r"(?!latest$)[a-z](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 _CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 NAME_RULE: Final = "1 to 64 of [a-z0-9_-], starting and ending with a letter or digit"
 REQUEST_RULE: Final = "1 to 64 of [A-Za-z0-9._-]"
-MODEL_RULE: Final = 'a model name, or "name@version" with a version from 1'
+MODEL_RULE: Final = 'a model name, "name@version" with a version from 1, or "name@alias"'
+VERSION_RULE: Final = 'a model and its version, "name@3"'
+ALIAS_RULE: Final = 'a letter, then up to 63 of [a-z0-9_-], ending with a letter or digit, and not "latest"'
 DIGEST_RULE: Final = "64 lower-case hex digits (SHA-256)"
 
 
@@ -48,6 +53,27 @@ def parse_model(text: str) -> tuple[ModelName, int] | None:
     if match is None:
         return None
     return ModelName(match["name"]), int(match["version"] or 0)
+
+
+def is_alias(text: str) -> bool:
+    """Whether `text` may be an alias of a model: it can never be taken for a version."""
+    return _ALIAS.fullmatch(text) is not None
+
+
+def parse_alias(text: str) -> tuple[ModelName, str] | None:
+    """Splits "name@alias". None if malformed."""
+    name, _, alias = text.partition("@")
+    return (ModelName(name), alias) if is_name(name) and is_alias(alias) else None
+
+
+def names_model(text: str) -> bool:
+    """Whether `text` may name a model version: "name", "name@version" or "name@alias"."""
+    return parse_model(text) is not None or parse_alias(text) is not None
+
+
+def alias_ref(name: ModelName, alias: str) -> AliasRef:
+    """The ref of an alias."""
+    return AliasRef(f"{name}@{alias}")
 
 
 def model_ref(name: ModelName, version: int) -> ModelRef:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
+from coordinator.core import model_events as mev
 from coordinator.core.inference import InferenceBatch, InferenceWindow
 from coordinator.core.model import (
     BlobRef,
@@ -25,6 +26,7 @@ from coordinator.core.model import (
     TensorPart,
     TensorSpec,
 )
+from coordinator.core.registered import Provenance
 from hivefold.errors import Reason
 from hivefold.ids import BootId, Digest, JobId, ModelName, ModelRef, NodeId, RequestId, model_ref
 
@@ -50,6 +52,8 @@ names = st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,8}[a-z0-9])?", fullmatch=True)
 node_ids = names.map(NodeId)
 boot_ids = names.map(BootId)
 job_ids = names.map(JobId)
+model_names = names.map(ModelName)
+aliases = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)
 request_ids = st.from_regex(r"[A-Za-z0-9._-]{1,12}", fullmatch=True).map(RequestId)
 model_refs = st.builds(model_ref, names.map(ModelName), st.integers(1, 999_999_999))
 reasons = st.sampled_from([reason for reason in Reason if reason is not Reason.UNSPECIFIED])
@@ -80,6 +84,7 @@ models = st.builds(
     outputs=st.lists(tensor_specs, max_size=2).map(tuple),
     create_time_us=times_us,
     labels=labels,
+    provenance=st.none() | st.builds(Provenance, texts, texts, texts, texts),
 )
 data_sets = st.builds(
     DataSet,
@@ -133,6 +138,8 @@ node_refusals = st.builds(ev.NodeRefusal, node_ids, st.sampled_from(ev.RefusalRe
 placement_reasons = st.builds(
     ev.PlacementReason, st.lists(node_ranks, max_size=2).map(tuple), st.lists(node_refusals, max_size=2).map(tuple)
 )
+
+some_nodes = st.lists(node_ids, max_size=3).map(tuple)
 
 
 @st.composite
@@ -217,6 +224,14 @@ events: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.JobCancelled, job_ids, texts),
     st.builds(ev.JobErased, job_ids, st.lists(texts, max_size=3).map(tuple)),
     st.builds(ev.InferencesRecorded, inference_batches),
+    st.builds(mev.AliasMoved, model_names, aliases, u32, u32, texts, request_ids),
+    st.builds(mev.AliasRemoved, model_names, aliases, u32, texts, request_ids),
+    st.builds(mev.ResidencySet, model_refs, u32, st.booleans(), needs, request_ids),
+    st.builds(mev.ReplicasPlaced, model_refs, some_nodes, placement_reasons),
+    st.builds(mev.ReplicasReleased, model_refs, some_nodes, st.sampled_from(mev.ReleaseCause)),
+    st.builds(mev.ReplicaFailed, model_refs, node_ids, boot_ids, failures),
+    st.builds(mev.ModelRemoved, model_refs, st.booleans(), texts, request_ids),
+    st.builds(mev.ArtifactRemoved, digests),
 )
 """Any event that the log can hold, whether or not it makes sense after another."""
 
@@ -254,6 +269,12 @@ command_bodies: st.SearchStrategy[cmd.CommandBody] = st.one_of(
     st.builds(cmd.RecordInferences, inference_batches),
     st.just(cmd.PlaceTasks()),
     st.just(cmd.ExpireJobs()),
+    st.builds(cmd.MoveAlias, model_names, aliases, u32, st.none() | u32, texts, request_ids),
+    st.builds(cmd.SetResidency, model_refs, st.none() | u32, st.none() | st.booleans(), st.none() | needs, request_ids),
+    st.builds(cmd.RemoveModel, model_refs | names, st.booleans(), texts, request_ids),
+    st.builds(cmd.ReportReplica, node_ids, boot_ids, digests, failures),
+    st.just(cmd.PlaceReplicas()),
+    st.builds(cmd.ConfirmArtifactRemoved, digests),
 )
 """Any command that the contract can carry, sensible or not."""
 commands = st.builds(cmd.Command, times_us, command_bodies)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from coordinator.core.inference import InferenceBatch
-from coordinator.core.model import Failure, JobSpec, Model, NodeSpec, TaskOutput
-from hivefold.ids import BootId, Digest, JobId, NodeId, RequestId
+from coordinator.core.model import Failure, JobSpec, Model, Needs, NodeSpec, TaskOutput
+from hivefold.ids import BootId, Digest, JobId, ModelName, NodeId, RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,61 @@ class ExpireJobs:
     """Fail the jobs whose time is over."""
 
 
+@dataclass(frozen=True, slots=True)
+class MoveAlias:
+    """Let an alias stand for a version, 0: for none; `expected_version` is what it must stand for now."""
+
+    name: ModelName
+    alias: str
+    version: int
+    expected_version: int | None
+    note: str
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class SetResidency:
+    """Say on how many nodes, and on which, a version is to be kept loaded; None leaves it as it is."""
+
+    model: str
+    replica_count: int | None
+    pinned: bool | None
+    needs: Needs | None
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveModel:
+    """Take a version, "name@version", out of the registry; `force`: whatever refers to it."""
+
+    model: str
+    force: bool
+    note: str
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class ReportReplica:
+    """Note that a node could not load a model that it is to keep."""
+
+    node_id: NodeId
+    boot_id: BootId
+    digest: Digest
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReplicas:
+    """Choose nodes for replicas that are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmArtifactRemoved:
+    """Note that the bytes of removed models are gone."""
+
+    root: Digest
+
+
 CommandBody: TypeAlias = (
     StartTerm
     | ChangeSigningKey
@@ -213,6 +268,12 @@ CommandBody: TypeAlias = (
     | RecordInferences
     | PlaceTasks
     | ExpireJobs
+    | MoveAlias
+    | SetResidency
+    | RemoveModel
+    | ReportReplica
+    | PlaceReplicas
+    | ConfirmArtifactRemoved
 )
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final, assert_never
 
 from coordinator.core import commands as cmd
-from coordinator.core import decide_jobs, decide_nodes, decide_outcomes, decide_placement
+from coordinator.core import decide_jobs, decide_models, decide_nodes, decide_outcomes, decide_placement
 from coordinator.core import events as ev
-from coordinator.core.check_spec import label_violations
 from coordinator.core.decide_inference import record_inferences
+from coordinator.core.decide_replicas import place_replicas
 from coordinator.core.draft import Decision, Draft
-from coordinator.core.model import Model, Rejected, State
-from hivefold import limits
-from hivefold.errors import FieldViolation, Reason
-from hivefold.ids import DIGEST_RULE, NAME_RULE, is_digest, is_name
+from coordinator.core.model import Rejected, State
+from hivefold.errors import Reason
 
 __all__ = ["Decision", "decide"]
 
@@ -29,6 +26,19 @@ _MAKES_WORK_OR_ROOM: Final = (
     cmd.ExpireJobs,
 )
 """After these, tasks are placed in the same record: one append less on the way of every task."""
+
+_CHANGES_NODES_OR_WISHES: Final = (
+    cmd.JoinNode,
+    cmd.LeaveNode,
+    cmd.ReportSilence,
+    cmd.ObserveNode,
+    cmd.DrainNode,
+    cmd.UndrainNode,
+    cmd.SetResidency,
+    cmd.RemoveModel,
+    cmd.ReportReplica,
+)
+"""After these, replicas of models are placed and released in the same record."""
 
 
 def decide(state: State, command: cmd.Command) -> Decision | Rejected:
@@ -45,6 +55,8 @@ def decide(state: State, command: cmd.Command) -> Decision | Rejected:
         return rejected
     if draft.changed and isinstance(command.body, _MAKES_WORK_OR_ROOM):
         decide_placement.place_tasks(draft)
+    if draft.changed and isinstance(command.body, _CHANGES_NODES_OR_WISHES):
+        place_replicas(draft)
     return draft.decision()
 
 
@@ -74,8 +86,16 @@ def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:
             return decide_nodes.drain_node(draft, body)
         case cmd.UndrainNode():
             return decide_nodes.undrain_node(draft, body)
-        case cmd.RegisterModel():
-            return _register_model(draft, body)
+        case (
+            cmd.RegisterModel()
+            | cmd.MoveAlias()
+            | cmd.SetResidency()
+            | cmd.RemoveModel()
+            | cmd.ReportReplica()
+            | cmd.PlaceReplicas()
+            | cmd.ConfirmArtifactRemoved()
+        ):
+            return decide_models.change_models(draft, body)
         case cmd.StartTerm() | cmd.EndTerm() | cmd.CloseSegment() | cmd.OpenSegment():
             return _change_term_or_segment(draft, body)
         case cmd.ChangeSigningKey() | cmd.RecordInferences():
@@ -130,47 +150,3 @@ def _start_term(draft: Draft, body: cmd.StartTerm) -> Rejected | None:
         return Rejected(Reason.INVALID_ARGUMENT, "a term needs the id of who leads: set the coordinator's id")
     draft.emit(ev.TermStarted(draft.state.term + 1, body.coordinator_id, body.code_version))
     return None
-
-
-def _register_model(draft: Draft, body: cmd.RegisterModel) -> Rejected | None:
-    model = body.model
-    violations = _model_violations(model)
-    if violations:
-        message = f"the model is not well-formed: {violations[0].field} {violations[0].description}"
-        return Rejected(Reason.INVALID_ARGUMENT, message, violations=violations)
-    latest = draft.state.latest.get(model.name, 0)
-    known = draft.state.models.get(model.ref)
-    if model.version == 0:
-        last = next((m for m in draft.state.models.values() if (m.name, m.version) == (model.name, latest)), None)
-        if last is not None and last.digest == model.digest:
-            return None
-    elif known is not None:
-        if known.digest == model.digest:
-            return None
-        return Rejected(
-            Reason.MODEL_EXISTS,
-            f"{model.ref} is registered with digest {known.digest}; register the new content as another version",
-            (("digest", known.digest), ("model", model.ref)),
-        )
-    version = model.version or latest + 1
-    registered = replace(model, version=version, create_time_us=draft.state.time_us)
-    draft.emit(ev.ModelRegistered(registered))
-    return None
-
-
-def _model_violations(model: Model) -> tuple[FieldViolation, ...]:
-    violations: list[FieldViolation] = []
-    if not is_name(model.name):
-        violations.append(FieldViolation("name", f"must be {NAME_RULE}"))
-    if not is_digest(model.digest):
-        violations.append(FieldViolation("digest", f"must be {DIGEST_RULE}"))
-    if not is_digest(model.artifact.root):
-        violations.append(FieldViolation("artifact.root", f"must be {DIGEST_RULE}"))
-    if not 0 <= model.version <= limits.MODEL_VERSION_MAX:
-        violations.append(FieldViolation("version", f"must be 0 (the next one) to {limits.MODEL_VERSION_MAX}"))
-    if not model.inputs:
-        violations.append(FieldViolation("inputs", "must name at least one input"))
-    if not model.outputs:
-        violations.append(FieldViolation("outputs", "must name at least one output"))
-    violations.extend(label_violations("labels", model.labels))
-    return tuple(violations)

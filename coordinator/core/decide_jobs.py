@@ -11,9 +11,10 @@ from coordinator.core.erased import erased_us
 from coordinator.core.model import Failure, InferSpec, Job, JobSpec, JobState, Needs, ProbeSpec, Rejected, State
 from coordinator.core.place import memory_need, unmet_need
 from coordinator.core.planning import plan_tasks
+from coordinator.core.resolve import resolve, unknown_model
 from hivefold import limits
 from hivefold.errors import FieldViolation, Reason
-from hivefold.ids import NAME_RULE, REQUEST_RULE, JobId, ModelRef, is_name, is_request_id, model_ref, parse_model
+from hivefold.ids import NAME_RULE, REQUEST_RULE, JobId, ModelRef, is_name, is_request_id
 
 
 def submit_job(draft: Draft, body: cmd.SubmitJob) -> Rejected | None:
@@ -170,18 +171,8 @@ def _repeated(job_id: JobId, body: cmd.SubmitJob, *, same: bool) -> Rejected | N
 def _resolve(state: State, spec: JobSpec) -> ModelRef | Rejected | None:
     if isinstance(spec.kind, ProbeSpec):
         return None
-    parsed = parse_model(spec.kind.model)
-    if parsed is not None:
-        name, version = parsed
-        ref = model_ref(name, version or state.latest.get(name, 0))
-        if ref in state.models:
-            return ref
-    known = ", ".join(sorted(state.models)[:10]) or "none yet"
-    return Rejected(
-        Reason.MODEL_NOT_FOUND,
-        f"there is no model {spec.kind.model!r}; registered: {known}; add one with: hivefold model add",
-        (("model", spec.kind.model),),
-    )
+    model = resolve(state, spec.kind.model)
+    return unknown_model(state, spec.kind.model) if model is None else model.ref
 
 
 def _unsatisfiable(state: State, event: ev.JobSubmitted) -> Rejected | None:

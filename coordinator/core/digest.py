@@ -20,7 +20,12 @@ from coordinator.core.model import JobSpec, State
 from hivefold.ids import Digest
 
 _DOMAIN: Final = b"hivefold-state-v1\n"
-_ABSENT_WHEN_EMPTY: Final = frozenset({"signing_keys", "erasures", "passport", "inference_position"})
+_ABSENT_WHEN_EMPTY: Final = frozenset(
+    {
+        *("signing_keys", "erasures", "passport", "provenance", "inference_position"),
+        *("removed", "aliases", "residencies", "kept", "discarded", "model_requests"),
+    }
+)
 """What came after 0.1.0: logs without it keep their digest for ever."""
 
 
@@ -60,7 +65,7 @@ def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         names = _names(type(value))
         given = [getattr(value, name) for name in names]
-        if names[-1] in _ABSENT_WHEN_EMPTY and not given[-1]:
+        while names[len(given) - 1] in _ABSENT_WHEN_EMPTY and not given[-1]:
             given.pop()
         return [type(value).__name__, *given]
     raise TypeError(f"no canonical text for {type(value).__name__}")

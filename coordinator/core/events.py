@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeAlias
 
 from coordinator.core.inference import InferenceBatch
 from coordinator.core.model import Failure, JobSpec, Model, NodeSpec, TaskOutput
+from coordinator.core.model_events import ModelChange
+from coordinator.core.placement import NodeRank, NodeRefusal, PlacementReason, RefusalReason
 from hivefold.errors import Reason
 from hivefold.ids import BootId, Digest, JobId, ModelRef, NodeId, RequestId
+
+__all__ = ["NodeRank", "NodeRefusal", "PlacementReason", "RefusalReason"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,46 +159,6 @@ class TasksPlanned:
     last: bool
 
 
-class RefusalReason(StrEnum):
-    """Why a node was not chosen."""
-
-    NOT_ONLINE = "NOT_ONLINE"
-    DRAINING = "DRAINING"
-    LABEL_MISSING = "LABEL_MISSING"
-    GPU_MISSING = "GPU_MISSING"
-    MEMORY_SHORT = "MEMORY_SHORT"
-    NO_FREE_SLOT = "NO_FREE_SLOT"
-    FAILED_BEFORE = "FAILED_BEFORE"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRefusal:
-    """A node that was not chosen, and why."""
-
-    node_id: NodeId
-    reason: RefusalReason
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRank:
-    """A node that could have been chosen, with what it was ranked by."""
-
-    node_id: NodeId
-    model_loaded: bool
-    free_slots: int
-    cpu_utilization_percent: int
-    memory_available_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlacementReason:
-    """Why tasks went where they went: candidates best first, and the refused."""
-
-    ranking: tuple[NodeRank, ...]
-    refusals: tuple[NodeRefusal, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class TasksAssigned:
     """Attempts were given to a node; entries of `tasks` and `attempts` belong together."""
@@ -310,4 +273,5 @@ Event: TypeAlias = (
     | JobCancelled
     | JobErased
     | InferencesRecorded
+    | ModelChange
 )

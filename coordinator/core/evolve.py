@@ -12,6 +12,7 @@ from typing import Final, assert_never
 from immutables import Map
 
 from coordinator.core import events as ev
+from coordinator.core.evolve_models import keeps_any, model_changed, model_registered, node_gone
 from coordinator.core.model import (
     Attempt,
     Done,
@@ -27,6 +28,7 @@ from coordinator.core.model import (
     State,
     Trouble,
 )
+from coordinator.core.model_events import ModelChange
 from coordinator.core.rates import measured, rate_key
 from coordinator.core.retire import forget_gone_nodes, overfull, retire_jobs, tasks_held
 from hivefold.errors import Reason
@@ -85,12 +87,9 @@ def evolve(state: State, event: ev.Event) -> State:
         case ev.TermEnded():
             return state._replace(coordinator_id="")
         case ev.ModelRegistered(model):
-            latest = max(model.version, state.latest.get(model.name, 0))
-            return state._replace(
-                models=state.models.set(model.ref, model), latest=state.latest.set(model.name, latest)
-            )
+            return model_registered(state, model)
         case _:
-            return _node_event(state, event)
+            return model_changed(state, event) if isinstance(event, ModelChange) else _node_event(state, event)
 
 
 def _housekeeping(
@@ -152,7 +151,9 @@ def _node_event(
         case _:
             assert_never(event)
     nodes = state.nodes.set(event.node_id, node._replace(sequence=state.sequence))
-    return state._replace(nodes=forget_gone_nodes(nodes) if node.state.gone else nodes)
+    if node.state.gone:
+        return state._replace(nodes=forget_gone_nodes(nodes), kept=node_gone(state.kept, event.node_id))
+    return state._replace(nodes=nodes)
 
 
 def _node_joined(state: State, event: ev.NodeJoined) -> State:
@@ -166,7 +167,9 @@ def _node_joined(state: State, event: ev.NodeJoined) -> State:
         outstanding=known.outstanding if known else 0,
         tasks_succeeded=known.tasks_succeeded if known else 0,
     )
-    return state._replace(nodes=state.nodes.set(event.spec.node_id, node))
+    # A node that boots anew and is back before it was missed keeps what it is to keep.
+    kept = state.kept.set(event.spec.node_id, state.sequence) if keeps_any(state, event.spec.node_id) else state.kept
+    return state._replace(nodes=state.nodes.set(event.spec.node_id, node), kept=kept)
 
 
 def _job_submitted(state: State, event: ev.JobSubmitted) -> State:
@@ -174,7 +177,7 @@ def _job_submitted(state: State, event: ev.JobSubmitted) -> State:
         job_id=event.job_id,
         request_id=event.request_id,
         spec=event.spec,
-        model=state.models.get(event.model),
+        model=state.models.get(event.model) or state.removed.get(event.model),
         state=JobState.PENDING,
         create_time_us=state.time_us,
         deadline_time_us=event.deadline_time_us,

@@ -13,7 +13,7 @@ from hivefold.ids import JobId
 
 def violations(state: State, since: State | None = None) -> list[str]:
     """Every broken invariant in words; empty when all hold. Jobs that are as in `since`, a sound state, are sound."""
-    return [*_jobs(state, since.jobs if since else {}), *_past(state), *_nodes(state)]
+    return [*_jobs(state, since.jobs if since else {}), *_past(state), *_nodes(state), *_models(state)]
 
 
 def _jobs(state: State, sound: Mapping[JobId, Job]) -> Iterator[str]:
@@ -87,3 +87,26 @@ def _nodes(state: State) -> Iterator[str]:
             holder = state.nodes.get(attempt.node_id)
             if holder is None or holder.spec.boot_id != attempt.boot_id:
                 yield f"{job_id}: task {task} is with a boot of {attempt.node_id} that is not there"
+
+
+def _models(state: State) -> Iterator[str]:
+    highest: dict[str, int] = {}
+    for model in state.models.values():
+        highest[model.name] = max(model.version, highest.get(model.name, 0))
+    if highest != dict(state.latest):
+        yield f"latest says {dict(state.latest)}, registered are {highest}"
+    for ref in set(state.models) & set(state.removed):
+        yield f"{ref} is both registered and removed"
+    yield from (f"{a.ref} stands for {a.model}" for a in state.aliases.values() if a.model not in state.models)
+    stored = {model.artifact.root for model in state.models.values()}
+    yield from (f"{root} is to go and needed" for root in state.discarded if root in stored)
+    for ref, residency in state.residencies.items():
+        if ref not in state.models:
+            yield f"{ref} is kept and not registered"
+        for node_id in residency.nodes:
+            node = state.nodes.get(node_id)
+            if node is None or node.state.gone:
+                yield f"{ref} is kept by {node_id}, which is gone"
+            elif node_id not in state.kept:
+                yield f"{node_id} was never told to keep {ref}"
+    yield from (f"{node_id} is gone and owed an order" for node_id in state.kept if node_id not in state.nodes)

@@ -7,23 +7,28 @@ a frozen dataclass, and replay does little else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from immutables import Map
 
+from coordinator.core.registered import (
+    Alias,
+    BlobRef,
+    Failure,
+    Model,
+    ModelRequest,
+    Needs,
+    Pairs,
+    Residency,
+    TensorSpec,
+    sorted_pairs,
+)
 from hivefold.errors import FieldViolation, Reason
-from hivefold.ids import BootId, Digest, JobId, ModelName, ModelRef, NodeId, RequestId, model_ref
-from hivefold.models.passport.facts import Passport
+from hivefold.ids import AliasRef, BootId, Digest, JobId, ModelName, ModelRef, NodeId, RequestId
 
-Pairs: TypeAlias = tuple[tuple[str, str], ...]
-
-
-def sorted_pairs(values: Mapping[str, str]) -> Pairs:
-    """A mapping as pairs in the one order that reads back equal from the log."""
-    return tuple(sorted(values.items()))
+__all__ = ["BlobRef", "Failure", "Model", "Needs", "Pairs", "TensorSpec", "sorted_pairs"]
 
 
 class Priority(StrEnum):
@@ -85,54 +90,6 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt, a task or a job failed."""
-
-    reason: Reason
-    message: str
-    retryable: bool = False
-    metadata: Pairs = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BlobRef:
-    """Names immutable content by its root digest."""
-
-    root: Digest
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """An input or output of a model; -1 in the shape means any size. `data_type` as "FP32"."""
-
-    name: str
-    data_type: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A registered model version."""
-
-    name: ModelName
-    version: int
-    digest: Digest
-    artifact: BlobRef
-    platform: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    create_time_us: int = 0
-    labels: Pairs = ()
-    passport: Passport | None = None
-
-    @property
-    def ref(self) -> ModelRef:
-        """ "name@version"."""
-        return model_ref(self.name, self.version)
-
-
-@dataclass(frozen=True, slots=True)
 class DataSet:
     """Rows of equal shape and type. `path` is "" when the bytes are stored in the fleet."""
 
@@ -166,15 +123,6 @@ class ProbeSpec:
 
 
 JobKind: TypeAlias = InferSpec | ProbeSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a node must have."""
-
-    node_labels: Pairs = ()
-    memory_bytes: int = 0
-    gpu_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +319,7 @@ class State(NamedTuple):
     coordinator_id: str = ""
     models: Map[ModelRef, Model] = Map()
     latest: Map[ModelName, int] = Map()
+    """Of the versions that are registered, the highest."""
     nodes: Map[NodeId, Node] = Map()
     jobs: Map[JobId, Job] = Map()
     """Open jobs, and those in `ended`."""
@@ -398,3 +347,13 @@ class State(NamedTuple):
     """The latest ERASURES_KEPT, oldest first."""
     inference_position: int = 0
     """Up to where what nodes stored of their inference is recorded."""
+    removed: Map[ModelRef, Model] = Map()
+    """Versions that were removed: their numbers are never given again, and jobs of the past name them."""
+    aliases: Map[AliasRef, Alias] = Map()
+    residencies: Map[ModelRef, Residency] = Map()
+    kept: Map[NodeId, int] = Map()
+    """Of nodes that were told what to keep loaded, where that last changed: the order that they are owed."""
+    discarded: Map[Digest, ModelRef] = Map()
+    """Roots of bytes that are still stored and only removed models name."""
+    model_requests: tuple[ModelRequest, ...] = ()
+    """The latest MODEL_REQUESTS_KEPT, oldest first."""

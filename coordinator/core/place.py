@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coordinator.core.events import NodeRank, NodeRefusal, PlacementReason, RefusalReason
-from coordinator.core.model import Job, Needs, Node, NodeSpec, NodeState, Priority, Rate, State
+from coordinator.core.model import Job, Model, Needs, Node, NodeSpec, NodeState, Priority, Rate, State
 from coordinator.core.rates import rate_key
 from hivefold import limits
 from hivefold.ids import NodeId
@@ -94,7 +94,12 @@ def memory_need(job: Job) -> int:
     stated = job.spec.needs.memory_bytes
     if stated or job.model is None:
         return stated
-    return _MEMORY_BASE_BYTES + _MEMORY_PER_MODEL_BYTE * job.model.artifact.size_bytes
+    return model_memory(job.model)
+
+
+def model_memory(model: Model) -> int:
+    """Memory that a model takes when it is loaded, by its size."""
+    return _MEMORY_BASE_BYTES + _MEMORY_PER_MODEL_BYTE * model.artifact.size_bytes
 
 
 def _judge(node: Node, job: Job, rate: Rate | None) -> Candidate | NodeRefusal:

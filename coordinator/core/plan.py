@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from coordinator.core import events as ev
-from coordinator.core.commands import CommandBody, ExpireJobs, PlaceTasks
+from coordinator.core.commands import CommandBody, ExpireJobs, PlaceReplicas, PlaceTasks
 from coordinator.core.decide_jobs import expired
 from coordinator.core.decide_placement import is_ready
+from coordinator.core.decide_replicas import retries_due
 from coordinator.core.model import Job, NodeState, State
+from coordinator.core.model_events import ModelChange
 from hivefold import limits
-from hivefold.ids import BootId, JobId, NodeId
+from hivefold.ids import BootId, Digest, JobId, ModelRef, NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,31 @@ class SendCancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """A model version that a node is to keep loaded."""
+
+    model: ModelRef
+    digest: Digest
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendKeeps:
+    """A node is to keep exactly these models loaded, as was decided at `sequence`."""
+
+    node_id: NodeId
+    boot_id: BootId
+    sequence: int
+    keeps: tuple[Keep, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Actions towards nodes, and the commands that are due."""
 
     work: tuple[SendWork, ...]
     cancels: tuple[SendCancel, ...]
+    keeps: tuple[SendKeeps, ...]
     commands: tuple[CommandBody, ...]
 
 
@@ -55,7 +77,7 @@ def plan(state: State, now_us: int) -> Plan:
         for job in sorted(_cancelled(state, now_us), key=_create_sequence)
         for node_id in job.stopping
     )
-    return Plan(work, cancels, due(state, now_us))
+    return Plan(work, cancels, owed_keeps(state, sorted(state.kept)), due(state, now_us))
 
 
 def oldest_first(state: State) -> list[JobId]:
@@ -88,6 +110,35 @@ def owed_work(job: Job, node_id: NodeId | None = None) -> tuple[SendWork, ...]:
     return tuple(actions)
 
 
+def owed_keeps(state: State, node_ids: Iterable[NodeId]) -> tuple[SendKeeps, ...]:
+    """The orders that these nodes are owed: what they are to keep loaded, from who was ever told anything."""
+    by_node: dict[NodeId, list[Keep]] = {}
+    for ref, residency in sorted(state.residencies.items()):
+        for node_id in residency.nodes:
+            by_node.setdefault(node_id, []).append(Keep(ref, state.models[ref].digest, residency.pinned))
+    return tuple(
+        SendKeeps(node_id, state.nodes[node_id].spec.boot_id, state.kept[node_id], tuple(by_node.get(node_id, ())))
+        for node_id in node_ids
+        if node_id in state.kept
+    )
+
+
+def keeps_changed(events: Iterable[ev.Event], state: State) -> tuple[SendKeeps, ...]:
+    """The orders that a record's events add, given the state after it."""
+    if not any(isinstance(event, ModelChange | ev.NodeJoined) for event in events):
+        return ()
+    return owed_keeps(state, sorted(node_id for node_id, at in state.kept.items() if at == state.sequence))
+
+
+def owed_discards(state: State) -> tuple[Digest, ...]:
+    """Roots of bytes that may go: only removed models name them, and no open job reads them."""
+    if not state.discarded:
+        return ()
+    jobs = (state.jobs[job_id].model for job_id in state.open_jobs)
+    read = {model.artifact.root for model in jobs if model is not None}
+    return tuple(sorted(root for root in state.discarded if root not in read))
+
+
 def follow_up(events: Iterable[ev.Event], state: State) -> tuple[tuple[SendWork, ...], tuple[SendCancel, ...]]:
     """The actions that a record's events add, given the state after it."""
     work: list[SendWork] = []
@@ -111,6 +162,8 @@ def due(state: State, now_us: int) -> tuple[CommandBody, ...]:
         commands.append(ExpireJobs())
     if wants_placement(state, now_us):
         commands.append(PlaceTasks())
+    if retries_due(state, now_us):
+        commands.append(PlaceReplicas())
     return tuple(commands)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from coordinator.artifacts import Artifacts
 from coordinator.checkpoints import Checkpointer
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Job, Rejected, State
@@ -25,7 +26,7 @@ from hivefold.errors import NotLeaderError, ProofError
 from hivefold.ids import JobId, NodeId
 from hivefold.log.port import EventLog
 from hivefold.rpc import error_for
-from hivefold.v1 import telemetry_pb2
+from hivefold.v1 import telemetry_pb2, work_pb2
 
 
 class Hearing(Protocol):
@@ -41,6 +42,10 @@ class Hearing(Protocol):
 
     def refusal(self, node_id: NodeId) -> str:
         """Why the node refuses this coordinator; empty when it does not."""
+        ...
+
+    def models_in_progress(self, node_id: NodeId) -> Sequence[work_pb2.ModelProgress]:
+        """The models that the node fetches, loads or could not load."""
         ...
 
 
@@ -62,6 +67,11 @@ class Lead(Protocol):
         """What signs the log; None where it is not signed."""
         ...
 
+    @property
+    def artifacts(self) -> Artifacts:
+        """What removes the bytes of removed models."""
+        ...
+
 
 class Nobody:
     """What is heard of nodes by who does not listen: nothing."""
@@ -77,6 +87,10 @@ class Nobody:
     def refusal(self, node_id: NodeId) -> str:
         """Nothing is known."""
         return ""
+
+    def models_in_progress(self, node_id: NodeId) -> Sequence[work_pb2.ModelProgress]:
+        """None."""
+        return ()
 
 
 @dataclass(slots=True)
@@ -129,6 +143,11 @@ class Backing:
         if checkpoints is None:
             raise ProofError("this coordinator does not sign its log")
         return checkpoints
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What removes the bytes of removed models. Raises NotLeaderError."""
+        return self._term().artifacts
 
     @property
     def standby(self) -> Standby | None:

@@ -16,7 +16,7 @@ from hivefold.ids import (
     is_digest,
     is_name,
     is_request_id,
-    parse_model,
+    names_model,
 )
 from hivefold.limits import MODEL_BYTES, STREAM_PIECE_MAX_BYTES
 from hivefold.oip.limits import AUDIT_READ_BATCHES
@@ -61,8 +61,8 @@ def digest(field: str, value: str) -> Violations:
 
 
 def model(field: str, value: str) -> Violations:
-    """A model, with or without its version."""
-    if parse_model(value) is None:
+    """A model: the latest version, a version, or what an alias stands for."""
+    if not names_model(value):
         yield FieldViolation(field, f"must be {MODEL_RULE}")
 
 
@@ -141,6 +141,12 @@ def model_header(header: model_service_pb2.UploadModelHeader) -> Violations:
     yield from labels("header.labels", header.labels)
     if not 1 <= header.size_bytes <= MODEL_BYTES:
         yield FieldViolation("header.size_bytes", f"must be from 1 to {MODEL_BYTES}, is {header.size_bytes}")
+
+
+def moved_alias(request: model_service_pb2.MoveAliasRequest) -> Violations:
+    """An alias to move: to a version, for removing it is another call."""
+    if not request.version:
+        yield FieldViolation("version", "must be a version from 1; an alias is removed with RemoveAlias")
 
 
 def _infer(spec: job_pb2.InferSpec) -> Violations:

@@ -1,4 +1,4 @@
-"""ModelService: register models and look them up."""
+"""ModelService: register models, look them up, name them by alias, say where they are kept loaded, remove them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from coordinator.core.commands import RegisterModel
+from coordinator.core.commands import MoveAlias, RegisterModel, RemoveModel, SetResidency
 from coordinator.core.model import BlobRef, Model, State, TensorSpec
+from coordinator.core.resolve import resolve, unknown_model
+from coordinator.model_views import alias_view, replicas, residency_view
 from coordinator.servicers import checking
 from coordinator.servicers.backing import Backing
 from coordinator.servicers.paging import Pager
 from coordinator.servicers.uploads import lively
-from coordinator.wire.values import model_to_proto, pairs
+from coordinator.wire.values import model_to_proto, needs_from_proto, pairs, provenance_from_proto
 from hivefold import limits
 from hivefold.blobs import content
 from hivefold.errors import (
@@ -24,12 +26,12 @@ from hivefold.errors import (
     FieldViolation,
     InvalidRequestError,
     LimitExceededError,
-    NotFoundError,
     Reason,
 )
-from hivefold.ids import Digest, ModelName, model_ref, parse_model
+from hivefold.ids import Digest, ModelName, ModelRef, RequestId, alias_ref, model_ref
 from hivefold.models import OnnxFacts, TensorFacts, inspect_onnx
 from hivefold.models.passport.facts import Passport
+from hivefold.rpc import error_for
 from hivefold.v1 import model_service_pb2 as pb
 from hivefold.v1.model_service_pb2_grpc import ModelServiceServicer
 
@@ -50,16 +52,22 @@ class ModelServicer(ModelServiceServicer):
             async with self._upload_slot():
                 await _receive(requests, header, path)
                 facts, passport = await asyncio.to_thread(_inspect, path)
-                blob = await content.upload(self._backing.chunks, _read(path), size_bytes=header.size_bytes)
-        model = _model(header, BlobRef(Digest(blob.root), blob.size_bytes), facts, passport)
-        answer = await self._backing.decide(RegisterModel(model))
+                async with self._backing.artifacts.adding():
+                    blob = await content.upload(self._backing.chunks, _read(path), size_bytes=header.size_bytes)
+                    model = _model(header, BlobRef(Digest(blob.root), blob.size_bytes), facts, passport)
+                    answer = await self._backing.decide(RegisterModel(model))
         latest = answer.state.models[model_ref(model.name, answer.state.latest[model.name])]
         return pb.UploadModelResponse(model=model_to_proto(latest))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         """Gives one model version."""
-        state = await self._backing.state_that(lambda known: _found(known, request.model) is not None)
-        return pb.GetModelResponse(model=model_to_proto(_known(state, request.model)))
+        state = await self._backing.state_that(lambda known: resolve(known, request.model) is not None)
+        model = _known(state, request.model)
+        return pb.GetModelResponse(
+            model=model_to_proto(model),
+            aliases=[alias_view(alias) for alias in sorted(state.aliases.values()) if alias.model == model.ref],
+            residency=residency_view(state, model.ref) if model.ref in state.residencies else None,
+        )
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         """Lists model versions by name and version."""
@@ -69,6 +77,58 @@ class ModelServicer(ModelServiceServicer):
         page = pager.page(_listed(self._backing.state, request.name, pager.after))
         models = [model_to_proto(model) for model in page.items]
         return pb.ListModelsResponse(models=models, next_page_token=page.next_token)
+
+    async def MoveAlias(self, request: pb.MoveAliasRequest, context: Any) -> pb.MoveAliasResponse:
+        """Lets an alias stand for another version."""
+        checking.refuse(checking.moved_alias(request))
+        answer = await self._backing.decide(_alias_command(request, request.version))
+        alias = answer.state.aliases.get(alias_ref(ModelName(request.name), request.alias))
+        return pb.MoveAliasResponse(alias=alias_view(alias) if alias else None)
+
+    async def RemoveAlias(self, request: pb.RemoveAliasRequest, context: Any) -> pb.RemoveAliasResponse:
+        """Removes an alias."""
+        await self._backing.decide(_alias_command(request, 0))
+        return pb.RemoveAliasResponse()
+
+    async def ListAliases(self, request: pb.ListAliasesRequest, context: Any) -> pb.ListAliasesResponse:
+        """Lists aliases by model and alias."""
+        if request.name:
+            checking.refuse(checking.name("name", request.name))
+        pager = Pager("aliases", [request.name], request.page_size, request.page_token)
+        found = sorted(
+            (str(ref), alias)
+            for ref, alias in self._backing.state.aliases.items()
+            if ref > pager.after and request.name in {"", alias.name}
+        )
+        page = pager.page(found)
+        return pb.ListAliasesResponse(aliases=map(alias_view, page.items), next_page_token=page.next_token)
+
+    async def SetResidency(self, request: pb.SetResidencyRequest, context: Any) -> pb.SetResidencyResponse:
+        """Says where a model version is to be kept loaded."""
+        checking.refuse(checking.model("model", request.model))
+        command = SetResidency(
+            request.model,
+            request.replica_count if request.HasField("replica_count") else None,
+            request.pinned if request.HasField("pinned") else None,
+            needs_from_proto(request.needs) if request.HasField("needs") else None,
+            RequestId(request.request_id),
+        )
+        answer = await self._backing.decide(command)
+        return pb.SetResidencyResponse(residency=residency_view(answer.state, _asked(answer.state, command)))
+
+    async def ListReplicas(self, request: pb.ListReplicasRequest, context: Any) -> pb.ListReplicasResponse:
+        """Lists where models are loaded, are being loaded or ought to be."""
+        state = self._backing.state
+        refs = _selected(state, request.model)
+        pager = Pager("replicas", [request.model], request.page_size, request.page_token)
+        page = pager.page(replicas(state, self._backing.hearing, refs, pager.after))
+        return pb.ListReplicasResponse(replicas=page.items, next_page_token=page.next_token)
+
+    async def RemoveModel(self, request: pb.RemoveModelRequest, context: Any) -> pb.RemoveModelResponse:
+        """Takes a model version out of the registry."""
+        command = RemoveModel(request.model, request.force, request.note, RequestId(request.request_id))
+        await self._backing.decide(command)
+        return pb.RemoveModelResponse()
 
     @asynccontextmanager
     async def _upload_slot(self) -> AsyncIterator[None]:
@@ -152,27 +212,43 @@ def _model(header: pb.UploadModelHeader, artifact: BlobRef, facts: OnnxFacts, pa
         outputs=_tensors(facts.outputs),
         labels=pairs(header.labels),
         passport=passport,
+        provenance=provenance_from_proto(header.provenance) if header.HasField("provenance") else None,
     )
+
+
+def _alias_command(request: pb.MoveAliasRequest | pb.RemoveAliasRequest, version: int) -> MoveAlias:
+    expected = request.expected_version if request.HasField("expected_version") else None
+    return MoveAlias(
+        ModelName(request.name), request.alias, version, expected, request.note, RequestId(request.request_id)
+    )
+
+
+def _asked(state: State, command: SetResidency) -> ModelRef:
+    """The version that a request was about: what its name stood for then."""
+    known = next((r.subject for r in state.model_requests if r.request_id == command.request_id), None)
+    return ModelRef(known) if known is not None else _known(state, command.model).ref
+
+
+def _selected(state: State, text: str) -> frozenset[ModelRef]:
+    """The versions that a filter names: all of a name, or one."""
+    if not text:
+        return frozenset(state.models)
+    checking.refuse(checking.model("model", text))
+    if "@" in text:
+        return frozenset({_known(state, text).ref})
+    return frozenset(model.ref for model in state.models.values() if model.name == text)
 
 
 def _tensors(facts: tuple[TensorFacts, ...]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(tensor.name, tensor.data_type, tensor.shape) for tensor in facts)
 
 
-def _found(state: State, text: str) -> Model | None:
-    name, version = parse_model(text) or (ModelName(""), 0)
-    return state.models.get(model_ref(name, version or state.latest.get(name, 0)))
-
-
 def _known(state: State, text: str) -> Model:
     checking.refuse(checking.model("model", text))
-    model = _found(state, text)
+    model = resolve(state, text)
     if model is None:
-        raise NotFoundError(
-            f"there is no model {text!r}; list them with: hivefold model ls",
-            reason=Reason.MODEL_NOT_FOUND,
-            metadata={"model": text},
-        )
+        refusal = unknown_model(state, text)
+        raise error_for(refusal.reason, refusal.message, dict(refusal.metadata))
     return model
 
 

@@ -8,6 +8,8 @@ from typing import Final, assert_never
 from coordinator.core import commands as cmd
 from coordinator.wire import values as v
 from coordinator.wire.inference import summary_from_proto, summary_to_proto
+from coordinator.wire.model_commands import READERS as MODEL_READERS
+from coordinator.wire.model_commands import ModelCommand, model_command_to_proto
 from coordinator.wire.times import micros, timestamp
 from hivefold.errors import LogCorruptError
 from hivefold.ids import BootId, Digest, JobId, NodeId, RequestId
@@ -58,10 +60,11 @@ def command_to_proto(command: cmd.Command) -> pb.Command:
             message.open_segment.CopyFrom(pb.OpenSegment(segment=segment))
         case cmd.EndTerm(note):
             message.end_term.CopyFrom(pb.EndTerm(note=note))
-        case cmd.RegisterModel(model):
-            message.register_model.CopyFrom(pb.RegisterModel(model=v.model_to_proto(model)))
         case _:
-            _node_command_to_proto(message, body)
+            if isinstance(body, ModelCommand):
+                model_command_to_proto(message, body)
+            else:
+                _node_command_to_proto(message, body)
     return message
 
 
@@ -223,7 +226,6 @@ _READERS: Final[dict[str, Callable[[pb.Command], cmd.CommandBody]]] = {
     "close_segment": lambda c: cmd.CloseSegment(c.close_segment.segment),
     "open_segment": lambda c: cmd.OpenSegment(c.open_segment.segment),
     "end_term": lambda c: cmd.EndTerm(c.end_term.note),
-    "register_model": lambda c: cmd.RegisterModel(v.model_from_proto(c.register_model.model)),
     "join_node": lambda c: cmd.JoinNode(v.node_spec_from_proto(c.join_node.spec)),
     "observe_node": _observe_node,
     "report_silence": _report_silence,
@@ -232,4 +234,5 @@ _READERS: Final[dict[str, Callable[[pb.Command], cmd.CommandBody]]] = {
     ),
     "drain_node": lambda c: cmd.DrainNode(NodeId(c.drain_node.node_id), c.drain_node.note),
     "undrain_node": lambda c: cmd.UndrainNode(NodeId(c.undrain_node.node_id)),
+    **MODEL_READERS,
 }

@@ -8,16 +8,17 @@ from typing import Final, assert_never
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from coordinator.core import events as ev
+from coordinator.core.model_events import ModelChange
 from coordinator.wire import values as v
 from coordinator.wire.inference import summary_from_proto, summary_to_proto
+from coordinator.wire.model_events import READERS as MODEL_READERS
+from coordinator.wire.model_events import model_change_to_proto
+from coordinator.wire.placement import placement_from_proto, placement_to_proto
 from coordinator.wire.times import micros, timestamp
 from hivefold.errors import EventUnknownError, Reason
 from hivefold.ids import BootId, Digest, JobId, ModelRef, NodeId, RequestId
 from hivefold.v1 import event_pb2 as pb
 from hivefold.version import VERSION
-
-_REFUSAL_TO_PROTO = {r: pb.RefusalReason.Value(f"REFUSAL_REASON_{r}") for r in ev.RefusalReason}
-_REFUSAL_FROM_PROTO = {number: r for r, number in _REFUSAL_TO_PROTO.items()}
 
 
 def event_to_proto(event: ev.Event) -> pb.Event:
@@ -62,6 +63,8 @@ def event_to_proto(event: ev.Event) -> pb.Event:
             body = pb.InferencesRecorded(batches=map(summary_to_proto, batches))
             return pb.Event(ignorable=True, inferences_recorded=body)
         case _:
+            if isinstance(event, ModelChange):
+                return model_change_to_proto(event)
             return _fleet_event_to_proto(event)
 
 
@@ -232,7 +235,7 @@ def _tasks_assigned(message: pb.Event) -> ev.Event:
         BootId(body.boot_id),
         tuple(body.tasks),
         tuple(body.attempts),
-        _reason_from_proto(body.reason),
+        placement_from_proto(body.reason),
     )
 
 
@@ -326,46 +329,5 @@ _READERS: Final[dict[str, Callable[[pb.Event], ev.Event]]] = {
         NodeId(e.node_drain_started.node_id), e.node_drain_started.note
     ),
     "node_drain_ended": lambda e: ev.NodeDrainEnded(NodeId(e.node_drain_ended.node_id)),
+    **MODEL_READERS,
 }
-
-
-def placement_to_proto(reason: ev.PlacementReason) -> pb.PlacementReason:
-    """Why tasks go where they go."""
-    return pb.PlacementReason(
-        ranking=[
-            pb.NodeRank(
-                node_id=rank.node_id,
-                model_loaded=rank.model_loaded,
-                free_slots=rank.free_slots,
-                cpu_utilization_percent=rank.cpu_utilization_percent,
-                memory_available_bytes=rank.memory_available_bytes,
-            )
-            for rank in reason.ranking
-        ],
-        refusals=[
-            pb.NodeRefusal(node_id=r.node_id, reason=_REFUSAL_TO_PROTO[r.reason], detail=r.detail)
-            for r in reason.refusals
-        ],
-    )
-
-
-def _reason_from_proto(message: pb.PlacementReason) -> ev.PlacementReason:
-    ranking = tuple(
-        [
-            ev.NodeRank(
-                NodeId(rank.node_id),
-                rank.model_loaded,
-                rank.free_slots,
-                rank.cpu_utilization_percent,
-                rank.memory_available_bytes,
-            )
-            for rank in message.ranking
-        ]
-    )
-    refusals = tuple(
-        [
-            ev.NodeRefusal(NodeId(r.node_id), _REFUSAL_FROM_PROTO.get(r.reason, ev.RefusalReason.NOT_ONLINE), r.detail)
-            for r in message.refusals
-        ]
-    )
-    return ev.PlacementReason(ranking, refusals)

@@ -112,11 +112,17 @@ def subject_of(body: cmd.CommandBody) -> str:
             return KEY_SUBJECT
         case cmd.RegisterModel(model):
             return f"log.model.{model.name}"
+        case cmd.MoveAlias(name=name):
+            return f"log.model.{name}"
+        case cmd.SetResidency(model=text) | cmd.RemoveModel(model=text):
+            return f"log.model.{text.partition('@')[0]}"
+        case cmd.ConfirmArtifactRemoved():
+            return "log.model"
         case cmd.JoinNode(spec):
             return f"log.node.{spec.node_id}"
         case cmd.RecordInferences():
             return "log.inference"
-        case cmd.PlaceTasks():
+        case cmd.PlaceTasks() | cmd.PlaceReplicas():
             return "log.placement"
         case cmd.ExpireJobs():
             return "log.timer"

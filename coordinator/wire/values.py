@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import assert_never
 
 from coordinator.core import model as m
+from coordinator.core.registered import Provenance
 from coordinator.wire.times import duration, micros, timestamp
 from hivefold.errors import Reason
 from hivefold.ids import BootId, Digest, ModelName, NodeId
@@ -88,15 +89,17 @@ def model_to_proto(value: m.Model) -> model_pb2.Model:
         create_time=timestamp(value.create_time_us),
         labels=dict(value.labels),
         passport=passports.to_proto(value.passport) if value.passport else None,
+        provenance=_provenance_to_proto(value.provenance) if value.provenance else None,
     )
 
 
 @lru_cache(maxsize=64)
 def job_model_to_proto(value: m.Model) -> model_pb2.Model:
-    """The model of a job: without its passport, which would travel with every message. MUST NOT be changed."""
+    """The model of a job: without passport and provenance, which each message would carry. MUST NOT be changed."""
     message = model_pb2.Model()
     message.CopyFrom(model_to_proto(value))
     message.ClearField("passport")
+    message.ClearField("provenance")
     return message
 
 
@@ -113,7 +116,31 @@ def model_from_proto(message: model_pb2.Model) -> m.Model:
         create_time_us=micros(message.create_time),
         labels=pairs(message.labels),
         passport=passports.from_proto(message.passport) if message.HasField("passport") else None,
+        provenance=provenance_from_proto(message.provenance) if message.HasField("provenance") else None,
     )
+
+
+def _provenance_to_proto(value: Provenance) -> model_pb2.ModelProvenance:
+    return model_pb2.ModelProvenance(
+        licence=value.licence, source=value.source, description=value.description, author=value.author
+    )
+
+
+def provenance_from_proto(message: model_pb2.ModelProvenance) -> Provenance:
+    """Where a model came from."""
+    return Provenance(message.licence, message.source, message.description, message.author)
+
+
+def needs_to_proto(value: m.Needs) -> job_pb2.Needs:
+    """What a node must have."""
+    return job_pb2.Needs(
+        node_labels=dict(value.node_labels), memory_bytes=value.memory_bytes, gpu_count=value.gpu_count
+    )
+
+
+def needs_from_proto(message: job_pb2.Needs) -> m.Needs:
+    """What a node must have."""
+    return m.Needs(pairs(message.node_labels), message.memory_bytes, message.gpu_count)
 
 
 def data_set_to_proto(value: m.DataSet) -> job_pb2.DataSet:
@@ -157,11 +184,7 @@ def job_spec_to_proto(value: m.JobSpec) -> job_pb2.JobSpec:
         labels=dict(value.labels),
         response_subject=value.response_subject,
         timeout=duration(value.timeout_us),
-        needs=job_pb2.Needs(
-            node_labels=dict(value.needs.node_labels),
-            memory_bytes=value.needs.memory_bytes,
-            gpu_count=value.needs.gpu_count,
-        ),
+        needs=needs_to_proto(value.needs),
         max_attempts=value.max_attempts,
     )
     match value.kind:
@@ -190,7 +213,7 @@ def job_spec_from_proto(message: job_pb2.JobSpec) -> m.JobSpec:
         labels=pairs(message.labels),
         response_subject=message.response_subject,
         timeout_us=micros(message.timeout),
-        needs=m.Needs(pairs(message.needs.node_labels), message.needs.memory_bytes, message.needs.gpu_count),
+        needs=needs_from_proto(message.needs),
         max_attempts=message.max_attempts,
     )
 

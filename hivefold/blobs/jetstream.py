@@ -53,6 +53,11 @@ class JetStreamChunks:
             return False
         return True
 
+    async def delete(self, key: str) -> None:
+        """Removes `key` for good, if it is stored. Only a coordinator may. Raises BrokerUnavailableError."""
+        body = {"filter": f"blob.{key}"}
+        await _patiently(lambda: api.call(self._link, f"STREAM.PURGE.{streams.BLOBS}", body))
+
     async def _put(self, key: str, data: bytes) -> None:
         try:
             await api.store(self._link, f"blob.{key}", data, headers=_NEW_ONLY, timeout_s=BLOB_ANSWER_S)

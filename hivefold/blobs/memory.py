@@ -33,3 +33,7 @@ class MemoryChunks:
     async def has(self, key: str) -> bool:
         """Whether `key` is stored."""
         return key in self.chunks
+
+    async def delete(self, key: str) -> None:
+        """Removes `key`, if it is stored."""
+        self.chunks.pop(key, None)

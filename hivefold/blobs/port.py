@@ -23,3 +23,7 @@ class ChunkStore(Protocol):
     async def has(self, key: str) -> bool:
         """Whether `key` is stored."""
         ...
+
+    async def delete(self, key: str) -> None:
+        """Removes `key` for good, if it is stored. Only a coordinator may. Raises BrokerUnavailableError."""
+        ...

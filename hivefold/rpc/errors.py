@@ -46,6 +46,8 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.MODEL_INVALID: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
     Reason.MODEL_EXTERNAL_DATA: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
     Reason.MODEL_UNSAFE: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
+    Reason.ALIAS_MOVED: Row(_Code.ABORTED, e.ConflictError, "alias"),
+    Reason.MODEL_IN_USE: Row(_Code.FAILED_PRECONDITION, e.ConflictError, "model"),
     Reason.MODEL_EXISTS: Row(_Code.ALREADY_EXISTS, e.ConflictError, "model"),
     Reason.SHAPE_MISMATCH: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),
     Reason.DATA_TYPE_MISMATCH: Row(_Code.INVALID_ARGUMENT, e.DataRefusedError),

@@ -658,6 +658,206 @@ class RecordInferences(_message.Message):
 Global___RecordInferences: _TypeAlias = RecordInferences  # noqa: Y015
 
 @_typing.final
+class MoveAlias(_message.Message):
+    """Let an alias stand for a version of its model, or no longer be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    version: _builtins.int
+    """The version that it is to stand for; 0 removes the alias."""
+    expected_version: _builtins.int
+    """The version that it must stand for now (0: there must be no such alias); unset when any will do."""
+    note: _builtins.str
+    """Why, in the caller's words."""
+    request_id: _builtins.str
+    """The id that the client gave its request."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        expected_version: _builtins.int | None = ...,
+        note: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "alias", b"alias", "expected_version", b"expected_version", "name", b"name", "note", b"note", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___MoveAlias: _TypeAlias = MoveAlias  # noqa: Y015
+
+@_typing.final
+class SetResidency(_message.Message):
+    """Say on how many nodes, and on which, a model version is to be kept loaded. What is unset stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REPLICA_COUNT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version", "name@alias" or "name" for the latest version."""
+    replica_count: _builtins.int
+    """Nodes that are to have it loaded; 0 ends it."""
+    pinned: _builtins.bool
+    """Whether nodes may not unload it to make room for others."""
+    request_id: _builtins.str
+    """The id that the client gave its request."""
+    @_builtins.property
+    def needs(self) -> _job_pb2.Needs:
+        """What these nodes must have."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        replica_count: _builtins.int | None = ...,
+        pinned: _builtins.bool | None = ...,
+        needs: _job_pb2.Needs | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "_replica_count", b"_replica_count", "needs", b"needs", "pinned", b"pinned", "replica_count", b"replica_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "_replica_count", b"_replica_count", "model", b"model", "needs", b"needs", "pinned", b"pinned", "replica_count", b"replica_count", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    _WhichOneofReturnType__replica_count: _TypeAlias = _typing.Literal["replica_count"]  # noqa: Y015
+    _WhichOneofArgType__replica_count: _TypeAlias = _typing.Literal["_replica_count", b"_replica_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replica_count) -> _WhichOneofReturnType__replica_count | None: ...
+
+Global___SetResidency: _TypeAlias = SetResidency  # noqa: Y015
+
+@_typing.final
+class RemoveModel(_message.Message):
+    """Take a model version out of the registry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version"."""
+    force: _builtins.bool
+    """Whether to remove it also when an alias, a residency or an open job refers to it."""
+    note: _builtins.str
+    """Why, in the caller's words."""
+    request_id: _builtins.str
+    """The id that the client gave its request."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        note: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "model", b"model", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveModel: _TypeAlias = RemoveModel  # noqa: Y015
+
+@_typing.final
+class ReportReplica(_message.Message):
+    """Note that a node could not load a model that it is to keep loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node."""
+    boot_id: _builtins.str
+    """The boot."""
+    digest: _builtins.str
+    """Digest of the model."""
+    @_builtins.property
+    def failure(self) -> _error_pb2.Failure:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        boot_id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        failure: _error_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "digest", b"digest", "failure", b"failure", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportReplica: _TypeAlias = ReportReplica  # noqa: Y015
+
+@_typing.final
+class PlaceReplicas(_message.Message):
+    """Choose nodes for replicas that are missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceReplicas: _TypeAlias = PlaceReplicas  # noqa: Y015
+
+@_typing.final
+class ConfirmArtifactRemoved(_message.Message):
+    """Note that the bytes of a removed model are gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_FIELD_NUMBER: _builtins.int
+    root: _builtins.str
+    """Root digest of the bytes."""
+    def __init__(
+        self,
+        *,
+        root: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["root", b"root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmArtifactRemoved: _TypeAlias = ConfirmArtifactRemoved  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     """An input to the coordinator. With the state before it, it determines the
     record's events.
@@ -684,6 +884,12 @@ class Command(_message.Message):
     LEAVE_NODE_FIELD_NUMBER: _builtins.int
     DRAIN_NODE_FIELD_NUMBER: _builtins.int
     UNDRAIN_NODE_FIELD_NUMBER: _builtins.int
+    MOVE_ALIAS_FIELD_NUMBER: _builtins.int
+    SET_RESIDENCY_FIELD_NUMBER: _builtins.int
+    REMOVE_MODEL_FIELD_NUMBER: _builtins.int
+    REPORT_REPLICA_FIELD_NUMBER: _builtins.int
+    PLACE_REPLICAS_FIELD_NUMBER: _builtins.int
+    CONFIRM_ARTIFACT_REMOVED_FIELD_NUMBER: _builtins.int
     RECORD_INFERENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def command_time(self) -> _timestamp_pb2.Timestamp:
@@ -762,6 +968,30 @@ class Command(_message.Message):
         """Undrain a node."""
 
     @_builtins.property
+    def move_alias(self) -> Global___MoveAlias:
+        """Move or remove an alias."""
+
+    @_builtins.property
+    def set_residency(self) -> Global___SetResidency:
+        """Say where a model is to be kept loaded."""
+
+    @_builtins.property
+    def remove_model(self) -> Global___RemoveModel:
+        """Remove a model version."""
+
+    @_builtins.property
+    def report_replica(self) -> Global___ReportReplica:
+        """Note that a model could not be loaded."""
+
+    @_builtins.property
+    def place_replicas(self) -> Global___PlaceReplicas:
+        """Choose nodes for replicas."""
+
+    @_builtins.property
+    def confirm_artifact_removed(self) -> Global___ConfirmArtifactRemoved:
+        """Note that bytes are gone."""
+
+    @_builtins.property
     def record_inferences(self) -> Global___RecordInferences:
         """Record batches of inference."""
 
@@ -787,13 +1017,19 @@ class Command(_message.Message):
         leave_node: Global___LeaveNode | None = ...,
         drain_node: Global___DrainNode | None = ...,
         undrain_node: Global___UndrainNode | None = ...,
+        move_alias: Global___MoveAlias | None = ...,
+        set_residency: Global___SetResidency | None = ...,
+        remove_model: Global___RemoveModel | None = ...,
+        report_replica: Global___ReportReplica | None = ...,
+        place_replicas: Global___PlaceReplicas | None = ...,
+        confirm_artifact_removed: Global___ConfirmArtifactRemoved | None = ...,
         record_inferences: Global___RecordInferences | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "confirm_artifact_removed", b"confirm_artifact_removed", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "move_alias", b"move_alias", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_replicas", b"place_replicas", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "remove_model", b"remove_model", "report_outcomes", b"report_outcomes", "report_replica", b"report_replica", "report_silence", b"report_silence", "set_residency", b"set_residency", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "report_outcomes", b"report_outcomes", "report_silence", b"report_silence", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "confirm_artifact_removed", b"confirm_artifact_removed", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "move_alias", b"move_alias", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_replicas", b"place_replicas", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "remove_model", b"remove_model", "report_outcomes", b"report_outcomes", "report_replica", b"report_replica", "report_silence", b"report_silence", "set_residency", b"set_residency", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "erase_job", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node", "record_inferences"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "erase_job", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node", "move_alias", "set_residency", "remove_model", "report_replica", "place_replicas", "confirm_artifact_removed", "record_inferences"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

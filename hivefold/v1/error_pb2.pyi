@@ -105,6 +105,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """As many requests wait for the model as may; metadata names the limit and when to try again."""
     REASON_NODE_FULL: _Reason.ValueType  # 67
     """The models that a node has room for are in use, and none made room in time; metadata says when to try again."""
+    REASON_ALIAS_MOVED: _Reason.ValueType  # 63
+    """The alias does not stand for the version that the request expects: somebody else moved it; metadata names it."""
+    REASON_MODEL_IN_USE: _Reason.ValueType  # 64
+    """An alias, a residency or an open job refers to the model version; metadata names them."""
     REASON_MODEL_UNSAFE: _Reason.ValueType  # 50
     """Loading the model would run code, open other files or take the machine down; the passport holds the evidence."""
 
@@ -193,6 +197,10 @@ REASON_SERVER_BUSY: Reason.ValueType  # 55
 """As many requests wait for the model as may; metadata names the limit and when to try again."""
 REASON_NODE_FULL: Reason.ValueType  # 67
 """The models that a node has room for are in use, and none made room in time; metadata says when to try again."""
+REASON_ALIAS_MOVED: Reason.ValueType  # 63
+"""The alias does not stand for the version that the request expects: somebody else moved it; metadata names it."""
+REASON_MODEL_IN_USE: Reason.ValueType  # 64
+"""An alias, a residency or an open job refers to the model version; metadata names them."""
 REASON_MODEL_UNSAFE: Reason.ValueType  # 50
 """Loading the model would run code, open other files or take the machine down; the passport holds the evidence."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

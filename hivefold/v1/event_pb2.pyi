@@ -70,6 +70,34 @@ REFUSAL_REASON_FAILED_BEFORE: RefusalReason.ValueType  # 7
 """This task failed there before."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
+class _ReleaseCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReleaseCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReleaseCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RELEASE_CAUSE_UNSPECIFIED: _ReleaseCause.ValueType  # 0
+    """Not given."""
+    RELEASE_CAUSE_NODE_GONE: _ReleaseCause.ValueType  # 1
+    """The node was lost or left."""
+    RELEASE_CAUSE_NOT_WANTED: _ReleaseCause.ValueType  # 2
+    """Fewer nodes, or none, are to keep it."""
+    RELEASE_CAUSE_REPLACED: _ReleaseCause.ValueType  # 3
+    """The node drains, leaves or no longer has what is needed, and others have the model now."""
+
+class ReleaseCause(_ReleaseCause, metaclass=_ReleaseCauseEnumTypeWrapper):
+    """Why a node no longer has to keep a model."""
+
+RELEASE_CAUSE_UNSPECIFIED: ReleaseCause.ValueType  # 0
+"""Not given."""
+RELEASE_CAUSE_NODE_GONE: ReleaseCause.ValueType  # 1
+"""The node was lost or left."""
+RELEASE_CAUSE_NOT_WANTED: ReleaseCause.ValueType  # 2
+"""Fewer nodes, or none, are to keep it."""
+RELEASE_CAUSE_REPLACED: ReleaseCause.ValueType  # 3
+"""The node drains, leaves or no longer has what is needed, and others have the model now."""
+Global___ReleaseCause: _TypeAlias = ReleaseCause  # noqa: Y015
+
 @_typing.final
 class TermStarted(_message.Message):
     """A coordinator began to lead. The first event of each term."""
@@ -987,6 +1015,284 @@ class InferencesRecorded(_message.Message):
 Global___InferencesRecorded: _TypeAlias = InferencesRecorded  # noqa: Y015
 
 @_typing.final
+class AliasMoved(_message.Message):
+    """An alias stands for a version of its model from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    version: _builtins.int
+    """The version that it stands for now."""
+    previous_version: _builtins.int
+    """The version that it stood for before; 0 when it was new."""
+    note: _builtins.str
+    """Why, in the caller's words."""
+    request_id: _builtins.str
+    """The request that asked for it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        previous_version: _builtins.int = ...,
+        note: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "name", b"name", "note", b"note", "previous_version", b"previous_version", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasMoved: _TypeAlias = AliasMoved  # noqa: Y015
+
+@_typing.final
+class AliasRemoved(_message.Message):
+    """An alias is no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    previous_version: _builtins.int
+    """The version that it stood for."""
+    note: _builtins.str
+    """Why, in the caller's words."""
+    request_id: _builtins.str
+    """The request that asked for it; empty when the version was removed by force."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        previous_version: _builtins.int = ...,
+        note: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "name", b"name", "note", b"note", "previous_version", b"previous_version", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasRemoved: _TypeAlias = AliasRemoved  # noqa: Y015
+
+@_typing.final
+class ResidencySet(_message.Message):
+    """From now on a model version is to be kept loaded so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REPLICA_COUNT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version"."""
+    replica_count: _builtins.int
+    """Nodes that are to have it loaded; 0 ends it."""
+    pinned: _builtins.bool
+    """Whether nodes may not unload it to make room for others."""
+    request_id: _builtins.str
+    """The request that asked for it; empty when the version was removed by force."""
+    @_builtins.property
+    def needs(self) -> _job_pb2.Needs:
+        """What these nodes must have."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        replica_count: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+        needs: _job_pb2.Needs | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["needs", b"needs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "needs", b"needs", "pinned", b"pinned", "replica_count", b"replica_count", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResidencySet: _TypeAlias = ResidencySet  # noqa: Y015
+
+@_typing.final
+class ReplicasPlaced(_message.Message):
+    """Nodes are to load and keep a model version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version"."""
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The nodes."""
+
+    @_builtins.property
+    def reason(self) -> Global___PlacementReason:
+        """Why these nodes."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: Global___PlacementReason | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "node_ids", b"node_ids", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicasPlaced: _TypeAlias = ReplicasPlaced  # noqa: Y015
+
+@_typing.final
+class ReplicasReleased(_message.Message):
+    """Nodes no longer have to keep a model version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version"."""
+    cause: Global___ReleaseCause.ValueType
+    """Why."""
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The nodes."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        cause: Global___ReleaseCause.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "model", b"model", "node_ids", b"node_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicasReleased: _TypeAlias = ReplicasReleased  # noqa: Y015
+
+@_typing.final
+class ReplicaFailed(_message.Message):
+    """A node could not load a model that it was to keep: another one is looked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version"."""
+    node_id: _builtins.str
+    """The node."""
+    boot_id: _builtins.str
+    """The node's boot."""
+    @_builtins.property
+    def failure(self) -> _error_pb2.Failure:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        boot_id: _builtins.str = ...,
+        failure: _error_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "failure", b"failure", "model", b"model", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaFailed: _TypeAlias = ReplicaFailed  # noqa: Y015
+
+@_typing.final
+class ModelRemoved(_message.Message):
+    """A model version is no longer registered. Its number is never given again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FORCED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version"."""
+    forced: _builtins.bool
+    """Whether it was removed although something referred to it."""
+    note: _builtins.str
+    """Why, in the caller's words."""
+    request_id: _builtins.str
+    """The request that asked for it."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        forced: _builtins.bool = ...,
+        note: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forced", b"forced", "model", b"model", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelRemoved: _TypeAlias = ModelRemoved  # noqa: Y015
+
+@_typing.final
+class ArtifactRemoved(_message.Message):
+    """The bytes of models that were removed are no longer stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_FIELD_NUMBER: _builtins.int
+    root: _builtins.str
+    """Root digest of the bytes."""
+    def __init__(
+        self,
+        *,
+        root: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["root", b"root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArtifactRemoved: _TypeAlias = ArtifactRemoved  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """A fact. The only thing that changes the coordinator's state."""
 
@@ -1018,6 +1324,14 @@ class Event(_message.Message):
     NODE_DRAIN_STARTED_FIELD_NUMBER: _builtins.int
     NODE_DRAIN_ENDED_FIELD_NUMBER: _builtins.int
     NODE_LEAVE_STARTED_FIELD_NUMBER: _builtins.int
+    ALIAS_MOVED_FIELD_NUMBER: _builtins.int
+    ALIAS_REMOVED_FIELD_NUMBER: _builtins.int
+    RESIDENCY_SET_FIELD_NUMBER: _builtins.int
+    REPLICAS_PLACED_FIELD_NUMBER: _builtins.int
+    REPLICAS_RELEASED_FIELD_NUMBER: _builtins.int
+    REPLICA_FAILED_FIELD_NUMBER: _builtins.int
+    MODEL_REMOVED_FIELD_NUMBER: _builtins.int
+    ARTIFACT_REMOVED_FIELD_NUMBER: _builtins.int
     INFERENCES_RECORDED_FIELD_NUMBER: _builtins.int
     ignorable: _builtins.bool
     """Whether a reader that does not know the body may skip it."""
@@ -1122,6 +1436,38 @@ class Event(_message.Message):
         """A node began to leave."""
 
     @_builtins.property
+    def alias_moved(self) -> Global___AliasMoved:
+        """An alias was moved."""
+
+    @_builtins.property
+    def alias_removed(self) -> Global___AliasRemoved:
+        """An alias was removed."""
+
+    @_builtins.property
+    def residency_set(self) -> Global___ResidencySet:
+        """A model is to be kept loaded in another way."""
+
+    @_builtins.property
+    def replicas_placed(self) -> Global___ReplicasPlaced:
+        """Nodes are to keep a model."""
+
+    @_builtins.property
+    def replicas_released(self) -> Global___ReplicasReleased:
+        """Nodes no longer have to keep a model."""
+
+    @_builtins.property
+    def replica_failed(self) -> Global___ReplicaFailed:
+        """A node could not load a model."""
+
+    @_builtins.property
+    def model_removed(self) -> Global___ModelRemoved:
+        """A model version was removed."""
+
+    @_builtins.property
+    def artifact_removed(self) -> Global___ArtifactRemoved:
+        """Bytes of removed models are gone."""
+
+    @_builtins.property
     def inferences_recorded(self) -> Global___InferencesRecorded:
         """Batches of inference were recorded."""
 
@@ -1154,13 +1500,21 @@ class Event(_message.Message):
         node_drain_started: Global___NodeDrainStarted | None = ...,
         node_drain_ended: Global___NodeDrainEnded | None = ...,
         node_leave_started: Global___NodeLeaveStarted | None = ...,
+        alias_moved: Global___AliasMoved | None = ...,
+        alias_removed: Global___AliasRemoved | None = ...,
+        residency_set: Global___ResidencySet | None = ...,
+        replicas_placed: Global___ReplicasPlaced | None = ...,
+        replicas_released: Global___ReplicasReleased | None = ...,
+        replica_failed: Global___ReplicaFailed | None = ...,
+        model_removed: Global___ModelRemoved | None = ...,
+        artifact_removed: Global___ArtifactRemoved | None = ...,
         inferences_recorded: Global___InferencesRecorded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias_moved", b"alias_moved", "alias_removed", b"alias_removed", "artifact_removed", b"artifact_removed", "attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "model_removed", b"model_removed", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "replica_failed", b"replica_failed", "replicas_placed", b"replicas_placed", "replicas_released", b"replicas_released", "residency_set", b"residency_set", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_moved", b"alias_moved", "alias_removed", b"alias_removed", "artifact_removed", b"artifact_removed", "attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "model_removed", b"model_removed", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "replica_failed", b"replica_failed", "replicas_placed", b"replicas_placed", "replicas_released", b"replicas_released", "residency_set", b"residency_set", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "term_ended", "segment_closed", "segment_opened", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "job_erased", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started", "inferences_recorded"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "term_ended", "segment_closed", "segment_opened", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "job_erased", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started", "alias_moved", "alias_removed", "residency_set", "replicas_placed", "replicas_released", "replica_failed", "model_removed", "artifact_removed", "inferences_recorded"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -27,7 +27,7 @@ from hivefold.v1 import blob_pb2 as hivefold_dot_v1_dot_blob__pb2
 from hivefold.v1 import passport_pb2 as hivefold_dot_v1_dot_passport__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hivefold/v1/model.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16hivefold/v1/blob.proto\x1a\x1ahivefold/v1/passport.proto\"S\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.hivefold.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\"\x81\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12&\n\x08\x61rtifact\x18\x04 \x01(\x0b\x32\x14.hivefold.v1.BlobRef\x12\x10\n\x08platform\x18\x05 \x01(\t\x12\'\n\x06inputs\x18\x06 \x03(\x0b\x32\x17.hivefold.v1.TensorSpec\x12(\n\x07outputs\x18\x07 \x03(\x0b\x32\x17.hivefold.v1.TensorSpec\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06labels\x18\t \x03(\x0b\x32\x1e.hivefold.v1.Model.LabelsEntry\x12,\n\x08passport\x18\n \x01(\x0b\x32\x1a.hivefold.v1.ModelPassport\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xc8\x02\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x02\x12\x14\n\x10\x44\x41TA_TYPE_UINT16\x10\x03\x12\x14\n\x10\x44\x41TA_TYPE_UINT32\x10\x04\x12\x14\n\x10\x44\x41TA_TYPE_UINT64\x10\x05\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\x06\x12\x13\n\x0f\x44\x41TA_TYPE_INT16\x10\x07\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x08\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\t\x12\x12\n\x0e\x44\x41TA_TYPE_FP16\x10\n\x12\x12\n\x0e\x44\x41TA_TYPE_FP32\x10\x0b\x12\x12\n\x0e\x44\x41TA_TYPE_FP64\x10\x0c\x12\x12\n\x0e\x44\x41TA_TYPE_BF16\x10\r\x12\x13\n\x0f\x44\x41TA_TYPE_BYTES\x10\x0e\x42h\n\x0eio.hivefold.v1B\nModelProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hivefold/v1/model.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16hivefold/v1/blob.proto\x1a\x1ahivefold/v1/passport.proto\"S\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.hivefold.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\"W\n\x0fModelProvenance\x12\x0f\n\x07licence\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"\xa3\x01\n\nModelAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x18\n\x10previous_version\x18\x04 \x01(\r\x12-\n\tmove_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x06 \x01(\t\x12\x10\n\x08sequence\x18\x07 \x01(\x04\"\xb3\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12&\n\x08\x61rtifact\x18\x04 \x01(\x0b\x32\x14.hivefold.v1.BlobRef\x12\x10\n\x08platform\x18\x05 \x01(\t\x12\'\n\x06inputs\x18\x06 \x03(\x0b\x32\x17.hivefold.v1.TensorSpec\x12(\n\x07outputs\x18\x07 \x03(\x0b\x32\x17.hivefold.v1.TensorSpec\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06labels\x18\t \x03(\x0b\x32\x1e.hivefold.v1.Model.LabelsEntry\x12,\n\x08passport\x18\n \x01(\x0b\x32\x1a.hivefold.v1.ModelPassport\x12\x30\n\nprovenance\x18\x0b \x01(\x0b\x32\x1c.hivefold.v1.ModelProvenance\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xc8\x02\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x02\x12\x14\n\x10\x44\x41TA_TYPE_UINT16\x10\x03\x12\x14\n\x10\x44\x41TA_TYPE_UINT32\x10\x04\x12\x14\n\x10\x44\x41TA_TYPE_UINT64\x10\x05\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\x06\x12\x13\n\x0f\x44\x41TA_TYPE_INT16\x10\x07\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x08\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\t\x12\x12\n\x0e\x44\x41TA_TYPE_FP16\x10\n\x12\x12\n\x0e\x44\x41TA_TYPE_FP32\x10\x0b\x12\x12\n\x0e\x44\x41TA_TYPE_FP64\x10\x0c\x12\x12\n\x0e\x44\x41TA_TYPE_BF16\x10\r\x12\x13\n\x0f\x44\x41TA_TYPE_BYTES\x10\x0e\x42h\n\x0eio.hivefold.v1B\nModelProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +37,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\nModelProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
   _globals['_MODEL_LABELSENTRY']._loaded_options = None
   _globals['_MODEL_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_DATATYPE']._serialized_start=599
-  _globals['_DATATYPE']._serialized_end=927
+  _globals['_DATATYPE']._serialized_start=904
+  _globals['_DATATYPE']._serialized_end=1232
   _globals['_TENSORSPEC']._serialized_start=125
   _globals['_TENSORSPEC']._serialized_end=208
-  _globals['_MODEL']._serialized_start=211
-  _globals['_MODEL']._serialized_end=596
-  _globals['_MODEL_LABELSENTRY']._serialized_start=551
-  _globals['_MODEL_LABELSENTRY']._serialized_end=596
+  _globals['_MODELPROVENANCE']._serialized_start=210
+  _globals['_MODELPROVENANCE']._serialized_end=297
+  _globals['_MODELALIAS']._serialized_start=300
+  _globals['_MODELALIAS']._serialized_end=463
+  _globals['_MODEL']._serialized_start=466
+  _globals['_MODEL']._serialized_end=901
+  _globals['_MODEL_LABELSENTRY']._serialized_start=856
+  _globals['_MODEL_LABELSENTRY']._serialized_end=901
 # @@protoc_insertion_point(module_scope)

@@ -127,6 +127,88 @@ class TensorSpec(_message.Message):
 Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
 
 @_typing.final
+class ModelProvenance(_message.Message):
+    """Where a model came from, and under which terms it may be used: as whoever registered it says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENCE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    licence: _builtins.str
+    """Licence: an SPDX expression such as "Apache-2.0", or words; empty when not told."""
+    source: _builtins.str
+    """Where the file came from: a URL, a repository with its revision, a training run; empty when not told."""
+    description: _builtins.str
+    """What the model is, in a sentence or two; empty when not told."""
+    author: _builtins.str
+    """Who registered it, e.g. "ada@host"; empty when not told."""
+    def __init__(
+        self,
+        *,
+        licence: _builtins.str = ...,
+        source: _builtins.str = ...,
+        description: _builtins.str = ...,
+        author: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "description", b"description", "licence", b"licence", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelProvenance: _TypeAlias = ModelProvenance  # noqa: Y015
+
+@_typing.final
+class ModelAlias(_message.Message):
+    """A name for a version of a model, which can be moved to another: "digits@prod"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    MOVE_TIME_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias, e.g. "prod"."""
+    version: _builtins.int
+    """The version that it stands for."""
+    previous_version: _builtins.int
+    """The version that it stood for before; 0 when it was new."""
+    note: _builtins.str
+    """Why, in the words of who moved it."""
+    sequence: _builtins.int
+    """Position of the record that moved it."""
+    @_builtins.property
+    def move_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was moved there."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        previous_version: _builtins.int = ...,
+        move_time: _timestamp_pb2.Timestamp | None = ...,
+        note: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move_time", b"move_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "move_time", b"move_time", "name", b"name", "note", b"note", "previous_version", b"previous_version", "sequence", b"sequence", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelAlias: _TypeAlias = ModelAlias  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     """A registered model version. Never changes once registered."""
 
@@ -162,6 +244,7 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     PASSPORT_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, e.g. "digits"."""
     version: _builtins.int
@@ -194,6 +277,10 @@ class Model(_message.Message):
     def passport(self) -> _passport_pb2.ModelPassport:
         """What the file is, needs, and how safe it is; absent for models that were registered before passports."""
 
+    @_builtins.property
+    def provenance(self) -> Global___ModelProvenance:
+        """Where it came from; absent when nothing was told."""
+
     def __init__(
         self,
         *,
@@ -207,10 +294,11 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         passport: _passport_pb2.ModelPassport | None = ...,
+        provenance: Global___ModelProvenance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "passport", b"passport"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "passport", b"passport", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "digest", b"digest", "inputs", b"inputs", "labels", b"labels", "name", b"name", "outputs", b"outputs", "passport", b"passport", "platform", b"platform", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "digest", b"digest", "inputs", b"inputs", "labels", b"labels", "name", b"name", "outputs", b"outputs", "passport", b"passport", "platform", b"platform", "provenance", b"provenance", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,10 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from hivefold.v1 import error_pb2 as hivefold_dot_v1_dot_error__pb2
+from hivefold.v1 import event_pb2 as hivefold_dot_v1_dot_event__pb2
+from hivefold.v1 import job_pb2 as hivefold_dot_v1_dot_job__pb2
 from hivefold.v1 import model_pb2 as hivefold_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fhivefold/v1/model_service.proto\x12\x0bhivefold.v1\x1a\x17hivefold/v1/model.proto\"\xc4\x01\n\x11UploadModelHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12:\n\x06labels\x18\x05 \x03(\x0b\x32*.hivefold.v1.UploadModelHeader.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x12UploadModelRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.hivefold.v1.UploadModelHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"8\n\x13UploadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\"H\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.hivefold.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfa\x01\n\x0cModelService\x12R\n\x0bUploadModel\x12\x1f.hivefold.v1.UploadModelRequest\x1a .hivefold.v1.UploadModelResponse(\x01\x12G\n\x08GetModel\x12\x1c.hivefold.v1.GetModelRequest\x1a\x1d.hivefold.v1.GetModelResponse\x12M\n\nListModels\x12\x1e.hivefold.v1.ListModelsRequest\x1a\x1f.hivefold.v1.ListModelsResponseBo\n\x0eio.hivefold.v1B\x11ModelServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fhivefold/v1/model_service.proto\x12\x0bhivefold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17hivefold/v1/error.proto\x1a\x17hivefold/v1/event.proto\x1a\x15hivefold/v1/job.proto\x1a\x17hivefold/v1/model.proto\"\xf6\x01\n\x11UploadModelHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12:\n\x06labels\x18\x05 \x03(\x0b\x32*.hivefold.v1.UploadModelHeader.LabelsEntry\x12\x30\n\nprovenance\x18\x06 \x01(\x0b\x32\x1c.hivefold.v1.ModelProvenance\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x12UploadModelRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.hivefold.v1.UploadModelHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"8\n\x13UploadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x8a\x01\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.hivefold.v1.Model\x12(\n\x07\x61liases\x18\x02 \x03(\x0b\x32\x17.hivefold.v1.ModelAlias\x12)\n\tresidency\x18\x03 \x01(\x0b\x32\x16.hivefold.v1.Residency\"H\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.hivefold.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe6\x01\n\tResidency\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rreplica_count\x18\x02 \x01(\r\x12\x0e\n\x06pinned\x18\x03 \x01(\x08\x12!\n\x05needs\x18\x04 \x01(\x0b\x32\x12.hivefold.v1.Needs\x12\x10\n\x08node_ids\x18\x05 \x03(\t\x12\x14\n\x0cloaded_count\x18\x06 \x01(\r\x12*\n\x08refusals\x18\x07 \x03(\x0b\x32\x18.hivefold.v1.NodeRefusal\x12,\n\x08set_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc1\x01\n\x07Replica\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.hivefold.v1.ReplicaState\x12\x0c\n\x04kept\x18\x04 \x01(\x08\x12\x0e\n\x06pinned\x18\x05 \x01(\x08\x12\x12\n\nbytes_done\x18\x06 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x07 \x01(\x04\x12%\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x14.hivefold.v1.Failure\"\x96\x01\n\x10MoveAliasRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04note\x18\x06 \x01(\tB\x13\n\x11_expected_version\";\n\x11MoveAliasResponse\x12&\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x17.hivefold.v1.ModelAlias\"\x87\x01\n\x12RemoveAliasRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04note\x18\x05 \x01(\tB\x13\n\x11_expected_version\"\x15\n\x13RemoveAliasResponse\"I\n\x12ListAliasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"X\n\x13ListAliasesResponse\x12(\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x17.hivefold.v1.ModelAlias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa9\x01\n\x13SetResidencyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1a\n\rreplica_count\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06pinned\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12!\n\x05needs\x18\x05 \x01(\x0b\x32\x12.hivefold.v1.NeedsB\x10\n\x0e_replica_countB\t\n\x07_pinned\"A\n\x14SetResidencyResponse\x12)\n\tresidency\x18\x01 \x01(\x0b\x32\x16.hivefold.v1.Residency\"K\n\x13ListReplicasRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"W\n\x14ListReplicasResponse\x12&\n\x08replicas\x18\x01 \x03(\x0b\x32\x14.hivefold.v1.Replica\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x12RemoveModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x0c\n\x04note\x18\x04 \x01(\t\"\x15\n\x13RemoveModelResponse*\xb3\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_STATE_ORDERED\x10\x01\x12\x1a\n\x16REPLICA_STATE_FETCHING\x10\x02\x12\x19\n\x15REPLICA_STATE_LOADING\x10\x03\x12\x18\n\x14REPLICA_STATE_LOADED\x10\x04\x12\x18\n\x14REPLICA_STATE_FAILED\x10\x05\x32\xe6\x05\n\x0cModelService\x12R\n\x0bUploadModel\x12\x1f.hivefold.v1.UploadModelRequest\x1a .hivefold.v1.UploadModelResponse(\x01\x12G\n\x08GetModel\x12\x1c.hivefold.v1.GetModelRequest\x1a\x1d.hivefold.v1.GetModelResponse\x12M\n\nListModels\x12\x1e.hivefold.v1.ListModelsRequest\x1a\x1f.hivefold.v1.ListModelsResponse\x12J\n\tMoveAlias\x12\x1d.hivefold.v1.MoveAliasRequest\x1a\x1e.hivefold.v1.MoveAliasResponse\x12P\n\x0bRemoveAlias\x12\x1f.hivefold.v1.RemoveAliasRequest\x1a .hivefold.v1.RemoveAliasResponse\x12P\n\x0bListAliases\x12\x1f.hivefold.v1.ListAliasesRequest\x1a .hivefold.v1.ListAliasesResponse\x12S\n\x0cSetResidency\x12 .hivefold.v1.SetResidencyRequest\x1a!.hivefold.v1.SetResidencyResponse\x12S\n\x0cListReplicas\x12 .hivefold.v1.ListReplicasRequest\x1a!.hivefold.v1.ListReplicasResponse\x12P\n\x0bRemoveModel\x12\x1f.hivefold.v1.RemoveModelRequest\x1a .hivefold.v1.RemoveModelResponseBo\n\x0eio.hivefold.v1B\x11ModelServiceProtoP\x01Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\xaa\x02\x0bHivefold.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +39,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.hivefold.v1B\021ModelServiceProtoP\001Z:github.com/hivefold/hivefold/gen/go/hivefold/v1;hivefoldv1\252\002\013Hivefold.V1'
   _globals['_UPLOADMODELHEADER_LABELSENTRY']._loaded_options = None
   _globals['_UPLOADMODELHEADER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_UPLOADMODELHEADER']._serialized_start=74
-  _globals['_UPLOADMODELHEADER']._serialized_end=270
-  _globals['_UPLOADMODELHEADER_LABELSENTRY']._serialized_start=225
-  _globals['_UPLOADMODELHEADER_LABELSENTRY']._serialized_end=270
-  _globals['_UPLOADMODELREQUEST']._serialized_start=272
-  _globals['_UPLOADMODELREQUEST']._serialized_end=366
-  _globals['_UPLOADMODELRESPONSE']._serialized_start=368
-  _globals['_UPLOADMODELRESPONSE']._serialized_end=424
-  _globals['_GETMODELREQUEST']._serialized_start=426
-  _globals['_GETMODELREQUEST']._serialized_end=458
-  _globals['_GETMODELRESPONSE']._serialized_start=460
-  _globals['_GETMODELRESPONSE']._serialized_end=513
-  _globals['_LISTMODELSREQUEST']._serialized_start=515
-  _globals['_LISTMODELSREQUEST']._serialized_end=587
-  _globals['_LISTMODELSRESPONSE']._serialized_start=589
-  _globals['_LISTMODELSRESPONSE']._serialized_end=670
-  _globals['_MODELSERVICE']._serialized_start=673
-  _globals['_MODELSERVICE']._serialized_end=923
+  _globals['_REPLICASTATE']._serialized_start=2398
+  _globals['_REPLICASTATE']._serialized_end=2577
+  _globals['_UPLOADMODELHEADER']._serialized_start=180
+  _globals['_UPLOADMODELHEADER']._serialized_end=426
+  _globals['_UPLOADMODELHEADER_LABELSENTRY']._serialized_start=381
+  _globals['_UPLOADMODELHEADER_LABELSENTRY']._serialized_end=426
+  _globals['_UPLOADMODELREQUEST']._serialized_start=428
+  _globals['_UPLOADMODELREQUEST']._serialized_end=522
+  _globals['_UPLOADMODELRESPONSE']._serialized_start=524
+  _globals['_UPLOADMODELRESPONSE']._serialized_end=580
+  _globals['_GETMODELREQUEST']._serialized_start=582
+  _globals['_GETMODELREQUEST']._serialized_end=614
+  _globals['_GETMODELRESPONSE']._serialized_start=617
+  _globals['_GETMODELRESPONSE']._serialized_end=755
+  _globals['_LISTMODELSREQUEST']._serialized_start=757
+  _globals['_LISTMODELSREQUEST']._serialized_end=829
+  _globals['_LISTMODELSRESPONSE']._serialized_start=831
+  _globals['_LISTMODELSRESPONSE']._serialized_end=912
+  _globals['_RESIDENCY']._serialized_start=915
+  _globals['_RESIDENCY']._serialized_end=1145
+  _globals['_REPLICA']._serialized_start=1148
+  _globals['_REPLICA']._serialized_end=1341
+  _globals['_MOVEALIASREQUEST']._serialized_start=1344
+  _globals['_MOVEALIASREQUEST']._serialized_end=1494
+  _globals['_MOVEALIASRESPONSE']._serialized_start=1496
+  _globals['_MOVEALIASRESPONSE']._serialized_end=1555
+  _globals['_REMOVEALIASREQUEST']._serialized_start=1558
+  _globals['_REMOVEALIASREQUEST']._serialized_end=1693
+  _globals['_REMOVEALIASRESPONSE']._serialized_start=1695
+  _globals['_REMOVEALIASRESPONSE']._serialized_end=1716
+  _globals['_LISTALIASESREQUEST']._serialized_start=1718
+  _globals['_LISTALIASESREQUEST']._serialized_end=1791
+  _globals['_LISTALIASESRESPONSE']._serialized_start=1793
+  _globals['_LISTALIASESRESPONSE']._serialized_end=1881
+  _globals['_SETRESIDENCYREQUEST']._serialized_start=1884
+  _globals['_SETRESIDENCYREQUEST']._serialized_end=2053
+  _globals['_SETRESIDENCYRESPONSE']._serialized_start=2055
+  _globals['_SETRESIDENCYRESPONSE']._serialized_end=2120
+  _globals['_LISTREPLICASREQUEST']._serialized_start=2122
+  _globals['_LISTREPLICASREQUEST']._serialized_end=2197
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=2199
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=2286
+  _globals['_REMOVEMODELREQUEST']._serialized_start=2288
+  _globals['_REMOVEMODELREQUEST']._serialized_end=2372
+  _globals['_REMOVEMODELRESPONSE']._serialized_start=2374
+  _globals['_REMOVEMODELRESPONSE']._serialized_end=2395
+  _globals['_MODELSERVICE']._serialized_start=2580
+  _globals['_MODELSERVICE']._serialized_end=3322
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,12 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from hivefold.v1 import error_pb2 as _error_pb2
+from hivefold.v1 import event_pb2 as _event_pb2
+from hivefold.v1 import job_pb2 as _job_pb2
 from hivefold.v1 import model_pb2 as _model_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +23,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReplicaState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplicaStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLICA_STATE_UNSPECIFIED: _ReplicaState.ValueType  # 0
+    """Not known."""
+    REPLICA_STATE_ORDERED: _ReplicaState.ValueType  # 1
+    """The node is to load it and has not said yet that it does."""
+    REPLICA_STATE_FETCHING: _ReplicaState.ValueType  # 2
+    """The node fetches its file."""
+    REPLICA_STATE_LOADING: _ReplicaState.ValueType  # 3
+    """The node loads it."""
+    REPLICA_STATE_LOADED: _ReplicaState.ValueType  # 4
+    """The node has it loaded."""
+    REPLICA_STATE_FAILED: _ReplicaState.ValueType  # 5
+    """The node could not load it; another node is looked for."""
+
+class ReplicaState(_ReplicaState, metaclass=_ReplicaStateEnumTypeWrapper):
+    """How far a replica is."""
+
+REPLICA_STATE_UNSPECIFIED: ReplicaState.ValueType  # 0
+"""Not known."""
+REPLICA_STATE_ORDERED: ReplicaState.ValueType  # 1
+"""The node is to load it and has not said yet that it does."""
+REPLICA_STATE_FETCHING: ReplicaState.ValueType  # 2
+"""The node fetches its file."""
+REPLICA_STATE_LOADING: ReplicaState.ValueType  # 3
+"""The node loads it."""
+REPLICA_STATE_LOADED: ReplicaState.ValueType  # 4
+"""The node has it loaded."""
+REPLICA_STATE_FAILED: ReplicaState.ValueType  # 5
+"""The node could not load it; another node is looked for."""
+Global___ReplicaState: _TypeAlias = ReplicaState  # noqa: Y015
 
 @_typing.final
 class UploadModelHeader(_message.Message):
@@ -50,6 +91,7 @@ class UploadModelHeader(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client; the same content under the same name is registered once."""
     name: _builtins.str
@@ -62,6 +104,10 @@ class UploadModelHeader(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
 
+    @_builtins.property
+    def provenance(self) -> _model_pb2.ModelProvenance:
+        """Where it came from."""
+
     def __init__(
         self,
         *,
@@ -70,10 +116,11 @@ class UploadModelHeader(_message.Message):
         digest: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        provenance: _model_pb2.ModelProvenance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "labels", b"labels", "name", b"name", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "labels", b"labels", "name", b"name", "provenance", b"provenance", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,7 +188,7 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """"name" (latest version) or "name@version"."""
+    """"name" (latest version), "name@version" or "name@alias"."""
     def __init__(
         self,
         *,
@@ -162,18 +209,30 @@ class GetModelResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The model version."""
+
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelAlias]:
+        """The aliases that stand for it now."""
+
+    @_builtins.property
+    def residency(self) -> Global___Residency:
+        """Where it is to be kept loaded; absent when nothing was said."""
 
     def __init__(
         self,
         *,
         model: _model_pb2.Model | None = ...,
+        aliases: _abc.Iterable[_model_pb2.ModelAlias] | None = ...,
+        residency: Global___Residency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "residency", b"residency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "model", b"model", "residency", b"residency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,3 +295,480 @@ class ListModelsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class Residency(_message.Message):
+    """Where a model version is to be kept loaded, and what is missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REPLICA_COUNT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    LOADED_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    SET_TIME_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version"."""
+    replica_count: _builtins.int
+    """Nodes that are to have it loaded."""
+    pinned: _builtins.bool
+    """Whether nodes may not unload it to make room for others."""
+    loaded_count: _builtins.int
+    """How many of them have it loaded, as far as was recorded."""
+    @_builtins.property
+    def needs(self) -> _job_pb2.Needs:
+        """What these nodes must have."""
+
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The nodes that were chosen, by id."""
+
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.NodeRefusal]:
+        """Where nodes are missing: why each other node is not chosen."""
+
+    @_builtins.property
+    def set_time(self) -> _timestamp_pb2.Timestamp:
+        """When this was last asked for."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        replica_count: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+        needs: _job_pb2.Needs | None = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        loaded_count: _builtins.int = ...,
+        refusals: _abc.Iterable[_event_pb2.NodeRefusal] | None = ...,
+        set_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["needs", b"needs", "set_time", b"set_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loaded_count", b"loaded_count", "model", b"model", "needs", b"needs", "node_ids", b"node_ids", "pinned", b"pinned", "refusals", b"refusals", "replica_count", b"replica_count", "set_time", b"set_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Residency: _TypeAlias = Residency  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """A model version on a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    BYTES_DONE_FIELD_NUMBER: _builtins.int
+    BYTES_TOTAL_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, as "name@version"."""
+    node_id: _builtins.str
+    """The node."""
+    state: Global___ReplicaState.ValueType
+    """How far it is."""
+    kept: _builtins.bool
+    """Whether the node is to keep it; otherwise a request or a job loaded it, and it goes when its room is needed."""
+    pinned: _builtins.bool
+    """Whether it may not be unloaded to make room for others."""
+    bytes_done: _builtins.int
+    """Bytes of its file that the node has, while it fetches."""
+    bytes_total: _builtins.int
+    """Bytes of its file."""
+    @_builtins.property
+    def failure(self) -> _error_pb2.Failure:
+        """Why the node could not load it."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        state: Global___ReplicaState.ValueType = ...,
+        kept: _builtins.bool = ...,
+        pinned: _builtins.bool = ...,
+        bytes_done: _builtins.int = ...,
+        bytes_total: _builtins.int = ...,
+        failure: _error_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "failure", b"failure", "kept", b"kept", "model", b"model", "node_id", b"node_id", "pinned", b"pinned", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
+
+@_typing.final
+class MoveAliasRequest(_message.Message):
+    """Request of MoveAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the client: repeating the request moves the alias once."""
+    name: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias: [a-z], then [a-z0-9] and inner [-_], at most 64; not "latest"."""
+    version: _builtins.int
+    """The version that it is to stand for, from 1."""
+    expected_version: _builtins.int
+    """The version that it must stand for now, or the request is refused with REASON_ALIAS_MOVED; 0: there must be no
+    such alias yet. Unset: whatever it stands for.
+    """
+    note: _builtins.str
+    """Why, for the record."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.int = ...,
+        expected_version: _builtins.int | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "alias", b"alias", "expected_version", b"expected_version", "name", b"name", "note", b"note", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___MoveAliasRequest: _TypeAlias = MoveAliasRequest  # noqa: Y015
+
+@_typing.final
+class MoveAliasResponse(_message.Message):
+    """Response of MoveAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alias(self) -> _model_pb2.ModelAlias:
+        """The alias as it is now."""
+
+    def __init__(
+        self,
+        *,
+        alias: _model_pb2.ModelAlias | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveAliasResponse: _TypeAlias = MoveAliasResponse  # noqa: Y015
+
+@_typing.final
+class RemoveAliasRequest(_message.Message):
+    """Request of RemoveAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the client: repeating the request is harmless."""
+    name: _builtins.str
+    """The model's name."""
+    alias: _builtins.str
+    """The alias."""
+    expected_version: _builtins.int
+    """The version that it must stand for now; unset: whatever it stands for."""
+    note: _builtins.str
+    """Why, for the record."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "alias", b"alias", "expected_version", b"expected_version", "name", b"name", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___RemoveAliasRequest: _TypeAlias = RemoveAliasRequest  # noqa: Y015
+
+@_typing.final
+class RemoveAliasResponse(_message.Message):
+    """Response of RemoveAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveAliasResponse: _TypeAlias = RemoveAliasResponse  # noqa: Y015
+
+@_typing.final
+class ListAliasesRequest(_message.Message):
+    """Request of ListAliases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; default 50, at most 1000."""
+    page_token: _builtins.str
+    """From an earlier response."""
+    name: _builtins.str
+    """Only aliases of this model; empty means all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasesRequest: _TypeAlias = ListAliasesRequest  # noqa: Y015
+
+@_typing.final
+class ListAliasesResponse(_message.Message):
+    """Response of ListAliases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIASES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it back for the next page; empty on the last."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelAlias]:
+        """The aliases."""
+
+    def __init__(
+        self,
+        *,
+        aliases: _abc.Iterable[_model_pb2.ModelAlias] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasesResponse: _TypeAlias = ListAliasesResponse  # noqa: Y015
+
+@_typing.final
+class SetResidencyRequest(_message.Message):
+    """Request of SetResidency. What is unset stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REPLICA_COUNT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the client: repeating the request is harmless."""
+    model: _builtins.str
+    """"name" (latest version), "name@version" or "name@alias": the version that it stands for now."""
+    replica_count: _builtins.int
+    """Nodes that are to have it loaded; 0 ends it. Unset where nothing was said before: 1."""
+    pinned: _builtins.bool
+    """Whether nodes may not unload it to make room for others."""
+    @_builtins.property
+    def needs(self) -> _job_pb2.Needs:
+        """What these nodes must have: labels, memory, GPUs."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        replica_count: _builtins.int | None = ...,
+        pinned: _builtins.bool | None = ...,
+        needs: _job_pb2.Needs | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "_replica_count", b"_replica_count", "needs", b"needs", "pinned", b"pinned", "replica_count", b"replica_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "_replica_count", b"_replica_count", "model", b"model", "needs", b"needs", "pinned", b"pinned", "replica_count", b"replica_count", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    _WhichOneofReturnType__replica_count: _TypeAlias = _typing.Literal["replica_count"]  # noqa: Y015
+    _WhichOneofArgType__replica_count: _TypeAlias = _typing.Literal["_replica_count", b"_replica_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replica_count) -> _WhichOneofReturnType__replica_count | None: ...
+
+Global___SetResidencyRequest: _TypeAlias = SetResidencyRequest  # noqa: Y015
+
+@_typing.final
+class SetResidencyResponse(_message.Message):
+    """Response of SetResidency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def residency(self) -> Global___Residency:
+        """What holds now, and what is missing."""
+
+    def __init__(
+        self,
+        *,
+        residency: Global___Residency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["residency", b"residency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["residency", b"residency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetResidencyResponse: _TypeAlias = SetResidencyResponse  # noqa: Y015
+
+@_typing.final
+class ListReplicasRequest(_message.Message):
+    """Request of ListReplicas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; default 50, at most 1000."""
+    page_token: _builtins.str
+    """From an earlier response."""
+    model: _builtins.str
+    """Only of this model: "name" (all versions), "name@version" or "name@alias"; empty means all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReplicasRequest: _TypeAlias = ListReplicasRequest  # noqa: Y015
+
+@_typing.final
+class ListReplicasResponse(_message.Message):
+    """Response of ListReplicas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it back for the next page; empty on the last."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """The replicas."""
+
+    def __init__(
+        self,
+        *,
+        replicas: _abc.Iterable[Global___Replica] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReplicasResponse: _TypeAlias = ListReplicasResponse  # noqa: Y015
+
+@_typing.final
+class RemoveModelRequest(_message.Message):
+    """Request of RemoveModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the client: repeating the request is harmless."""
+    model: _builtins.str
+    """"name@version"."""
+    force: _builtins.bool
+    """Whether to remove it also when an alias or a residency refers to it, which go with it, or an open job, which
+    ends as if nothing had happened.
+    """
+    note: _builtins.str
+    """Why, for the record."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "model", b"model", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveModelRequest: _TypeAlias = RemoveModelRequest  # noqa: Y015
+
+@_typing.final
+class RemoveModelResponse(_message.Message):
+    """Response of RemoveModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveModelResponse: _TypeAlias = RemoveModelResponse  # noqa: Y015

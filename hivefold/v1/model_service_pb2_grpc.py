@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Models: register and look up.
+    """Models: register, look up, name by alias, keep loaded, remove.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,40 @@ class ModelServiceStub:
                 request_serializer=hivefold_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=hivefold_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.MoveAlias = channel.unary_unary(
+                '/hivefold.v1.ModelService/MoveAlias',
+                request_serializer=hivefold_dot_v1_dot_model__service__pb2.MoveAliasRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_model__service__pb2.MoveAliasResponse.FromString,
+                _registered_method=True)
+        self.RemoveAlias = channel.unary_unary(
+                '/hivefold.v1.ModelService/RemoveAlias',
+                request_serializer=hivefold_dot_v1_dot_model__service__pb2.RemoveAliasRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_model__service__pb2.RemoveAliasResponse.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/hivefold.v1.ModelService/ListAliases',
+                request_serializer=hivefold_dot_v1_dot_model__service__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_model__service__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
+        self.SetResidency = channel.unary_unary(
+                '/hivefold.v1.ModelService/SetResidency',
+                request_serializer=hivefold_dot_v1_dot_model__service__pb2.SetResidencyRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_model__service__pb2.SetResidencyResponse.FromString,
+                _registered_method=True)
+        self.ListReplicas = channel.unary_unary(
+                '/hivefold.v1.ModelService/ListReplicas',
+                request_serializer=hivefold_dot_v1_dot_model__service__pb2.ListReplicasRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_model__service__pb2.ListReplicasResponse.FromString,
+                _registered_method=True)
+        self.RemoveModel = channel.unary_unary(
+                '/hivefold.v1.ModelService/RemoveModel',
+                request_serializer=hivefold_dot_v1_dot_model__service__pb2.RemoveModelRequest.SerializeToString,
+                response_deserializer=hivefold_dot_v1_dot_model__service__pb2.RemoveModelResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
-    """Models: register and look up.
+    """Models: register, look up, name by alias, keep loaded, remove.
     """
 
     def UploadModel(self, request_iterator, context):
@@ -77,6 +107,48 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveAlias(self, request, context):
+        """Lets an alias such as "digits@prod" stand for another version, at once and for everybody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveAlias(self, request, context):
+        """Removes an alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """Lists aliases by model and alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetResidency(self, request, context):
+        """Says on how many nodes, and on which, a model version is to be kept loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReplicas(self, request, context):
+        """Lists where models are loaded, are being loaded or ought to be, by model and node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveModel(self, request, context):
+        """Takes a model version out of the registry; its bytes go when nothing refers to them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +167,36 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=hivefold_dot_v1_dot_model__service__pb2.ListModelsRequest.FromString,
                     response_serializer=hivefold_dot_v1_dot_model__service__pb2.ListModelsResponse.SerializeToString,
             ),
+            'MoveAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveAlias,
+                    request_deserializer=hivefold_dot_v1_dot_model__service__pb2.MoveAliasRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_model__service__pb2.MoveAliasResponse.SerializeToString,
+            ),
+            'RemoveAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveAlias,
+                    request_deserializer=hivefold_dot_v1_dot_model__service__pb2.RemoveAliasRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_model__service__pb2.RemoveAliasResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=hivefold_dot_v1_dot_model__service__pb2.ListAliasesRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_model__service__pb2.ListAliasesResponse.SerializeToString,
+            ),
+            'SetResidency': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetResidency,
+                    request_deserializer=hivefold_dot_v1_dot_model__service__pb2.SetResidencyRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_model__service__pb2.SetResidencyResponse.SerializeToString,
+            ),
+            'ListReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReplicas,
+                    request_deserializer=hivefold_dot_v1_dot_model__service__pb2.ListReplicasRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_model__service__pb2.ListReplicasResponse.SerializeToString,
+            ),
+            'RemoveModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveModel,
+                    request_deserializer=hivefold_dot_v1_dot_model__service__pb2.RemoveModelRequest.FromString,
+                    response_serializer=hivefold_dot_v1_dot_model__service__pb2.RemoveModelResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'hivefold.v1.ModelService', rpc_method_handlers)
@@ -104,7 +206,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Models: register and look up.
+    """Models: register, look up, name by alias, keep loaded, remove.
     """
 
     @staticmethod
@@ -178,6 +280,168 @@ class ModelService:
             '/hivefold.v1.ModelService/ListModels',
             hivefold_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
             hivefold_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.ModelService/MoveAlias',
+            hivefold_dot_v1_dot_model__service__pb2.MoveAliasRequest.SerializeToString,
+            hivefold_dot_v1_dot_model__service__pb2.MoveAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.ModelService/RemoveAlias',
+            hivefold_dot_v1_dot_model__service__pb2.RemoveAliasRequest.SerializeToString,
+            hivefold_dot_v1_dot_model__service__pb2.RemoveAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.ModelService/ListAliases',
+            hivefold_dot_v1_dot_model__service__pb2.ListAliasesRequest.SerializeToString,
+            hivefold_dot_v1_dot_model__service__pb2.ListAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetResidency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.ModelService/SetResidency',
+            hivefold_dot_v1_dot_model__service__pb2.SetResidencyRequest.SerializeToString,
+            hivefold_dot_v1_dot_model__service__pb2.SetResidencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.ModelService/ListReplicas',
+            hivefold_dot_v1_dot_model__service__pb2.ListReplicasRequest.SerializeToString,
+            hivefold_dot_v1_dot_model__service__pb2.ListReplicasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hivefold.v1.ModelService/RemoveModel',
+            hivefold_dot_v1_dot_model__service__pb2.RemoveModelRequest.SerializeToString,
+            hivefold_dot_v1_dot_model__service__pb2.RemoveModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

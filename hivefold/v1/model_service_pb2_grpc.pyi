@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Models: register and look up."""
+    """Models: register, look up, name by alias, keep loaded, remove."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,10 +39,22 @@ class ModelServiceStub:
     """Gives one model version."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Lists model versions by name and version."""
+    MoveAlias: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.MoveAliasRequest, _model_service_pb2.MoveAliasResponse]
+    """Lets an alias such as "digits@prod" stand for another version, at once and for everybody."""
+    RemoveAlias: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RemoveAliasRequest, _model_service_pb2.RemoveAliasResponse]
+    """Removes an alias."""
+    ListAliases: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListAliasesRequest, _model_service_pb2.ListAliasesResponse]
+    """Lists aliases by model and alias."""
+    SetResidency: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.SetResidencyRequest, _model_service_pb2.SetResidencyResponse]
+    """Says on how many nodes, and on which, a model version is to be kept loaded."""
+    ListReplicas: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListReplicasRequest, _model_service_pb2.ListReplicasResponse]
+    """Lists where models are loaded, are being loaded or ought to be, by model and node."""
+    RemoveModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RemoveModelRequest, _model_service_pb2.RemoveModelResponse]
+    """Takes a model version out of the registry; its bytes go when nothing refers to them."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Models: register and look up."""
+    """Models: register, look up, name by alias, keep loaded, remove."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadModel: _aio.StreamUnaryMultiCallable[_model_service_pb2.UploadModelRequest, _model_service_pb2.UploadModelResponse]  # type: ignore[assignment]
@@ -51,9 +63,21 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Gives one model version."""
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists model versions by name and version."""
+    MoveAlias: _aio.UnaryUnaryMultiCallable[_model_service_pb2.MoveAliasRequest, _model_service_pb2.MoveAliasResponse]  # type: ignore[assignment]
+    """Lets an alias such as "digits@prod" stand for another version, at once and for everybody."""
+    RemoveAlias: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RemoveAliasRequest, _model_service_pb2.RemoveAliasResponse]  # type: ignore[assignment]
+    """Removes an alias."""
+    ListAliases: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListAliasesRequest, _model_service_pb2.ListAliasesResponse]  # type: ignore[assignment]
+    """Lists aliases by model and alias."""
+    SetResidency: _aio.UnaryUnaryMultiCallable[_model_service_pb2.SetResidencyRequest, _model_service_pb2.SetResidencyResponse]  # type: ignore[assignment]
+    """Says on how many nodes, and on which, a model version is to be kept loaded."""
+    ListReplicas: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListReplicasRequest, _model_service_pb2.ListReplicasResponse]  # type: ignore[assignment]
+    """Lists where models are loaded, are being loaded or ought to be, by model and node."""
+    RemoveModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RemoveModelRequest, _model_service_pb2.RemoveModelResponse]  # type: ignore[assignment]
+    """Takes a model version out of the registry; its bytes go when nothing refers to them."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Models: register and look up."""
+    """Models: register, look up, name by alias, keep loaded, remove."""
 
     @_abc_1.abstractmethod
     def UploadModel(
@@ -78,5 +102,53 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
         """Lists model versions by name and version."""
+
+    @_abc_1.abstractmethod
+    def MoveAlias(
+        self,
+        request: _model_service_pb2.MoveAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.MoveAliasResponse, _abc.Awaitable[_model_service_pb2.MoveAliasResponse]]:
+        """Lets an alias such as "digits@prod" stand for another version, at once and for everybody."""
+
+    @_abc_1.abstractmethod
+    def RemoveAlias(
+        self,
+        request: _model_service_pb2.RemoveAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.RemoveAliasResponse, _abc.Awaitable[_model_service_pb2.RemoveAliasResponse]]:
+        """Removes an alias."""
+
+    @_abc_1.abstractmethod
+    def ListAliases(
+        self,
+        request: _model_service_pb2.ListAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ListAliasesResponse, _abc.Awaitable[_model_service_pb2.ListAliasesResponse]]:
+        """Lists aliases by model and alias."""
+
+    @_abc_1.abstractmethod
+    def SetResidency(
+        self,
+        request: _model_service_pb2.SetResidencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.SetResidencyResponse, _abc.Awaitable[_model_service_pb2.SetResidencyResponse]]:
+        """Says on how many nodes, and on which, a model version is to be kept loaded."""
+
+    @_abc_1.abstractmethod
+    def ListReplicas(
+        self,
+        request: _model_service_pb2.ListReplicasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ListReplicasResponse, _abc.Awaitable[_model_service_pb2.ListReplicasResponse]]:
+        """Lists where models are loaded, are being loaded or ought to be, by model and node."""
+
+    @_abc_1.abstractmethod
+    def RemoveModel(
+        self,
+        request: _model_service_pb2.RemoveModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.RemoveModelResponse, _abc.Awaitable[_model_service_pb2.RemoveModelResponse]]:
+        """Takes a model version out of the registry; its bytes go when nothing refers to them."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -230,6 +230,110 @@ class CancelWork(_message.Message):
 Global___CancelWork: _TypeAlias = CancelWork  # noqa: Y015
 
 @_typing.final
+class KeptModel(_message.Message):
+    """A model version that a node is to keep loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"name@version"."""
+    digest: _builtins.str
+    """SHA-256 of its file, 64 lower-case hex digits."""
+    pinned: _builtins.bool
+    """Whether it may not be unloaded to make room for others."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model", b"model", "pinned", b"pinned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptModel: _TypeAlias = KeptModel  # noqa: Y015
+
+@_typing.final
+class KeepModels(_message.Message):
+    """Tells a node all models that it is to keep loaded: what an earlier order named and this one does not, it may
+    unload. Published on control.<node>, where CancelWork comes too: that has a job_id, and this leaves field 2 free.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    """The coordinator's term; a node refuses lower ones."""
+    boot_id: _builtins.str
+    """The boot that it is for."""
+    sequence: _builtins.int
+    """Position of the record that ordered it; a node refuses lower ones."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptModel]:
+        """The models, by name and version."""
+
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        boot_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        models: _abc.Iterable[Global___KeptModel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "models", b"models", "sequence", b"sequence", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepModels: _TypeAlias = KeepModels  # noqa: Y015
+
+@_typing.final
+class ModelProgress(_message.Message):
+    """A model that a node fetches, loads, or could not load."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    BYTES_DONE_FIELD_NUMBER: _builtins.int
+    BYTES_TOTAL_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 of its file, 64 lower-case hex digits."""
+    bytes_done: _builtins.int
+    """Bytes of the file that are there and verified."""
+    bytes_total: _builtins.int
+    """Bytes of the file."""
+    @_builtins.property
+    def failure(self) -> _error_pb2.Failure:
+        """Why it could not be loaded; unset while it still may be."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        bytes_done: _builtins.int = ...,
+        bytes_total: _builtins.int = ...,
+        failure: _error_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "digest", b"digest", "failure", b"failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelProgress: _TypeAlias = ModelProgress  # noqa: Y015
+
+@_typing.final
 class TensorPart(_message.Message):
     """One output tensor of a task: its rows in the data set's order."""
 
@@ -396,6 +500,8 @@ class Heartbeat(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     INFERENCES_IN_HAND_FIELD_NUMBER: _builtins.int
+    KEPT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    MODELS_IN_PROGRESS_FIELD_NUMBER: _builtins.int
     counter: _builtins.int
     """Counts from 1 at each boot."""
     attempts_outstanding: _builtins.int
@@ -414,6 +520,8 @@ class Heartbeat(_message.Message):
     """Why the node refuses the coordinator that it hears; empty when it does not."""
     inferences_in_hand: _builtins.int
     """Inference requests that it has in hand."""
+    kept_sequence: _builtins.int
+    """Position of the last KeepModels order that it took in this boot; 0 when there was none."""
     @_builtins.property
     def spec(self) -> _fleet_pb2.NodeSpec:
         """What the node says of itself."""
@@ -421,6 +529,10 @@ class Heartbeat(_message.Message):
     @_builtins.property
     def loaded_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of the models that it has loaded, sorted."""
+
+    @_builtins.property
+    def models_in_progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelProgress]:
+        """Models that it fetches, loads, or could not load."""
 
     def __init__(
         self,
@@ -436,10 +548,12 @@ class Heartbeat(_message.Message):
         term: _builtins.int = ...,
         refusal: _builtins.str = ...,
         inferences_in_hand: _builtins.int = ...,
+        kept_sequence: _builtins.int = ...,
+        models_in_progress: _abc.Iterable[Global___ModelProgress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_outstanding", b"attempts_outstanding", "attempts_running", b"attempts_running", "counter", b"counter", "cpu_utilization_ratio", b"cpu_utilization_ratio", "inferences_in_hand", b"inferences_in_hand", "leaving", b"leaving", "loaded_models", b"loaded_models", "memory_available_bytes", b"memory_available_bytes", "refusal", b"refusal", "spec", b"spec", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_outstanding", b"attempts_outstanding", "attempts_running", b"attempts_running", "counter", b"counter", "cpu_utilization_ratio", b"cpu_utilization_ratio", "inferences_in_hand", b"inferences_in_hand", "kept_sequence", b"kept_sequence", "leaving", b"leaving", "loaded_models", b"loaded_models", "memory_available_bytes", b"memory_available_bytes", "models_in_progress", b"models_in_progress", "refusal", b"refusal", "spec", b"spec", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,6 +572,7 @@ class Pulse(_message.Message):
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    MODELS_SEQUENCE_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The term."""
     coordinator_id: _builtins.str
@@ -466,6 +581,8 @@ class Pulse(_message.Message):
     """Address of its gRPC server, "host:port"."""
     sequence: _builtins.int
     """Position of its last record."""
+    models_sequence: _builtins.int
+    """Position of the last record that registered or removed a model, or moved an alias: nodes then ask anew."""
     @_builtins.property
     def checkpoint(self) -> _checkpoint_pb2.SignedCheckpoint:
         """The last checkpoint that it signed: the proof that its log only grew."""
@@ -478,10 +595,11 @@ class Pulse(_message.Message):
         grpc_address: _builtins.str = ...,
         sequence: _builtins.int = ...,
         checkpoint: _checkpoint_pb2.SignedCheckpoint | None = ...,
+        models_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "coordinator_id", b"coordinator_id", "grpc_address", b"grpc_address", "sequence", b"sequence", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "coordinator_id", b"coordinator_id", "grpc_address", b"grpc_address", "models_sequence", b"models_sequence", "sequence", b"sequence", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

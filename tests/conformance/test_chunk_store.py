@@ -43,6 +43,19 @@ async def test_a_stored_key_is_left_as_it_is(bus: Bus) -> None:
     assert await node.chunks.get(f"chunk.{_DIGEST}") == b"first"
 
 
+async def test_what_is_deleted_is_gone_and_can_be_put_again(bus: Bus) -> None:
+    """That key alone; deleting what is not there is no error."""
+    coordinator, node = await bus.coordinator(), await bus.node()
+    await node.chunks.put(f"chunk.{_DIGEST}", b"one")
+    await node.chunks.put(f"manifest.{_DIGEST}.0", b"two")
+    await coordinator.chunks.delete(f"chunk.{_DIGEST}")
+    await coordinator.chunks.delete(f"chunk.{_DIGEST}")
+    assert not await node.chunks.has(f"chunk.{_DIGEST}")
+    assert await node.chunks.get(f"manifest.{_DIGEST}.0") == b"two"
+    await node.chunks.put(f"chunk.{_DIGEST}", b"again")
+    assert await node.chunks.get(f"chunk.{_DIGEST}") == b"again"
+
+
 async def test_a_key_that_is_not_stored_is_not_found(bus: Bus) -> None:
     """As an error of get, as an answer of has."""
     node = (await bus.coordinator(), await bus.node())[1]

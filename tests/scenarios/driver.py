@@ -3,12 +3,16 @@
 One command a line, several lines to a block; `#` begins a comment. Time moves by `wait` alone.
 
     node NAME [slots=2] [boot=b1] [zone=a] [gpus=0] [memory_gib=8]   the node joins
-    observe NAME [loaded=yes] [memory_gib=8] [cpu=0]                 its heartbeat says so
+    observe NAME [loaded=yes|MODEL,...] [memory_gib=8] [cpu=0]                 its heartbeat says so
     silent NAME MS | leave NAME [gone=yes] | drain NAME | undrain NAME
-    model NAME                                                       registers the next version
+    model NAME [DIGIT]                                               registers the next version
     probe JOB TASKS [options] | infer JOB ROWS [model=digits] [options]
           options: request= priority= zone= gpus= memory_gib= timeout_s= attempts=
     cancel JOB
+    alias NAME ALIAS VERSION [expect=N] [request=R]                  version 0 removes it
+    keep MODEL [replicas=N] [pinned=yes|no] [zone=a] [gpus=N] [request=R]
+    broken NODE MODEL                                                the node could not load what it is to keep
+    rm MODEL [force=yes] | discard                                   discard: what may go is gone
     place | expire | wait MS | term NAME
     ok NODE JOB TASK#ATTEMPT... | fail NODE JOB REASON TASK#ATTEMPT...   answers; a failure with ! is final
     empty NODE JOB TASK#ATTEMPT...                                   success without the output that is due
@@ -25,10 +29,10 @@ from coordinator.core import commands as cmd
 from coordinator.core.decide import Decision, decide
 from coordinator.core.invariants import violations
 from coordinator.core.model import Failure, InferSpec, Needs, Pairs, Priority, ProbeSpec, Rejected, State
-from coordinator.core.plan import follow_up, plan
+from coordinator.core.plan import follow_up, keeps_changed, owed_discards, plan
 from hivefold import limits
 from hivefold.errors import Reason
-from hivefold.ids import BootId, JobId, NodeId
+from hivefold.ids import BootId, Digest, JobId, ModelName, ModelRef, NodeId, RequestId
 from tests import samples
 from tests.scenarios.render import render_action, render_event, render_rejection
 
@@ -70,14 +74,16 @@ class Driver:
         work, cancels = follow_up(decided.events, self.state)
         yield from (f"  -> {render_action(action)}" for action in work)
         yield from (f"  -> {render_action(action)}" for action in cancels)
+        yield from (f"  -> {render_action(action)}" for action in keeps_changed(decided.events, self.state))
         yield from (f"BROKEN {problem}" for problem in violations(self.state))
 
     def owed(self) -> Iterator[str]:
         todo = plan(self.state, self.now_us)
         yield from (f"  -> {render_action(action)}" for action in todo.work)
         yield from (f"  -> {render_action(action)}" for action in todo.cancels)
+        yield from (f"  -> {render_action(action)}" for action in todo.keeps)
         yield from (f"  due {type(body).__name__}" for body in todo.commands)
-        if not (todo.work or todo.cancels or todo.commands):
+        if not (todo.work or todo.cancels or todo.keeps or todo.commands):
             yield "  nothing"
 
     def jobs(self) -> Iterator[str]:
@@ -98,7 +104,9 @@ class Driver:
         )
 
     def observe(self, plain: list[str], named: dict[str, str]) -> cmd.CommandBody:
-        loaded = (samples.DIGEST,) if "loaded" in named else ()
+        models = [name for name in named.get("loaded", "").split(",") if name]
+        digests = {self.state.models[ModelRef(name)].digest if "@" in name else samples.DIGEST for name in models}
+        loaded = tuple(sorted(digests))
         node_id = NodeId(plain[0])
         return cmd.ObserveNode(node_id, self.boot(node_id), loaded, gib(named, 8), int(named.get("cpu", "0")))
 
@@ -118,7 +126,36 @@ class Driver:
         return cmd.UndrainNode(NodeId(plain[0]))
 
     def model(self, plain: list[str], _: dict[str, str]) -> cmd.CommandBody:
-        return cmd.RegisterModel(samples.model(plain[0]))
+        digest = Digest(plain[1] * 64) if len(plain) > 1 else samples.DIGEST
+        return cmd.RegisterModel(samples.model(plain[0], digest=digest))
+
+    def alias(self, plain: list[str], named: dict[str, str]) -> cmd.CommandBody:
+        expected = int(named["expect"]) if "expect" in named else None
+        name, alias, version = plain
+        return cmd.MoveAlias(ModelName(name), alias, int(version), expected, "", self.request(named))
+
+    def keep(self, plain: list[str], named: dict[str, str]) -> cmd.CommandBody:
+        replicas = int(named["replicas"]) if "replicas" in named else None
+        pinned = named["pinned"] == "yes" if "pinned" in named else None
+        needs = Needs(zone(named), gib(named, 0), int(named.get("gpus", "0")))
+        given = needs if {"zone", "gpus", "memory_gib"} & set(named) else None
+        return cmd.SetResidency(plain[0], replicas, pinned, given, self.request(named))
+
+    def broken(self, plain: list[str], _: dict[str, str]) -> cmd.CommandBody:
+        node_id = NodeId(plain[0])
+        digest = self.state.models[ModelRef(plain[1])].digest
+        failure = Failure(Reason.OUT_OF_MEMORY, "no memory for it")
+        return cmd.ReportReplica(node_id, self.boot(node_id), digest, failure)
+
+    def rm(self, plain: list[str], named: dict[str, str]) -> cmd.CommandBody:
+        return cmd.RemoveModel(plain[0], "force" in named, "", self.request(named))
+
+    def discard(self, _: list[str], __: dict[str, str]) -> cmd.CommandBody:
+        return cmd.ConfirmArtifactRemoved(next(iter(owed_discards(self.state)), Digest("")))
+
+    def request(self, named: dict[str, str]) -> RequestId:
+        """The id that is given, or a new one."""
+        return RequestId(named.get("request", f"r{len(self.decisions)}"))
 
     def probe(self, plain: list[str], named: dict[str, str]) -> cmd.CommandBody:
         return submit(plain[0], ProbeSpec(int(plain[1])), named)
@@ -169,6 +206,7 @@ class Driver:
         verb.__name__: verb
         for verb in (
             *(node, observe, silent, leave, drain, undrain, model),
+            *(alias, keep, broken, rm, discard),
             *(probe, infer, cancel, erase, place, expire, term, end, ok, empty, fail),
         )
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import groupby
 
 from coordinator.core import events as ev
+from coordinator.core import model_events as mev
 from coordinator.core.model import Failure, InferSpec, Rejected
-from coordinator.core.plan import SendCancel, SendWork
+from coordinator.core.plan import SendCancel, SendKeeps, SendWork
 
 
 def render_event(event: ev.Event) -> str:
@@ -39,7 +40,29 @@ def render_event(event: ev.Event) -> str:
         ):
             return f"{name} {event.node_id}"
         case _:
+            if isinstance(event, mev.ModelChange):
+                return f"{name} {_model_change(event)}"
             return f"{name} {event.job_id}{_job_event(event)}"
+
+
+def _model_change(event: mev.ModelChange) -> str:
+    match event:
+        case mev.AliasMoved():
+            return f"{event.name}@{event.alias} to {event.version} from {event.previous_version or 'none'}"
+        case mev.AliasRemoved():
+            return f"{event.name}@{event.alias} from {event.previous_version}"
+        case mev.ResidencySet():
+            return f"{event.model} replicas={event.replica_count}{' pinned' if event.pinned else ''}"
+        case mev.ReplicasPlaced():
+            return f"{event.model} on {', '.join(event.node_ids)}{_why(event.reason)}"
+        case mev.ReplicasReleased():
+            return f"{event.model} from {', '.join(event.node_ids)} {event.cause}"
+        case mev.ReplicaFailed():
+            return f"{event.model} on {event.node_id} {event.failure.reason}"
+        case mev.ModelRemoved():
+            return f"{event.model}{' by force' if event.forced else ''}"
+        case mev.ArtifactRemoved():
+            return event.root[:8]
 
 
 def _job_event(
@@ -89,8 +112,11 @@ def render_rejection(rejected: Rejected) -> str:
     return f"REFUSED {rejected.reason}: {rejected.message}"
 
 
-def render_action(action: SendWork | SendCancel) -> str:
+def render_action(action: SendWork | SendCancel | SendKeeps) -> str:
     """What is sent to a node."""
+    if isinstance(action, SendKeeps):
+        kept = ", ".join(f"{keep.model}{' (pinned)' if keep.pinned else ''}" for keep in action.keeps) or "nothing"
+        return f"tell {action.node_id} to keep {kept}"
     if isinstance(action, SendCancel):
         return f"tell {action.node_id} to give up {action.job_id}"
     return f"send {action.node_id} {action.job_id} {spans(list(zip(action.tasks, action.attempts, strict=True)))}"

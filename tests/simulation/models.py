@@ -108,6 +108,11 @@ class SimChunks:
         await self._take_time()
         return await self._chunks.has(key)
 
+    async def delete(self, key: str) -> None:
+        """Removes a chunk."""
+        await self._take_time()
+        await self._chunks.delete(key)
+
     async def _take_time(self) -> None:
         await asyncio.sleep(self._draw.expovariate(500.0))
         self._connection.require_up()

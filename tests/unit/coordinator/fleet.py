@@ -16,7 +16,7 @@ from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import Message
 from hivefold.entropy import SeededEntropy
 from hivefold.log.memory import MemoryEventLog
-from hivefold.v1 import fleet_pb2, work_pb2
+from hivefold.v1 import error_pb2, fleet_pb2, work_pb2
 from tests.fixtures.keys import memory_job_keys
 from tests.simulation.loop import VirtualLoop
 
@@ -70,6 +70,10 @@ class ScriptedNode:
     terms: list[int] = field(default_factory=list)
     leaving: bool = False
     outstanding: int = 0
+    broken: frozenset[str] = frozenset()
+    """Digests of models that it cannot load."""
+    order: work_pb2.KeepModels = field(default_factory=work_pb2.KeepModels)
+    """What it was last told to keep: it has that loaded at once."""
 
     async def run(self) -> None:
         """Beats and works until it is cancelled."""
@@ -79,6 +83,7 @@ class ScriptedNode:
 
     async def _beat(self) -> None:
         signals = self.broker.connect().signals()
+        await signals.subscribe(f"control.{self.node_id}", self._on_control)
         counter = 0
         while True:
             counter += 1
@@ -91,9 +96,19 @@ class ScriptedNode:
                 attempts_outstanding=self.outstanding,
                 memory_available_bytes=1 << 33,
                 leaving=self.leaving,
+                loaded_models=sorted(kept.digest for kept in self.order.models if kept.digest not in self.broken),
+                kept_sequence=self.order.sequence,
             )
+            for kept in self.order.models:
+                if kept.digest in self.broken:
+                    beat.models_in_progress.add(digest=kept.digest, failure=error_pb2.Failure(message="too large"))
             await signals.publish(Message(f"heartbeat.{self.node_id}", beat.SerializeToString()))
             await asyncio.sleep(0.02)
+
+    def _on_control(self, message: Message) -> None:
+        order = work_pb2.KeepModels.FromString(message.data)
+        if order.boot_id == self.boot_id and order.sequence >= self.order.sequence:
+            self.order = order
 
     async def _work(self) -> None:
         connection = self.broker.connect()
