@@ -77,6 +77,8 @@ class Reason(StrEnum):
     LOG_FILE_INVALID = "LOG_FILE_INVALID"
     SERVER_BUSY = "SERVER_BUSY"
     NODE_FULL = "NODE_FULL"
+    ALIAS_MOVED = "ALIAS_MOVED"
+    MODEL_IN_USE = "MODEL_IN_USE"
 
 
 FIXES: Final[Mapping[Reason, str]] = {
@@ -143,12 +145,12 @@ FIXES: Final[Mapping[Reason, str]] = {
     Reason.JOB_ERASED: "Submit the job again, with its data.",
     Reason.EVENT_UNKNOWN: "Upgrade hivefold to that version or a later one.",
     Reason.LOG_FILE_INVALID: "Export the log again, or use another copy of the file.",
+    Reason.ALIAS_MOVED: "Somebody else moved it: look at `hivefold model show`, then move it again.",
+    Reason.MODEL_IN_USE: "Move the alias, `hivefold model unload`, wait for the job; or `hivefold model rm --force`.",
     Reason.NODE_FULL: "Wait that long, ask another node, or give the node more room.",
     Reason.SERVER_BUSY: "Wait that long, send to another node, or give the model more nodes.",
 }
 """What to do, for people: the last column of docs/errors.md."""
-    ALIAS_MOVED = "ALIAS_MOVED"
-    MODEL_IN_USE = "MODEL_IN_USE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ from rich.text import Text
 from cli import words
 from cli.output import as_plain, facts, table
 from cli.views import jobs, models, nodes, times
-from coordinator.core.model import Job
+from coordinator.core.model import Job, Model, State
+from coordinator.model_views import alias_view, residency_view
 from coordinator.replay import Replayed
 from coordinator.views import job_view, node_view, task_view
 from coordinator.wire.values import model_to_proto
-from hivefold.v1 import fleet_pb2, job_pb2
+from hivefold.v1 import fleet_pb2, job_pb2, model_pb2
+from hivefold.v1.model_service_pb2 import GetModelResponse
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,7 +41,9 @@ def moment_view(replayed: Replayed, shown: Sequence[Job]) -> RenderableType:
     if state.nodes:
         parts += _section("nodes", _nodes([node_view(node) for _, node in sorted(state.nodes.items())]))
     if state.models:
-        parts += _section("models", models.models_table([model_to_proto(m) for _, m in sorted(state.models.items())]))
+        parts += _section(
+            "models", models.models_table([model_to_proto(m) for _, m in sorted(state.models.items())], _aliases(state))
+        )
     if shown:
         total = state.ended_total + len(state.open_jobs)
         more = f", the newest {len(shown)} of {words.count(total)}" if len(shown) < total else ""
@@ -59,8 +63,23 @@ def moment_plain(replayed: Replayed, shown: Sequence[Job]) -> dict[str, Any]:
         "stateDigest": replayed.digest(),
         "nodes": [as_plain(node_view(node)) for _, node in sorted(state.nodes.items())],
         "models": [as_plain(model_to_proto(model)) for _, model in sorted(state.models.items())],
+        "aliases": [as_plain(alias) for alias in _aliases(state)],
+        "residencies": [as_plain(residency_view(state, ref)) for ref in sorted(state.residencies)],
         "jobs": [as_plain(job_view(job)) for job in shown],
     }
+
+
+def as_of(state: State, model: Model) -> GetModelResponse:
+    """A model version with its aliases and where it is to be kept, in a state."""
+    return GetModelResponse(
+        model=model_to_proto(model),
+        aliases=[alias for alias in _aliases(state) if (alias.name, alias.version) == (model.name, model.version)],
+        residency=residency_view(state, model.ref) if model.ref in state.residencies else None,
+    )
+
+
+def _aliases(state: State) -> list[model_pb2.ModelAlias]:
+    return [alias_view(alias) for _, alias in sorted(state.aliases.items())]
 
 
 def tasks_of(job: Job) -> list[job_pb2.Task]:

@@ -120,6 +120,13 @@ class SyncModels(_Blocking[Models]):
     add = _calling(Models.add)
     get = _calling(Models.get)
     list = _iterating(Models.list)
+    describe = _calling(Models.describe)
+    move_alias = _calling(Models.move_alias)
+    remove_alias = _calling(Models.remove_alias)
+    aliases = _iterating(Models.aliases)
+    keep = _calling(Models.keep)
+    replicas = _iterating(Models.replicas)
+    remove = _calling(Models.remove)
 
 
 class SyncJobs(_Blocking[Jobs]):
