@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from coordinator.artifacts import Artifacts
 from coordinator.core.commands import SubmitJob
 from coordinator.core.model import JobSpec, ProbeSpec
 from coordinator.replay import NOTHING
@@ -17,6 +18,7 @@ from coordinator.servicers.backing import Nobody
 from coordinator.standby import Standby
 from coordinator.writer import Writer
 from hivefold import limits
+from hivefold.blobs.memory import MemoryChunks
 from hivefold.bus.memory import MemoryBroker
 from hivefold.clock import ManualClock
 from hivefold.entropy import SeededEntropy
@@ -106,6 +108,11 @@ class Term:
     writer: Writer
     presence: Nobody = field(default_factory=Nobody)
     checkpoints: None = None
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Nobody removes a model here."""
+        return Artifacts(self.writer, MemoryChunks())
 
 
 async def test_a_leader_whose_lease_lapsed_denies_nothing(log: MemoryEventLog) -> None:
