@@ -15,6 +15,10 @@ from typing import Final, Generic, NamedTuple, TypeVar
 _NEVER: Final = 1 << 62
 _MEMORY: Final = 16
 """Arrivals after which most of the company that does not come any more is not waited for."""
+_FEW: Final = 6
+"""Company below which a batch that costs next to nothing to start does not wait for it."""
+_ENOUGH: Final = 32
+"""Company that is enough: more hides no more of what a batch costs to start."""
 T = TypeVar("T")
 
 
@@ -69,7 +73,9 @@ class BatchQueue(Generic[T]):
         self.requests = 0
         self.rows = 0
         self.size_bytes = 0
-        self._company = 1.0
+        self.hurried = False
+        """Set by the caller while a batch costs next to nothing to start: then nobody waits for little company."""
+        self.company = 1.0
         """Requests in hand at once, as many as there were lately."""
 
     def offer(self, request: Waiting[T], running: int = 0) -> bool:
@@ -89,7 +95,7 @@ class BatchQueue(Generic[T]):
         self.requests += 1
         self.rows += request.rows
         self.size_bytes += request.size_bytes
-        self._company = max(self.requests + running, self._company - (self._company - 1) / _MEMORY)
+        self.company = max(self.requests + running, self.company - (self.company - 1) / _MEMORY)
         return True
 
     @property
@@ -98,7 +104,14 @@ class BatchQueue(Generic[T]):
         policy = self.policy
         if policy.preferred_rows:
             return self.rows >= policy.preferred_rows[0]
-        return self.rows >= policy.max_rows or (not policy.patient and self.requests >= self._company - 0.5)
+        return self.rows >= policy.max_rows or (not policy.patient and self._accompanied)
+
+    @property
+    def _accompanied(self) -> bool:
+        """Whether as many wait as may be hoped for."""
+        if self.hurried and self.company < _FEW:
+            return True
+        return self.requests >= min(self.company - 0.5, _ENOUGH)
 
     def take(self, now_us: int) -> Batch[T]:
         """The next batch, empty when none is due yet: then `due_us` says when to ask again."""
@@ -141,9 +154,7 @@ class BatchQueue(Generic[T]):
     def _due(self, waiting: deque[Waiting[T]], now_us: int) -> int:
         """Rows of the batch that should go out now; 0 for none."""
         policy = self.policy
-        if not policy.preferred_rows and (
-            policy.max_delay_us <= 0 or (not policy.patient and self.requests >= self._company - 0.5)
-        ):
+        if not policy.preferred_rows and (policy.max_delay_us <= 0 or (not policy.patient and self._accompanied)):
             return policy.max_rows
         rows = 0
         for request in waiting:

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from actors.footprint import Footprint, WeighedSession
 from actors.session import Backend, Session
+from actors.steady import is_steady
 from actors.tensors import Array, Layout, as_rows, element_type, first_nan_row, row_major
 from actors.together import Batched, InferBatch, Together
 from actors.verified import verified
@@ -78,6 +79,10 @@ class Loaded:
     digest: str
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
+    direct: Together | None = None
+    """For a caller that runs batches in its own thread, while the actor lives; None where their time cannot be foretold.
+
+    The session MUST allow concurrent runs, as SharedBackend asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +139,14 @@ class ModelBehavior:
             return self._loaded
         self.stop()
         with verified(message.path, message.digest) as file:
-            self._parameter_bytes = inspect_onnx(file).parameter_bytes
+            facts = inspect_onnx(file)
+            self._parameter_bytes = facts.parameter_bytes
             with message.footprint.weigh_load():
                 session = self._backend.open(file)
         self._session = WeighedSession(session, message.footprint)
         self._together = Together(self._session)
-        self._loaded = Loaded(message.digest, self._session.inputs, self._session.outputs)
+        direct = Together(self._session) if is_steady(facts.operators) else None
+        self._loaded = Loaded(message.digest, self._session.inputs, self._session.outputs, direct)
         return self._loaded
 
     def _infer(self, message: InferRows) -> Inferred:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from actors.session import Session
 from actors.tensors import Array
@@ -13,6 +13,9 @@ from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from hivefold.models import TensorFacts
 from hivefold.oip.responses import OutputTensor
 from hivefold.oip.tensors import Raw, join_bytes, refused, split_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _COPIED_BYTES: Final = 64 * 1024
 """Outputs below this size are copied at once: a view on them would cost more."""
@@ -64,7 +67,8 @@ class Together:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._facts = {tensor.name: tensor for tensor in session.outputs}
+        self._inputs = [(facts, _type(facts)) for facts in session.inputs]
+        self._outputs = {facts.name: (facts, _type(facts)) for facts in session.outputs}
         self._trusted = False
 
     def run(self, message: InferBatch) -> Batched:
@@ -103,18 +107,19 @@ class Together:
         """None when the outputs cannot be told apart by rows. Raises HivefoldError when the runtime refuses."""
         began_ns = stopwatch_ns()
         feeds = {
-            tensor.name: _array(tensor, [request.tensors[index] for request in requests])
-            for index, tensor in enumerate(self._session.inputs)
+            facts.name: _array(facts, dtype, [request.tensors[index] for request in requests])
+            for index, (facts, dtype) in enumerate(self._inputs)
         }
         fed_ns = stopwatch_ns()
         arrays = self._session.run(outputs, feeds)
         ran_ns = stopwatch_ns()
         rows = [request.rows for request in requests]
+        total = sum(rows)
         columns: list[list[OutputTensor]] = []
         for name, array in zip(outputs, arrays, strict=True):
-            if len(rows) > 1 and (not array.ndim or len(array) != sum(rows)):
+            if len(rows) > 1 and (not array.ndim or len(array) != total):
                 return None
-            columns.append(_split(self._facts[name], array, rows))
+            columns.append(_split(self._outputs[name], array, rows))
         answers = tuple(zip(*columns, strict=True))
         return Batched(answers, 1, fed_ns - began_ns, ran_ns - fed_ns, stopwatch_ns() - ran_ns)
 
@@ -131,7 +136,7 @@ class Together:
         if isinstance(alone, HivefoldError) or isinstance(batched, HivefoldError):
             return False
         for name, one, other in zip(outputs, alone, batched, strict=True):
-            data_type = self._facts[name].data_type
+            data_type = self._outputs[name][0].data_type
             if one.shape != other.shape:
                 return False
             if data_type not in {"FP16", "BF16", "FP32", "FP64"}:
@@ -145,7 +150,14 @@ class Together:
         return True
 
 
-def _array(target: TensorFacts, parts: list[FeedTensor]) -> Array:
+def _type(facts: TensorFacts) -> np.dtype[Any] | None:
+    """The elements of a tensor as NumPy names them, in the order in which they travel; None for texts."""
+    import numpy as np
+
+    return None if facts.data_type == "BYTES" else np.dtype(_description(facts.data_type))
+
+
+def _array(target: TensorFacts, dtype: np.dtype[Any] | None, parts: list[FeedTensor]) -> Array:
     """The parts one after the other, without a copy where there is one part and it is aligned."""
     import numpy as np
 
@@ -155,9 +167,9 @@ def _array(target: TensorFacts, parts: list[FeedTensor]) -> Array:
     else:
         data = b"".join([part.data for part in parts])
         shape = (sum([part.shape[0] for part in parts]), *first.shape[1:])
-    if target.data_type == "BYTES":
+    if dtype is None:
         return _texts(target.name, data, shape)
-    array = np.frombuffer(data, _description(target.data_type)).reshape(shape)
+    array = np.frombuffer(data, dtype).reshape(shape)
     return array if array.flags.aligned else array.copy()
 
 
@@ -179,11 +191,14 @@ def _texts(name: str, data: Raw, shape: tuple[int, ...]) -> Array:
     return array.reshape(shape)
 
 
-def _split(facts: TensorFacts, array: Array, rows: list[int]) -> list[OutputTensor]:
+def _split(
+    expected: tuple[TensorFacts, np.dtype[Any] | None], array: Array, rows: list[int]
+) -> list[OutputTensor]:
     """The output of each request: the whole array for one, its rows for several."""
+    facts, dtype = expected
     if array.dtype.kind in "OSU":
         return [OutputTensor(part.shape, _text_bytes(part)) for part in _parts(array, rows)]
-    if array.dtype.str[1:] != _description(facts.data_type)[1:]:
+    if array.dtype != dtype:
         raise DataRefusedError(
             f"output {facts.name!r} came as {array.dtype} and is declared as {facts.data_type}; export the model again",
             reason=Reason.MODEL_INVALID,

@@ -13,8 +13,9 @@ import structlog
 
 from actors.bridge import ask
 from actors.footprint import Footprint
-from actors.model import LoadModel, ModelBehavior, ModelMessage, ModelReply, UnloadModel
+from actors.model import Loaded, LoadModel, ModelBehavior, ModelMessage, ModelReply, UnloadModel
 from actors.runtime import ActorRef, BehaviorFailedError, spawn
+from actors.together import Together
 from hivefold.clock import Clock, SystemClock
 from hivefold.errors import DataRefusedError, HivefoldError, LimitExceededError, Reason, UnavailableError
 from hivefold.limits import MODEL_LOAD_MS
@@ -45,6 +46,8 @@ class Place:
     footprint: Footprint = field(default_factory=Footprint)
     lanes: list[ModelActor] = field(default_factory=list)
     idle: list[ModelActor] = field(default_factory=list)
+    direct: Together | None = None
+    """Runs batches in the caller's thread while a lease keeps the model; None where that is not advisable."""
     noted: dict[int, int] = field(default_factory=dict)
     """What of its footprint was taken over."""
 
@@ -136,6 +139,7 @@ class ModelShelf:
             yield actor
         except (BehaviorFailedError, UnavailableError):
             place.lanes.remove(actor)
+            place.direct = None
             actor.stop()
             raise
         finally:
@@ -342,10 +346,12 @@ class ModelShelf:
     async def _open(self, place: Place, path: Path) -> ModelActor:
         actor: ModelActor = spawn(self._make_behavior, name=f"model-{place.digest[:12]}")
         try:
-            await ask(actor, LoadModel(path, place.digest, place.footprint), deadline_ms=MODEL_LOAD_MS)
+            loaded = await ask(actor, LoadModel(path, place.digest, place.footprint), deadline_ms=MODEL_LOAD_MS)
         except BaseException:
             actor.stop()
             raise
+        if not place.lanes and isinstance(loaded, Loaded):
+            place.direct = loaded.direct
         place.lanes.append(actor)
         return actor
 

@@ -44,7 +44,7 @@ class OnnxFacts:
 
     `inputs` are those a caller must give: initializers listed as inputs are left out. `opset` is
     the version of the default operator set, 0 where the file imports none. `parameter_bytes` is the
-    size of all tensors stored in the file once unpacked.
+    size of all tensors stored in the file once unpacked. `operators` are the names of all that occur, at any depth.
     """
 
     inputs: tuple[TensorFacts, ...]
@@ -52,6 +52,7 @@ class OnnxFacts:
     opset: int
     producer: str
     parameter_bytes: int
+    operators: frozenset[str] = frozenset()
 
 
 def inspect_onnx(path: str | Path) -> OnnxFacts:
@@ -100,6 +101,7 @@ def _inspect(path: Path, data: mmap.mmap, size: int) -> OnnxFacts:
         opset=scan.opset,
         producer=scan.producer.strip(),
         parameter_bytes=scan.parameter_bytes,
+        operators=scan.operators,
     )
 
 

@@ -93,6 +93,11 @@ class Scan:
         """Which operators the graph (None) and each function use, and how often."""
         self._domains: set[str] = set()
 
+    @property
+    def operators(self) -> frozenset[str]:
+        """Names of all operators and functions that are used, in subgraphs and bodies of functions too."""
+        return frozenset(name for used in self._calls.values() for _, name, _ in used)
+
     def model(self, message: Span) -> None:
         """Reads a ModelProto. Raises MalformedError, ExternalDataError."""
         graphs: list[Span] = []

@@ -39,6 +39,15 @@ RETRY_MAX_MS: Final = 5000
 """Least and most that a refused caller is told to wait; between them, as long as the queue takes."""
 BATCH_MS: Final = 300_000
 """How long one batch may take before its actor is replaced."""
+QUICK_NS: Final = 500_000
+QUICK_BYTES: Final = 256 * 1024
+"""How long a batch may usually take, and how large its input may be, to be run on the event loop: the loop's other
+work waits meanwhile. To hand a batch to its actor costs about as much."""
+QUICK_RUNS: Final = 4
+"""Runs of about the same size in the actor before that."""
+QUICK_WORST_NS: Final = 20_000_000
+QUICK_PAUSE_RUNS: Final = 256
+"""A run on the loop that took longer than this sends the model back to its actor for so many runs."""
 STREAM_REQUESTS: Final = 64
 """Requests of one stream in hand at once."""
 STATISTICS_MODELS: Final = 256
@@ -88,3 +97,8 @@ AUDIT_SUMMARY_BYTES: Final = 160 * 1024
 AUDIT_READ_BATCHES: Final = 1000
 DIGEST_HEADS: Final = 512
 """Tensor descriptions that are kept encoded."""
+REPEATED_HEADS: Final = 64
+REPEATED_MISSES: Final = 4096
+"""Beginnings of requests that are kept, and requests unlike all of them after which they make room for others."""
+FITTED_SHAPES: Final = 512
+"""Shapes of requests that a model is known to take."""

@@ -59,6 +59,8 @@ class Addressed(NamedTuple):
     id: str
     message: Message
     raw: Sequence[Raw]
+    opened: InferRequest | None = None
+    """All of it, where it was read and checked already; then `message` and `raw` are not given."""
 
 
 def address(data: bytes) -> Addressed:
@@ -88,6 +90,8 @@ def address_message(message: Message, raw: Sequence[Raw] | None = None) -> Addre
 
 def open_request(addressed: Addressed) -> InferRequest:
     """Reads the rest and checks it. Raises InvalidRequestError, with the field's name, for what no model could take."""
+    if addressed.opened is not None:
+        return addressed.opened
     message, raw = addressed.message, addressed.raw
     inputs = message.inputs
     _refuse_crowds(message)
@@ -203,6 +207,20 @@ def _without_raw(data: bytes) -> tuple[Raw, list[Raw] | None]:
         raise InvalidRequestError(f"the message is no ModelInferRequest: {error}") from None
     kept.append(view[last:])
     return b"".join(kept), raw
+
+
+def raw_at_end(data: bytes) -> int | None:
+    """Where the raw contents begin, if a request has them once and ends with them; None for every other."""
+    found: Span | None = None
+    try:
+        for each in Wire(data, MESSAGE_FIELDS).fields(Span(0, len(data))):
+            if each.number == _RAW_INPUT and not isinstance(each.value, int):
+                if found is not None:
+                    return None
+                found = each.value
+    except MalformedError:
+        return None
+    return found.start if found is not None and found.end == len(data) else None
 
 
 def write_request(request: InferRequest) -> Message:

@@ -14,6 +14,7 @@ from hivefold.errors import HivefoldError, NotFoundError
 from hivefold.limits import GRPC_DEADLINE_MAX_S
 from hivefold.oip import schema
 from hivefold.oip.limits import STREAM_REQUESTS
+from hivefold.oip.repeated import Repeated
 from hivefold.oip.requests import address
 from hivefold.oip.schema import Message
 from hivefold.oip.tensors import refused
@@ -35,6 +36,7 @@ class InferenceServicer:
     def __init__(self, inference: Inference, serving: Callable[[], bool]) -> None:
         self._inference = inference
         self._serving = serving
+        self._repeated = Repeated()
 
     async def model_infer(self, data: bytes, context: Any) -> bytes:
         """ModelInfer, from bytes to bytes: nothing of a request is read or written that need not be."""
@@ -42,7 +44,7 @@ class InferenceServicer:
         most_s = GRPC_DEADLINE_MAX_S if left_s is None else min(left_s, GRPC_DEADLINE_MAX_S)
         deadline_us = stopwatch_ns() // 1000 + int(most_s * 1e6)
         return await self._inference.infer(
-            address(data),
+            self._repeated.address(data),
             data,
             deadline_us=deadline_us,
             forwarded=lambda: _is_forwarded(context),

@@ -12,7 +12,7 @@ import structlog
 from actors.batching import Batch, BatchPolicy, BatchQueue, Waiting
 from actors.bridge import ask
 from actors.signature import Fitted, Signature
-from actors.together import Answer, Batched, InferBatch
+from actors.together import Answer, Batched, InferBatch, Together
 from hivefold.clock import Clock, stopwatch_ns
 from hivefold.errors import HivefoldError, LimitExceededError, Reason, UnavailableError
 from hivefold.oip.limits import BATCH_MS, RETRY_MAX_MS, RETRY_MS
@@ -21,9 +21,12 @@ from hivefold.oip.responses import ResponseWriter
 from hivefold.v1 import model_pb2
 from node.models import ModelShelf, Place
 from node.serving.audit import ModelAudit
+from node.serving.quick import Quick, can_be_quick
 from node.serving.statistics import Tally
 
 _log = structlog.get_logger(__name__)
+_ALONE: Final = 1.5
+"""Company, on average, below which a request is alone."""
 _HEAVY_NS: Final = 2_000_000
 """From this time in the runtime on several batches of a model run at once; below, one lane with larger batches wins."""
 
@@ -65,10 +68,13 @@ class ServedModel:
         self._loop = asyncio.get_running_loop()
         self._running = 0
         self._in_batches = 0
+        self._at_it = 0
+        """1 while the loop is at a turn in which a request was answered at once."""
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
         self._usual_ns = 0
         """What a batch usually takes in the runtime."""
+        self._quick = Quick() if can_be_quick(signature) else None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -89,12 +95,14 @@ class ServedModel:
             fitted = self.signature.fit(request)
             place = self._shelf.held(self.model.digest) or await self._shelf.take(self.model)
             try:
-                waiting = self._line_up(request, fitted, place, arrived_ns // 1000, deadline_us)
-                try:
-                    answer = await waiting.what.answered
-                except asyncio.CancelledError:
-                    waiting.gone = True
-                    raise
+                answer = self._at_once(fitted, place)
+                if answer is None:
+                    waiting = self._line_up(request, fitted, place, arrived_ns // 1000, deadline_us)
+                    try:
+                        answer = await waiting.what.answered
+                    except asyncio.CancelledError:
+                        waiting.gone = True
+                        raise
             finally:
                 self._shelf.give(place)
             if isinstance(answer, HivefoldError):
@@ -116,6 +124,32 @@ class ServedModel:
             )
         return self._writer.write(request.id, names, answer, final=request.mark_final)
 
+    def _at_once(self, fitted: Fitted, place: Place) -> Answer | None:
+        """The answer to a request that nobody keeps company and that takes next to no time; None for all others."""
+        queue, direct, rows = self._queue, place.direct, fitted.feed.rows
+        if (
+            direct is None
+            or not queue.hurried
+            or queue.requests
+            or queue.company > _ALONE
+            or self._at_it
+            or self._running
+            or self._quick is None
+            or not self._quick.allows(rows, fitted.size_bytes)
+        ):
+            return None
+        # Who comes in with the same wake-up of the loop shall not be passed over as company.
+        self._at_it = 1
+        self._loop.call_soon(self._be_done)
+        reply = direct.run(InferBatch((fitted.feed,), fitted.outputs))
+        self.tally.queue.add(1, 0)
+        self.tally.add_batch(rows, 1, reply)
+        self._learn(rows, reply, here=True)
+        return reply.answers[0]
+
+    def _be_done(self) -> None:
+        self._at_it = 0
+
     def _line_up(
         self, request: InferRequest, fitted: Fitted, place: Place, arrived_us: int, deadline_us: int
     ) -> Waiting[_Asked]:
@@ -126,7 +160,7 @@ class ServedModel:
         waiting = Waiting(
             asked, fitted.shape, fitted.feed.rows, fitted.size_bytes, arrived_us, deadline_us, request.priority
         )
-        if not self._queue.offer(waiting, self._in_batches):
+        if not self._queue.offer(waiting, self._in_batches + self._at_it):
             raise self._busy()
         if not self._woken and self._running < self._most and (self._timer is None or self._queue.filled):
             # Not at once: what came in with the same wake-up of the loop shall share the batch.
@@ -151,6 +185,10 @@ class ServedModel:
                 if self._queue.requests:
                     self._wake_in(self._queue.due_us() - now_us)
                 return
+            direct = self._direct(batch)
+            if direct is not None:
+                self._run_here(direct, batch, now_us)
+                continue
             self._running += 1
             self._in_batches += len(batch.requests)
             task = self._loop.create_task(self._run(batch, now_us))
@@ -165,6 +203,35 @@ class ServedModel:
         self._timer = None
         self._dispatch()
 
+    def _direct(self, batch: Batch[_Asked]) -> Together | None:
+        """What runs the batch here and now; None when its actor shall."""
+        direct = batch.requests[0].what.place.direct
+        if self._quick is None or direct is None:
+            return None
+        rows = size_bytes = 0
+        for waiting in batch.requests:
+            rows += waiting.rows
+            size_bytes += waiting.size_bytes
+        return direct if self._quick.allows(rows, size_bytes) else None
+
+    def _run_here(self, direct: Together, batch: Batch[_Asked], began_us: int) -> None:
+        requests = batch.requests
+        message = InferBatch(tuple([waiting.what.fitted.feed for waiting in requests]), requests[0].what.fitted.outputs)
+        try:
+            reply = direct.run(message)
+        except Exception as error:  # noqa: BLE001 - as below
+            self._broke(batch, error)
+            return
+        for waiting, answer in zip(requests, reply.answers, strict=True):
+            _settle(waiting.what, answer)
+        self._note(batch, reply, began_us, here=True)
+
+    def _broke(self, batch: Batch[_Asked], error: Exception) -> None:
+        _log.error("batch.broke", model=self.model.name, exc_info=error)
+        broken = HivefoldError(f"the node broke on the request: {error!r}; please report it")
+        for waiting in batch.requests:
+            _settle(waiting.what, broken)
+
     async def _run(self, batch: Batch[_Asked], began_us: int) -> None:
         first = batch.requests[0].what
         message = InferBatch(tuple([waiting.what.fitted.feed for waiting in batch.requests]), first.fitted.outputs)
@@ -176,10 +243,7 @@ class ServedModel:
             for waiting in batch.requests:
                 _settle(waiting.what, error)
         except Exception as error:  # noqa: BLE001 - whoever waits for the batch must hear of it
-            _log.exception("batch.broke", model=self.model.name)
-            broken = HivefoldError(f"the node broke on the request: {error!r}; please report it")
-            for waiting in batch.requests:
-                _settle(waiting.what, broken)
+            self._broke(batch, error)
         else:
             for waiting, answer in zip(batch.requests, reply.answers, strict=True):
                 _settle(waiting.what, answer)
@@ -189,7 +253,7 @@ class ServedModel:
             self._in_batches -= len(batch.requests)
             self._dispatch()
 
-    def _note(self, batch: Batch[_Asked], reply: Batched, began_us: int) -> None:
+    def _note(self, batch: Batch[_Asked], reply: Batched, began_us: int, *, here: bool = False) -> None:
         requests = batch.requests
         rows = sum([waiting.rows for waiting in requests])
         waited_us = sum([began_us - waiting.arrived_us for waiting in requests])
@@ -198,10 +262,16 @@ class ServedModel:
         if self.audit is not None:
             for size in (rows,) if reply.runs == 1 else [waiting.rows for waiting in requests]:
                 self.audit.ran(size)
-        self._usual_ns += (reply.infer_ns - self._usual_ns) // 8
+        self._learn(rows, reply, here=here)
         if reply.apart and self._queue.policy.max_rows > 1:
             _log.warning("model.mixes_rows", model=self.model.name, version=self.model.version)
             self._queue.policy = one_by_one(self._queue.policy)
+
+    def _learn(self, rows: int, reply: Batched, *, here: bool) -> None:
+        self._usual_ns += (reply.infer_ns - self._usual_ns) // 8
+        if self._quick is not None and reply.runs == 1:
+            self._quick.note(rows, reply.infer_ns, here=here)
+            self._queue.hurried = self._quick.allows(rows, 0)
 
     def _busy(self) -> LimitExceededError:
         policy = self._queue.policy
