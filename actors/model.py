@@ -80,7 +80,7 @@ class Loaded:
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
     direct: Together | None = None
-    """For a caller that runs batches in its own thread, while the actor lives; None where their time cannot be foretold.
+    """For a caller that runs batches in its own thread while the actor lives; None where nobody can tell how long.
 
     The session MUST allow concurrent runs, as SharedBackend asks for."""
 

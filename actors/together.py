@@ -191,9 +191,7 @@ def _texts(name: str, data: Raw, shape: tuple[int, ...]) -> Array:
     return array.reshape(shape)
 
 
-def _split(
-    expected: tuple[TensorFacts, np.dtype[Any] | None], array: Array, rows: list[int]
-) -> list[OutputTensor]:
+def _split(expected: tuple[TensorFacts, np.dtype[Any] | None], array: Array, rows: list[int]) -> list[OutputTensor]:
     """The output of each request: the whole array for one, its rows for several."""
     facts, dtype = expected
     if array.dtype.kind in "OSU":

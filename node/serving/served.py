@@ -141,7 +141,10 @@ class ServedModel:
         # Who comes in with the same wake-up of the loop shall not be passed over as company.
         self._at_it = 1
         self._loop.call_soon(self._be_done)
-        reply = direct.run(InferBatch((fitted.feed,), fitted.outputs))
+        try:
+            reply = direct.run(InferBatch((fitted.feed,), fitted.outputs))
+        except Exception as error:  # noqa: BLE001 - the caller is told, and the actor has the model back
+            return self._defect(error)
         self.tally.queue.add(1, 0)
         self.tally.add_batch(rows, 1, reply)
         self._learn(rows, reply, here=True)
@@ -227,10 +230,15 @@ class ServedModel:
         self._note(batch, reply, began_us, here=True)
 
     def _broke(self, batch: Batch[_Asked], error: Exception) -> None:
-        _log.error("batch.broke", model=self.model.name, exc_info=error)
-        broken = HivefoldError(f"the node broke on the request: {error!r}; please report it")
+        broken = self._defect(error)
         for waiting in batch.requests:
             _settle(waiting.what, broken)
+
+    def _defect(self, error: Exception) -> HivefoldError:
+        self._quick = None
+        self._queue.hurried = False
+        _log.error("batch.broke", model=self.model.name, exc_info=error)
+        return HivefoldError(f"the node broke on the request: {error!r}; please report it")
 
     async def _run(self, batch: Batch[_Asked], began_us: int) -> None:
         first = batch.requests[0].what

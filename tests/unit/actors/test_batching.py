@@ -181,3 +181,33 @@ def test_every_request_comes_out_once_and_no_batch_mixes_shapes(
         for priority in (1, 2, 3):
             same = [what for what in ran if drawn[what][0] == shape and drawn[what][2] == priority]
             assert same == sorted(same)
+
+
+def test_a_batch_that_costs_nothing_to_start_waits_for_no_little_company() -> None:
+    """Two that come together go out at once; with much company they wait for it, or their time."""
+    line: BatchQueue[str] = BatchQueue(BatchPolicy(max_rows=64, max_bytes=10_000, max_delay_us=1000))
+    line.hurried = True
+    assert line.offer(waiting("a"), running=3)
+    assert names(line.take(0)) == "a"
+    assert line.offer(waiting("b"), running=20)
+    assert names(line.take(0)) == ""
+    assert names(line.take(1000)) == "b"
+
+
+def test_more_company_than_is_enough_is_not_waited_for() -> None:
+    """Of 500 in hand 32 make a batch."""
+    line: BatchQueue[str] = BatchQueue(BatchPolicy(max_rows=64, max_bytes=10_000, max_delay_us=1000))
+    for number in range(31):
+        assert line.offer(waiting(f"{number}"), running=500)
+    assert line.take(0).requests == ()
+    assert line.offer(waiting("last"), running=500)
+    assert len(line.take(0).requests) == 32
+
+
+def test_a_patient_model_waits_its_time_however_little_a_batch_costs() -> None:
+    """Its label says so."""
+    line: BatchQueue[str] = BatchQueue(BatchPolicy(max_rows=64, max_bytes=10_000, max_delay_us=1000, patient=True))
+    line.hurried = True
+    assert line.offer(waiting("a"))
+    assert names(line.take(999)) == ""
+    assert names(line.take(1000)) == "a"

@@ -22,6 +22,7 @@ from hivefold.errors import (
     Reason,
     UnavailableError,
 )
+from hivefold.oip.limits import QUICK_RUNS
 from hivefold.oip.requests import InferRequest, write_request
 from hivefold.oip.tensors import WireTensor, from_array, to_array
 from node.residency.policy import Rules
@@ -237,3 +238,71 @@ async def test_the_model_that_was_asked_for_last_stays(tmp_path: Path) -> None:
         for name in ("echo", "second", "echo", "third"):
             await node.infer(rows(1), model_name=name)
         assert [node.inference.shelf.has(model.digest) for model in (node.model, *others)] == [True, False, True]
+
+
+class Threads(EchoBackend):
+    """The echo model, which notes the threads that ran it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran_in: list[str] = []
+        self.broken = False
+
+    def open(self, path: Path) -> ThreadsSession:
+        return ThreadsSession(self)
+
+
+class ThreadsSession(EchoSession):
+    def __init__(self, backend: Threads) -> None:
+        super().__init__(backend.batches)
+        self.backend = backend
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        self.backend.ran_in.append(threading.current_thread().name)
+        if self.backend.broken:
+            raise ZeroDivisionError("broken")
+        return super().run(outputs, feeds)
+
+
+async def test_a_quick_model_answers_on_the_loop_once_it_was_measured(tmp_path: Path) -> None:
+    """The first requests go to the actor; those that follow, alone or together, do not, and are answered the same."""
+    backend = Threads()
+    async with serving(tmp_path, backend=backend) as node:
+        for number in range(QUICK_RUNS):
+            await node.infer(rows(1, number))
+        assert threading.current_thread().name not in backend.ran_in
+        backend.ran_in.clear()
+        for number in range(3):
+            (echo, total) = await node.infer(rows(1, number))
+            assert (to_array(echo) == to_array(rows(1, number))).all()
+            assert to_array(total) == to_array(rows(1, number)).sum()
+        assert set(backend.ran_in) == {threading.current_thread().name}
+
+
+async def test_requests_that_come_together_are_answered_each_with_its_own(tmp_path: Path) -> None:
+    """On the loop too."""
+    backend = Threads()
+    async with serving(tmp_path, backend=backend) as node:
+        for _ in range(4 * QUICK_RUNS):
+            answers = await asyncio.gather(*[node.infer(rows(1, number)) for number in range(8)])
+            for number, (echo, _) in enumerate(answers):
+                assert (to_array(echo) == to_array(rows(1, number))).all()
+        assert threading.current_thread().name in backend.ran_in
+
+
+@pytest.mark.parametrize("together", [1, 8])
+async def test_a_runtime_that_breaks_on_the_loop_has_its_model_back_in_the_actor(tmp_path: Path, together: int) -> None:
+    """Those whom it concerns are told; the next are answered."""
+    backend = Threads()
+    async with serving(tmp_path, backend=backend) as node:
+        for _ in range(4 * QUICK_RUNS):
+            await asyncio.gather(*[node.infer(rows(1)) for _ in range(together)])
+        backend.broken = True
+        backend.ran_in.clear()
+        told = await asyncio.gather(*[node.infer(rows(1)) for _ in range(together)], return_exceptions=True)
+        assert {type(error) for error in told} == {HivefoldError}
+        assert threading.current_thread().name in backend.ran_in
+        backend.broken = False
+        backend.ran_in.clear()
+        await node.infer(rows(1))
+        assert threading.current_thread().name not in backend.ran_in
