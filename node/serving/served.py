@@ -95,7 +95,7 @@ class ServedModel:
             fitted = self.signature.fit(request)
             place = self._shelf.held(self.model.digest) or await self._shelf.take(self.model)
             try:
-                answer = self._at_once(fitted, place)
+                answer = self._at_once(fitted, place) if arrived_ns < 1000 * deadline_us else None
                 if answer is None:
                     waiting = self._line_up(request, fitted, place, arrived_ns // 1000, deadline_us)
                     try:
@@ -147,6 +147,8 @@ class ServedModel:
             return self._defect(error)
         self.tally.queue.add(1, 0)
         self.tally.add_batch(rows, 1, reply)
+        if self.audit is not None:
+            self.audit.ran(rows)
         self._learn(rows, reply, here=True)
         return reply.answers[0]
 
