@@ -13,6 +13,15 @@ from hivefold.errors import ConflictError
 from hivefold.limits import DURABLE_FILE_BUFFER_BYTES
 
 
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 class DurableFile:
     """A file to write; a context manager. It gets its name, synced to disk, when the block ends well.
 
@@ -39,11 +48,7 @@ class DurableFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._temporary.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self._path.parent)
 
     def discard(self) -> None:
         """Closes the file; what was not committed is gone."""

@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from hivefold.errors import HivefoldError, InvalidRequestError, LimitExceededError, Reason, UnavailableError
-from hivefold.limits import ASSIGN_BATCH_TASKS
+from hivefold.limits import ASSIGN_BATCH_TASKS, FAILURE_CHARACTERS
 from hivefold.v1 import error_pb2, job_pb2, model_pb2, work_pb2
 from node.core import Attempt, Batch
 
@@ -155,10 +155,10 @@ class OutcomeWriter:
 
 
 def failure_of(error: HivefoldError) -> error_pb2.Failure:
-    """An error as an attempt's failure."""
+    """An error as an attempt's failure, its text as short as the record of it: a runtime's may be of any length."""
     return error_pb2.Failure(
         reason=error_pb2.Reason.Value(f"REASON_{error.reason.value}"),
-        message=error.message,
+        message=error.message[:FAILURE_CHARACTERS],
         retryable=_retryable(error),
         metadata=error.metadata,
     )

@@ -145,7 +145,7 @@ class JetStreamEventLog:
             except LogCorruptError as error:
                 # Where the segment was closed or taken away meanwhile, the log goes on elsewhere.
                 await self._segments.refresh()
-                if error.position != position or self._segments.holding(position) == segment:
+                if error.position != position or _place(self._segments.holding(position)) == _place(segment):
                     raise
 
     async def find_first(self, subject: str) -> int:
@@ -325,6 +325,11 @@ class JetStreamEventLog:
             return await api.call(self._link, name)
         except api.ApiError as error:
             raise BrokerUnavailableError(f"the log's end cannot be read: {error}; check the server") from error
+
+
+def _place(segment: Segment | None) -> tuple[int, bool] | None:
+    """What tells whether reading again is of use: that a segment grew is not."""
+    return (segment.number, segment.sealed) if segment else None
 
 
 def _fenced(entries: Sequence[Entry], head: Head) -> list[Outgoing]:

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from hivefold.durable_file import sync_directory
 from hivefold.entropy import Entropy
 from hivefold.errors import ConfigError
 from hivefold.limits import SECRET_BYTES
@@ -65,6 +66,7 @@ class KeyFile:
         with contextlib.suppress(FileExistsError):
             self.path.hardlink_to(partial)
         partial.unlink()
+        sync_directory(self.path.parent)
 
 
 def _write(path: Path, signer: Signer) -> None:
