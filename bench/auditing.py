@@ -69,12 +69,11 @@ def _busy_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def measure(directory: Path, *, rounds: int, clients: int, seconds: float) -> dict[str, list[Turn]]:
+async def measure(directory: Path, model: Path, *, rounds: int, clients: int, seconds: float) -> dict[str, list[Turn]]:
     """The turns of each level."""
-    path = directory / "data" / "digits.onnx"
     async with connect(directory=directory / "hf") as client:
         for level in LEVELS:
-            await client.models.add(path, level, labels={"audit": level})
+            await client.models.add(model, level, labels={"audit": level})
     places = endpoints(directory / "hf")
     address, pid = places["nodes"][0]["grpc"], places["pids"]["node-1"]
     for level in LEVELS:
@@ -85,6 +84,12 @@ async def measure(directory: Path, *, rounds: int, clients: int, seconds: float)
         for level in (*LEVELS[first:], *LEVELS[:first]):
             turns[level].append(await load(address, level, clients=clients, seconds=seconds, pid=pid))
     return turns
+
+
+def _trained(folder: Path) -> Path:
+    program = (sys.executable, "-m", "examples.digits", folder, "--rows", "1")
+    subprocess.run(program, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return folder / "digits.onnx"
 
 
 def told(turns: dict[str, list[Turn]], clients: int) -> str:
@@ -111,17 +116,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="turns of each level (default %(default)s)")
     parser.add_argument("--clients", type=int, default=32, help="requests at once (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default %(default)s)")
+    parser.add_argument("--model", type=Path, help="a digits.onnx that is there; otherwise one is trained")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        subprocess.run(
-            (sys.executable, "-m", "examples.digits", directory / "data", "--rows", "1"),
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        model = given.model or _trained(directory / "data")
         with fleet(directory / "hf", nodes=1, threads=1):
-            found = asyncio.run(measure(directory, rounds=given.rounds, clients=given.clients, seconds=given.seconds))
+            found = asyncio.run(
+                measure(directory, model, rounds=given.rounds, clients=given.clients, seconds=given.seconds)
+            )
     print(told(found, given.clients))
 
 

@@ -19,6 +19,7 @@ from hivefold.ids import (
     names_model,
 )
 from hivefold.limits import MODEL_BYTES, STREAM_PIECE_MAX_BYTES
+from hivefold.oip.audit import AUDIT_LABEL, Level
 from hivefold.oip.limits import AUDIT_READ_BATCHES
 from hivefold.v1 import blob_pb2, job_pb2, job_service_pb2, log_service_pb2, model_pb2, model_service_pb2
 
@@ -139,6 +140,9 @@ def model_header(header: model_service_pb2.UploadModelHeader) -> Violations:
     yield from name("header.name", header.name)
     yield from digest("header.digest", header.digest)
     yield from labels("header.labels", header.labels)
+    level = header.labels.get(AUDIT_LABEL, Level.WINDOWS)
+    if level not in tuple(Level):
+        yield FieldViolation(f"header.labels.{AUDIT_LABEL}", f"is {level!r}, and must be {', '.join(Level)}")
     if not 1 <= header.size_bytes <= MODEL_BYTES:
         yield FieldViolation("header.size_bytes", f"must be from 1 to {MODEL_BYTES}, is {header.size_bytes}")
 

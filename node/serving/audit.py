@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import NamedTuple
 
 from hivefold.errors import HivefoldError, Reason
@@ -24,14 +23,6 @@ from hivefold.oip.limits import (
 from hivefold.oip.responses import OutputTensor
 from hivefold.oip.tensors import WireTensor
 from hivefold.sketch import DurationSketch
-
-
-class Level(StrEnum):
-    """How much of a model's inference is recorded."""
-
-    NONE = "none"
-    WINDOWS = "windows"
-    FULL = "full"
 
 
 class Audited(NamedTuple):

@@ -12,11 +12,12 @@ from actors.signature import Signature
 from hivefold.clock import Clock, stopwatch_ns
 from hivefold.errors import HivefoldError, Reason, UnavailableError
 from hivefold.models import TensorFacts
+from hivefold.oip.audit import Level
 from hivefold.oip.limits import STATISTICS_MODELS
 from hivefold.oip.requests import Addressed, InferRequest, open_request
 from hivefold.v1 import model_pb2
 from node.models import ModelShelf
-from node.serving.audit import Audited, Ledger, Level, ModelAudit
+from node.serving.audit import Audited, Ledger, ModelAudit
 from node.serving.catalogue import Catalogue
 from node.serving.peers import Peer, Peers
 from node.serving.policy import audit_level, batch_policy

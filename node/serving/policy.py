@@ -8,6 +8,7 @@ from typing import TypeVar
 import structlog
 
 from actors.batching import BatchPolicy
+from hivefold.oip.audit import AUDIT_LABEL, Level
 from hivefold.oip.limits import (
     BATCH_BYTES,
     BATCH_DELAY_MAX_US,
@@ -18,7 +19,6 @@ from hivefold.oip.limits import (
     QUEUE_BYTES,
     QUEUE_REQUESTS,
 )
-from node.serving.audit import Level
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def batch_policy(labels: Mapping[str, str], *, batchable: bool) -> BatchPolicy:
 
 def audit_level(labels: Mapping[str, str]) -> Level:
     """How much of the model's inference is recorded: windows where its label `audit` says nothing that makes sense."""
-    return _read(labels, "audit", Level) or Level.WINDOWS
+    return _read(labels, AUDIT_LABEL, Level) or Level.WINDOWS
 
 
 def _number(labels: Mapping[str, str], name: str, least: int, most: int) -> int | None:

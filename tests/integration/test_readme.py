@@ -112,3 +112,17 @@ def test_the_page_on_the_client_works(fleet: RunningFleet, tmp_path: Path) -> No
         "watched SUCCEEDED",
         "equal True",
     }
+
+
+def test_the_page_on_the_audit_of_inference_works(tmp_path: Path) -> None:
+    """Its commands, and its program finds the row that was asked for among the digests."""
+    first, last = shell_blocks("docs/inference-audit.md")
+    (python,) = fenced("python", "docs/inference-audit.md")
+    data = "python -m examples.digits data --rows 5"
+    with running_fleet(tmp_path / ".hivefold"):
+        _, shown, checked = (ran([*SHELL, block], tmp_path, PYTHONPATH=str(ROOT)) for block in (data, first, last))
+        found = ran([sys.executable, "-c", python], tmp_path, PYTHONPATH=str(ROOT))
+
+    assert "audited@1" in shown
+    assert "verified" in checked
+    assert found.startswith("asked at ")
