@@ -280,7 +280,11 @@ class MemoryConnection:
 
     def hears(self, subject: str) -> bool:
         """Whether anybody at this connection wants messages on `subject`, and it is up."""
-        return self.connected and any(subscription.wants(subject) for subscription in self._subscriptions)
+        if self.connected:
+            for subscription in self._subscriptions:
+                if subject_matches(subscription.pattern, subject):
+                    return True
+        return False
 
     def receive(self, message: Message) -> None:
         """Hands a message to the subscriptions that match."""

@@ -31,18 +31,14 @@ class MemorySubscription:
     """hivefold.bus.port.Subscription."""
 
     def __init__(self, pattern: str, handler: Callable[[Message], None], siblings: list[MemorySubscription]) -> None:
-        self._pattern = pattern
+        self.pattern = pattern
         self._handler = handler
         self._siblings = siblings
 
     def receive(self, message: Message) -> None:
         """Calls the handler if the subject matches."""
-        if subject_matches(self._pattern, message.subject) and self in self._siblings:
+        if subject_matches(self.pattern, message.subject) and self in self._siblings:
             self._handler(message)
-
-    def wants(self, subject: str) -> bool:
-        """Whether messages on `subject` are for it."""
-        return subject_matches(self._pattern, subject)
 
     async def stop(self) -> None:
         """Ends it; the handler is not called again afterwards."""

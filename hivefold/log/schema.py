@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -9,8 +10,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from hivefold.v1 import log_file_pb2
 
 
+@cache
 def record_schema() -> FileDescriptorSet:
-    """Every file that LogFileEntry and Record need, each after those that it imports."""
+    """Every file that LogFileEntry and Record need, each after those that it imports. Shared: not to be changed."""
     files: dict[str, FileDescriptorProto] = {}
 
     def add(descriptor: Any) -> None:

@@ -38,6 +38,14 @@ def subtrees(begin: int, end: int) -> Iterator[tuple[int, int]]:
         begin += 1 << level
 
 
+def subtree_count(begin: int, end: int) -> int:
+    """How many those are: as many as steps down from where the paths to the leaves on either side of them part."""
+    if begin == end or not begin:
+        return (end - begin).bit_count()
+    below = (1 << ((begin - 1) ^ end).bit_length() - 1) - 1
+    return (~(begin - 1) & below).bit_count() + (end & below).bit_count()
+
+
 @dataclass(frozen=True, slots=True)
 class CompactRange:
     """The leaves [begin, end) by the roots of the subtrees that cover them. Raises ValueError for another count."""
@@ -47,9 +55,9 @@ class CompactRange:
     hashes: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.begin <= self.end or any(len(node) != HASH_BYTES for node in self.hashes):
+        if not 0 <= self.begin <= self.end or not {HASH_BYTES}.issuperset(map(len, self.hashes)):
             raise ValueError(f"[{self.begin}, {self.end}) is no range of leaves with hashes of {HASH_BYTES} bytes")
-        if len(self.hashes) != sum(1 for _ in subtrees(self.begin, self.end)):
+        if len(self.hashes) != subtree_count(self.begin, self.end):
             raise ValueError(f"[{self.begin}, {self.end}) is not covered by {len(self.hashes)} subtrees")
 
     def extended(self, leaves: Iterable[bytes]) -> CompactRange:

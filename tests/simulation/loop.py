@@ -109,7 +109,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, draw: random.Random, *, shuffle: bool) -> None:
         super().__init__()
         SimTask._numbers = itertools.count()
-        self._now_s = 0.0
+        self.now_s = 0.0
+        """Virtual seconds since the start."""
         self._draw = draw
         self._shuffle = shuffle
         self._turn: deque[SimHandle] = deque()
@@ -120,9 +121,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """What tasks that nobody waited for died of."""
         self.set_exception_handler(lambda _loop, context: self.died.append(_said(context)))
 
+    get_debug = staticmethod(bool)  # asked for each future: this says no without a frame
+
     def time(self) -> float:
         """Virtual seconds since the start."""
-        return self._now_s
+        return self.now_s
 
     def resume(self, handles: list[SimHandle]) -> None:
         """What was held is ready."""
@@ -146,7 +149,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> SimHandle:
         """It runs after `delay` virtual seconds."""
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        return self.call_at(self.now_s + delay, callback, *args, context=context)
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
@@ -183,12 +186,23 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while True:
             if not turn:
                 self._move_clock()
-            while timers and timers[0][0] <= self._now_s:
+            while timers and timers[0][0] <= self.now_s:
                 turn.append(heapq.heappop(timers)[2])
             if self._shuffle and len(turn) > 1:
                 self._draw.shuffle(turn)
             for _ in range(len(turn)):
-                self._do(turn.popleft())
+                handle = turn.popleft()
+                if handle._cancelled:
+                    continue
+                context = handle._context
+                owner = context.get(_OWNER)
+                if owner is not None and owner.frozen:
+                    owner.hold(handle)
+                    continue
+                try:
+                    context.run(handle._callback, *handle._args)
+                except Exception as error:  # noqa: BLE001 - as asyncio does: the loop goes on, and the world looks
+                    self.call_exception_handler({"message": "a callback failed", "exception": error})
             if self._stopping:
                 return
 
@@ -198,20 +212,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             heapq.heappop(timers)
         if not timers:
             raise StuckError("every task waits for ever")
-        self._now_s = max(self._now_s, timers[0][0])
-
-    def _do(self, handle: SimHandle) -> None:
-        if handle._cancelled:
-            return
-        context = handle._context
-        owner = context.get(_OWNER)
-        if owner is not None and owner.frozen:
-            owner.hold(handle)
-            return
-        try:
-            context.run(handle._callback, *handle._args)
-        except Exception as error:  # noqa: BLE001 - as asyncio does: the loop goes on, and the world looks
-            self.call_exception_handler({"message": "a callback failed", "exception": error})
+        self.now_s = max(self.now_s, timers[0][0])
 
 
 _yielding = asyncio.sleep
@@ -222,8 +223,8 @@ def sleep(delay: float, result: Any = None) -> Awaitable[Any]:
     if delay <= 0:
         return _yielding(0, result)
     loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    loop.call_later(delay, _wake, future, result)
+    future = asyncio.Future[Any](loop=loop)
+    loop.call_at(loop.time() + delay, _wake, future, result)
     return future
 
 

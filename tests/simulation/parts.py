@@ -24,11 +24,11 @@ class SimClock:
 
     def now_us(self) -> int:
         """Unix time in microseconds."""
-        return 1_700_000_000_000_000 + int(self.loop.time() * 1e6) + self.ahead_us
+        return 1_700_000_000_000_000 + int(self.loop.now_s * 1e6) + self.ahead_us
 
     def monotonic_ms(self) -> int:
         """Milliseconds since the start."""
-        return int(self.loop.time() * 1000)
+        return int(self.loop.now_s * 1000)
 
 
 _EXPRESS: Final = "express."

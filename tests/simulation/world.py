@@ -23,6 +23,7 @@ from hivefold import limits
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.lease.memory import LeaseStore
 from hivefold.log.snapshots import MemorySnapshots
+from hivefold.proof.checkpoint import read_note
 from hivefold.proof.keys import PublicKey
 from tests.fixtures.keys import memory_job_keys
 from tests.simulation.checker import Checker
@@ -172,6 +173,7 @@ class World:
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+        self._tasks = [task for task in self._tasks if not task.done()]
         unexpected = [error for machine in self._machines for error in machine.unexpected]
         if unexpected:
             self.checker.fail(f"a process ended of {unexpected[0]!r}")
@@ -247,11 +249,12 @@ def simulate(scenario: Scenario) -> Outcome:
 
 @contextmanager
 def _shortened(scenario: Scenario) -> Iterator[None]:
-    """Bounds that are met soon; and what is pure and done many times over is done once: signatures, decoded records."""
+    """Bounds that are met soon; and what is pure and done many times over is done once, as reading records."""
     with (
         patch.object(limits, "RECENT_JOBS", scenario.recent_jobs),
         patch.object(PublicKey, "verifies", lru_cache(maxsize=None)(PublicKey.verifies)),
         patch("coordinator.replay.decode_record", lru_cache(maxsize=None)(decode_record)),
+        patch("hivefold.proof.extension.read_note", lru_cache(maxsize=None)(read_note)),
         patch("asyncio.sleep", sleep),
         patch("node.witness._keep", keep_in_memory),
         patch("node.buffers._STEP_BYTES", 4096),

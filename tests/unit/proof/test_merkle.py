@@ -14,6 +14,7 @@ from hivefold.proof.merkle import (
     RangeBuilder,
     consistency_proof,
     inclusion_proof,
+    subtree_count,
     subtrees,
     tree_root,
     verify_consistency,
@@ -53,6 +54,12 @@ def _defined_root(leaves: list[bytes]) -> bytes:
         return hashlib.sha256(b"\0" + leaves[0]).digest()
     split = max(1 << bit for bit in range(8) if 1 << bit < len(leaves))
     return hashlib.sha256(b"\1" + _defined_root(leaves[:split]) + _defined_root(leaves[split:])).digest()
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_subtrees_are_counted_without_listing_them(begin: int, count: int) -> None:
+    """The count is that of the list."""
+    assert subtree_count(begin, begin + count) == len(list(subtrees(begin, begin + count)))
 
 
 @given(st.integers(0, 40), st.lists(st.integers(0, 40), max_size=6))
