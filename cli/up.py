@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.types import NonNegativeInt
+from cyclopts.types import NonNegativeInt, PositiveInt
 from cyclopts.validators import Number
 
 from cli.address import DEFAULT_DIRECTORY
@@ -19,7 +19,7 @@ from cli.exits import Exit
 from cli.output import Shown, facts, note, print_text, write_json
 from cli.words import span
 from hivefold.errors import HivefoldError, UnavailableError
-from hivefold.limits import LOCAL_COORDINATORS, LOCAL_NODES, NODE_STOP_S
+from hivefold.limits import LOCAL_COORDINATORS, LOCAL_NODES, MODELS_LOADED, NODE_STOP_S
 from hivefold.version import VERSION
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def up(
     coordinators: Annotated[int, Parameter(validator=Number(gte=1, lte=LOCAL_COORDINATORS))] = 1,
     slots: NonNegativeInt = 0,
     threads: NonNegativeInt = 0,
+    models: PositiveInt = MODELS_LOADED,
     port: Port | None = None,
     node_port: Port | None = None,
     nats_port: Port | None = None,
@@ -58,6 +59,8 @@ def up(
         Attempts that each node runs at once; 0: its share of the cores.
     threads
         Threads that each node's models share; 0: its share of the cores.
+    models
+        Most models that each node has loaded at once.
     port
         The first coordinator's gRPC port, others follow; 0: any free ones.
     node_port
@@ -76,6 +79,7 @@ def up(
         node_count=nodes,
         slots=slots or share,
         threads=threads or share,
+        models=models,
         nats_port=nats_port,
         port=port,
         node_port=node_port,

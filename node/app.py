@@ -177,7 +177,7 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     signals = NatsSignals(boot.link)
     slots, threads = _capacity(config)
     content = Content(JetStreamChunks(boot.link))
-    shelf = _shelf(config, boot, content, max(1, threads // slots), lambda: agent.reading)
+    shelf = _shelf(config, boot, content, (slots, threads), lambda: agent.reading)
     spec = fleet_pb2.NodeSpec(
         node_id=boot.node_id,
         boot_id=boot.boot_id,
@@ -266,7 +266,7 @@ def _shelf(
     config: NodeConfig,
     boot: _Boot,
     content: Content,
-    threads: int,
+    capacity: tuple[int, int],
     reading: Callable[[], telemetry_pb2.Reading | None],
 ) -> ModelShelf:
     """The models, in the room that the configuration gives them."""
@@ -275,10 +275,12 @@ def _shelf(
         latest = reading()
         return latest.gpus if latest else ()
 
+    slots, threads = capacity
     return ModelShelf(
         config.data_dir / "models",
         content,
-        _model_factory(threads),
+        _model_factory(max(1, threads // slots)),
+        slots=slots,
         clock=boot.clock,
         rules=Rules(models=config.models, idle_ms=int(config.model_idle_s * 1000)),
         memory=Room(config.model_memory, host_memory, gpus),

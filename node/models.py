@@ -22,10 +22,11 @@ from hivefold.limits import MODEL_LOAD_MS
 from hivefold.v1 import model_pb2
 from node.content import Content
 from node.residency.files import ModelFiles
-from node.residency.limits import MODEL_REQUESTS_WAITING, MODEL_UNLOAD_MS, ROOM_LOOK_MS
+from node.residency.limits import MODEL_REQUESTS_WAITING, MODEL_UNLOAD_MS, ROOM_LOOK_MS, RUNS_A_SLOT
 from node.residency.peaks import Peaks
 from node.residency.policy import HOST, NEVER, Full, Memory, Phase, Residency, Resident, Rules
 from node.residency.port import ResidentModel
+from node.residency.quiet import Quiet
 from node.residency.refusals import no_room
 from node.residency.room import unmeasured
 
@@ -74,12 +75,15 @@ class ModelShelf:
         rules: Rules | None = None,
         memory: Callable[[], Memory] = unmeasured,
         peaks: Peaks | None = None,
+        slots: int = 1,
     ) -> None:
         self._content = content
         self._make_behavior = make_behavior
         self._clock = clock or SystemClock()
         self._memory = memory
         self._peaks = peaks or Peaks()
+        self._quiet = Quiet()
+        self._runs = asyncio.Semaphore(RUNS_A_SLOT * slots)
         self._desk = Residency(rules or Rules())
         self._files = ModelFiles(folder, content, self._desk.residents)
         self._places: dict[str, Place] = {}
@@ -133,18 +137,23 @@ class ModelShelf:
 
     @asynccontextmanager
     async def lane(self, place: Place) -> AsyncIterator[ModelActor]:
-        """An actor that has the model and computes for nobody else. One that fails or hangs is replaced."""
-        actor = place.idle.pop() if place.idle else await self._open(place, place.path)
-        try:
-            yield actor
-        except (BehaviorFailedError, UnavailableError):
-            place.lanes.remove(actor)
-            place.direct = None
-            actor.stop()
-            raise
-        finally:
-            if actor in place.lanes:
-                place.idle.append(actor)
+        """An actor that has the model and computes for nobody else, when it is this run's turn.
+
+        All models share the node's threads: RUNS_A_SLOT runs are under way for each slot, the others wait in the order
+        in which they came. An actor that fails or hangs is replaced.
+        """
+        async with self._runs:
+            actor = place.idle.pop() if place.idle else await self._open(place, place.path)
+            try:
+                yield actor
+            except (BehaviorFailedError, UnavailableError):
+                place.lanes.remove(actor)
+                place.direct = None
+                actor.stop()
+                raise
+            finally:
+                if actor in place.lanes:
+                    place.idle.append(actor)
 
     # -- wishes (node.residency.port.Residents) -------------------------------
 
@@ -313,7 +322,8 @@ class ModelShelf:
         path = await self._fetched(model)
         place = Place(model.digest, path, resident)
         try:
-            place.idle.append(await self._open(place, path))
+            async with self._quiet.turn(alone=not self._peaks.measured(model.digest)):
+                place.idle.append(await self._open(place, path))
         except DataRefusedError as error:
             if error.reason in {Reason.DIGEST_MISMATCH, Reason.FILE_UNREADABLE}:
                 path.unlink(missing_ok=True)
@@ -323,11 +333,12 @@ class ModelShelf:
     async def _unload(self, place: Place) -> None:
         _log.info("model.unloaded", digest=place.digest)
         self._weigh(place)
-        for actor in place.lanes:
-            # One that does not answer keeps its memory: the next measurement shows it.
-            with suppress(HivefoldError):
-                await ask(actor, UnloadModel(), deadline_ms=MODEL_UNLOAD_MS)
-            actor.stop()
+        async with self._quiet.turn(alone=False):
+            for actor in place.lanes:
+                # One that does not answer keeps its memory: the next measurement shows it.
+                with suppress(HivefoldError):
+                    await ask(actor, UnloadModel(), deadline_ms=MODEL_UNLOAD_MS)
+                actor.stop()
         del self._places[place.digest]
         self._desk.gone(place.resident)
         self._step()

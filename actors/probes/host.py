@@ -8,6 +8,7 @@ from typing import Final
 
 import psutil
 
+from actors.probes.memory import host_memory
 from hivefold.v1 import telemetry_pb2
 
 _UNREAL: Final = ("lo", "veth", "docker", "br-", "virbr", "cni", "flannel", "tun", "tap")
@@ -35,12 +36,12 @@ class HostProbe:
 
     def read(self, reading: telemetry_pb2.Reading) -> None:
         """Fills in everything but the GPUs."""
-        memory = psutil.virtual_memory()
+        memory = host_memory()
         reading.cpu_utilization_ratio = psutil.cpu_percent(interval=None) / 100
         reading.load_average_1m = psutil.getloadavg()[0]
         reading.cpu_count = psutil.cpu_count() or 1
-        reading.memory_total_bytes = memory.total
-        reading.memory_available_bytes = memory.available
+        reading.memory_total_bytes = memory.total_bytes
+        reading.memory_available_bytes = memory.available_bytes
         self._network(reading)
         self._disk_traffic(reading)
         self._own(reading)

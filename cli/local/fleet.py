@@ -30,6 +30,7 @@ class Wishes:
     node_count: int
     slots: int
     threads: int
+    models: int
     nats_port: int | None = None
     port: int | None = None
     node_port: int | None = None
@@ -206,6 +207,7 @@ class LocalFleet:
                     data_dir=self._layout.state(node.id).absolute(),
                     slots=self._wishes.slots,
                     threads=self._wishes.threads,
+                    models=self._wishes.models,
                     model_memory=MODEL_MEMORY_SHARE / self._wishes.node_count,
                 ),
             )

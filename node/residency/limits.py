@@ -19,3 +19,7 @@ MODEL_UNLOAD_MS: Final = 10_000
 PEAKS_KEPT: Final = 4096
 PEAKS_BYTES: Final = 4 * 1024 * 1024
 """Models whose measured memory a node keeps in mind, and the most that it reads of them."""
+RUNS_A_SLOT: Final = 2
+"""Runs under way at once for each slot: while one computes, the next is handed to its actor and answers go out."""
+QUIET_S: Final = 2.0
+"""How long a load waits for others to end, so that a model is weighed alone; if not now, then another time."""

@@ -15,12 +15,14 @@ import pytest
 from actors.backends.onnxruntime import OnnxRuntimeBackend
 from actors.backends.shared import SharedBackend
 from hivefold.blobs.content import upload_bytes
+from hivefold.client import connect
 from hivefold.errors import LimitExceededError
 from hivefold.oip.tensors import from_array, to_array
 from hivefold.v1 import model_pb2
 from node.residency.policy import HOST, Memory, Rules
 from tests.fixtures.onnx_models import weighty_model
 from tests.fixtures.serving import Serving, serving
+from tests.integration.fleets import running_fleet
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -110,3 +112,22 @@ async def test_pinned_models_leave_the_others_to_be_refused(tmp_path: Path) -> N
         with pytest.raises(LimitExceededError, match="2 are pinned"):
             await node.infer(from_array("x", ROWS), model_name="times-3")
         assert await node.infer(from_array("x", ROWS), model_name="times-2")
+
+
+async def test_a_fleet_serves_more_models_than_it_has_room_for(tmp_path: Path) -> None:
+    """Over the wire, to one node with room for two: every answer is right, and no more than two are loaded."""
+    with running_fleet(tmp_path / "hf", "--models", "2", node_count=1) as fleet:
+        async with connect(directory=fleet.directory) as client:
+            for factor in range(1, 7):
+                weighty_model(tmp_path / "m.onnx", factor)
+                await client.models.add(tmp_path / "m.onnx", f"times-{factor}")
+
+            async def ask(number: int) -> None:
+                for factor in range(1, 7):
+                    turned = 1 + (factor + number) % 6
+                    answer = await client.infer(f"times-{turned}", ROWS)
+                    np.testing.assert_allclose(answer["y"], ROWS * turned, rtol=1e-5)
+
+            await asyncio.gather(*(ask(number) for number in range(4)))
+            (node,) = fleet.json("node", "ls")["nodes"]
+            assert len(node["loadedModels"]) <= 2

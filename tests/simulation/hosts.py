@@ -183,7 +183,7 @@ class NodeHost:
         boot_id = f"{self.node_id}-b{self.boots}"
         connection = process.connect()
         content = Content(SimChunks(connection, self.chunks, self.draw))
-        shelf = SimShelf(content, self.clock, self.draw, self.failure_ratio)
+        shelf = SimShelf(content, self.clock, self.draw, self.failure_ratio, self.slots)
         prober = cast(ActorRef[RunProbes, ProbesDone], ScriptedProber(self.draw, self.failure_ratio))
         return Agent(
             spec=fleet_pb2.NodeSpec(node_id=self.node_id, boot_id=boot_id, slot_count=self.slots, memory_bytes=1 << 34),

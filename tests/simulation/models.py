@@ -171,8 +171,8 @@ class ScriptedModel:
 class SimShelf(ModelShelf):
     """The node's models without files and threads."""
 
-    def __init__(self, content: Content, clock: Clock, draw: random.Random, failure_ratio: float) -> None:
-        super().__init__(Path("nowhere"), content, _no_behavior, clock=clock)
+    def __init__(self, content: Content, clock: Clock, draw: random.Random, failure_ratio: float, slots: int) -> None:
+        super().__init__(Path("nowhere"), content, _no_behavior, clock=clock, slots=slots)
         self._draw = draw
         self._failure_ratio = failure_ratio
         self._models: dict[Path, model_pb2.Model] = {}
