@@ -20,10 +20,10 @@ from bench.context import Context
 from bench.environment import machine, prepare_peers, versions
 from bench.report import report
 from bench.results import Failed, Run, Section, Worsening, run_from_json, run_to_json, worsened
-from bench.sections import append, audit, inference, proof, replay, restart, resting, tasks
+from bench.sections import append, audit, inference, proof, replay, restart, resting, serving, tasks
 
 _SECTIONS: Final[dict[str, ModuleType]] = {
-    section.KEY: section for section in (tasks, inference, replay, append, audit, proof, restart, resting)
+    section.KEY: section for section in (tasks, inference, serving, replay, append, audit, proof, restart, resting)
 }
 _RESULTS: Final = ROOT / "bench" / "RESULTS.md"
 _RAW: Final = ROOT / "bench" / "results.json"

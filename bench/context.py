@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contender import Contender, contending
-from bench.environment import OURS, THEIRS
+from bench.environment import MLSERVER, OURS, THEIRS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,12 @@ class Context:
     def theirs(self, module: str, *arguments: object) -> Iterator[Contender]:
         """A contender in the peers' environment."""
         with contending(THEIRS, module, *map(str, arguments), workplace=self.workplace) as contender:
+            yield contender
+
+    @contextmanager
+    def mlserver(self, module: str, *arguments: object) -> Iterator[Contender]:
+        """A contender in MLServer's environment."""
+        with contending(MLSERVER, module, *map(str, arguments), workplace=self.workplace) as contender:
             yield contender
 
     def say(self, text: str) -> None:

@@ -22,7 +22,8 @@ _REPEAT: Final = """## How to repeat
     .venv/bin/python -m bench --list                  # what there is
     .venv/bin/python -m bench --only tasks,replay     # a part; prints, and leaves this file as it is
 
-The peers are installed into `.bench-venv`, apart from hivefold's own environment, at the versions above.
+The peers are installed into `.bench-venv` and `.bench-mlserver`, apart from hivefold's own environment, at the
+versions above. The load generator of `serving` is built with Go.
 Close everything else first: on two cores every other process shows.
 """
 
