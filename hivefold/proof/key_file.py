@@ -54,9 +54,14 @@ class KeyFile:
         return signer
 
     def stage(self, entropy: Entropy) -> Signer:
-        """A new key to rotate to, kept before the log names it. Raises ConfigError."""
-        signer = Signer.of_seed(entropy.draw(SEED_BYTES))
-        _write(self._next, signer)
+        """A key to rotate to, kept before the log names it: the one that is staged, or a new one. Raises ConfigError.
+
+        A staged key stays until it signs: the log may name it already, where nobody heard the answer of the append.
+        """
+        signer = _read(self._next)
+        if signer is None:
+            signer = Signer.of_seed(entropy.draw(SEED_BYTES))
+            _write(self._next, signer)
         return signer
 
     def _create(self, signer: Signer) -> None:

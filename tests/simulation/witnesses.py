@@ -55,8 +55,8 @@ class SimKeyFile(KeyFile):
         return signer
 
     def stage(self, entropy: Entropy) -> Signer:
-        """A new key to rotate to."""
-        signer = Signer.of_seed(entropy.draw(SEED_BYTES))
+        """A key to rotate to: the one that is staged, or a new one."""
+        signer = self._held["staged"] or Signer.of_seed(entropy.draw(SEED_BYTES))
         self._held["staged"] = signer
         return signer
 

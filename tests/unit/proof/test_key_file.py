@@ -29,6 +29,16 @@ def test_a_recorded_rotation_is_finished(tmp_path: Path) -> None:
     assert KeyFile(file.path).first(SeededEntropy(3)).public == new.public
 
 
+def test_a_staged_key_stays_until_it_signs(tmp_path: Path) -> None:
+    """Its rotation may be recorded though nobody heard so: another rotation must not take the key away."""
+    file = KeyFile(tmp_path / "signing.key")
+    file.first(SeededEntropy(1))
+    staged = file.stage(SeededEntropy(2))
+    assert file.stage(SeededEntropy(3)).public == staged.public
+    assert file.active(staged.public.key_id).public == staged.public
+    assert file.stage(SeededEntropy(4)).public != staged.public
+
+
 def test_a_missing_or_older_key_is_told_with_the_file_to_copy(tmp_path: Path) -> None:
     """A coordinator on another host cannot sign without the fleet's key."""
     file = KeyFile(tmp_path / "signing.key")
