@@ -24,8 +24,9 @@ class AuditServicer(AuditServiceServicer):
         """Streams those batches that are still kept."""
         checking.refuse(checking.batch_positions(request.positions))
         inferences = self._backing.inferences
-        for position in request.positions if inferences is not None else ():
-            assert inferences is not None
+        if inferences is None:
+            return
+        for position in request.positions:
             try:
                 found = await inferences.get(position)
             except NotFoundError:

@@ -75,7 +75,9 @@ AUDIT_BATCH_REQUESTS: Final = 8192
 AUDIT_BATCH_CALLERS: Final = 1024
 """Requests of one batch, and callers that they may have: some 75 bytes each, it stays below BROKER_MESSAGE_BYTES."""
 AUDIT_BATCH_WINDOWS: Final = 256
-AUDIT_CALLER_CHARACTERS: Final = 96
+AUDIT_ADDRESS_CHARACTERS: Final = 64
+AUDIT_CALLER_CHARACTERS: Final = 2 * AUDIT_ADDRESS_CHARACTERS + 8
+"""What is kept of a caller: its address, and that of who passed its request on."""
 AUDIT_DIGEST_AT: Final = 512
 """Requests that wait to be digested before that is done without waiting for the window's end."""
 AUDIT_SLICE: Final = 16

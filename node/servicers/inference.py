@@ -13,7 +13,7 @@ from hivefold.clock import stopwatch_ns
 from hivefold.errors import HivefoldError, NotFoundError
 from hivefold.limits import GRPC_DEADLINE_MAX_S
 from hivefold.oip import schema
-from hivefold.oip.limits import STREAM_REQUESTS
+from hivefold.oip.limits import AUDIT_ADDRESS_CHARACTERS, STREAM_REQUESTS
 from hivefold.oip.repeated import Repeated
 from hivefold.oip.requests import address
 from hivefold.oip.schema import Message
@@ -215,11 +215,12 @@ def _is_forwarded(context: Any) -> bool:
 
 
 def _caller(context: Any) -> str:
-    """Who asked: the address that the node saw, or that it saw which passed the request on."""
+    """Who asked: the address that called; where it passed a request on, before it what it says of its own caller."""
+    peer = str(context.peer())
     for key, value in context.invocation_metadata() or ():
         if key == FORWARDED:
-            return str(value).partition(" ")[2]
-    return str(context.peer())
+            return f"{str(value).partition(' ')[2][:AUDIT_ADDRESS_CHARACTERS]} via {peer}"
+    return peer
 
 
 def _check_repository(request: Message) -> None:

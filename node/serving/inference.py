@@ -12,7 +12,7 @@ from actors.signature import Signature
 from hivefold.clock import Clock, stopwatch_ns
 from hivefold.errors import HivefoldError, Reason, UnavailableError
 from hivefold.models import TensorFacts
-from hivefold.oip.audit import Level
+from hivefold.oip.audit import AUDIT_LABEL, Level
 from hivefold.oip.limits import STATISTICS_MODELS
 from hivefold.oip.requests import Addressed, InferRequest, open_request
 from hivefold.v1 import model_pb2
@@ -149,7 +149,10 @@ class Inference:
     ) -> bytes | None:
         """Another node's response; None when the request is best served here."""
         tried: set[str] = set()
-        mark = (FORWARDED, f"{self.node_id} {caller()}" if audit_level(model.labels) is Level.FULL else self.node_id)
+        mark = (
+            FORWARDED,
+            f"{self.node_id} {caller()}" if model.labels.get(AUDIT_LABEL) == Level.FULL else self.node_id,
+        )
         while True:
             peer = self._elsewhere(model, tried)
             if peer is None:

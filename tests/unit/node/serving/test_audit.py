@@ -11,8 +11,10 @@ from hivefold.errors import DataRefusedError, InvalidRequestError, Reason
 from hivefold.oip import limits
 from hivefold.oip.requests import InferRequest, write_request
 from hivefold.oip.tensors import from_array
+from node.servicers.inference import InferenceServicer
 from node.serving import audit
 from node.serving.audit import Audited, Ledger, Noted, Window
+from node.serving.inference import FORWARDED
 from tests.fixtures.serving import Serving, serving
 
 ROWS = np.arange(8, dtype="<f4").reshape(2, 4)
@@ -144,3 +146,41 @@ def test_windows_that_are_given_back_go_on() -> None:
     (window,) = again.windows
     assert (window.requests, window.rows, window.batches) == (3, 3, {64: 1})
     assert window.durations.count == 2
+
+
+class Call:
+    """What gRPC tells of a call."""
+
+    def __init__(self, *metadata: tuple[str, str]) -> None:
+        self.metadata = metadata
+
+    def time_remaining(self) -> float:
+        return 10.0
+
+    def peer(self) -> str:
+        return "ipv4:10.0.0.9:1234"
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self.metadata
+
+
+@pytest.mark.parametrize(
+    ("metadata", "caller"),
+    [
+        ((), "ipv4:10.0.0.9:1234"),
+        ((("other", "x"),), "ipv4:10.0.0.9:1234"),
+        (((FORWARDED, "node-b ipv4:10.0.0.5:99"),), "ipv4:10.0.0.5:99 via ipv4:10.0.0.9:1234"),
+        (((FORWARDED, "x " + "y" * 500),), "y" * 64 + " via ipv4:10.0.0.9:1234"),
+    ],
+)
+async def test_whoever_says_to_pass_a_request_on_is_named_itself(
+    tmp_path: Path, metadata: tuple[tuple[str, str], ...], caller: str
+) -> None:
+    """Anybody can say so: the address that the node saw is always there, however much is said before it."""
+    async with serving(tmp_path, labels={"audit": "full"}) as node:
+        ledger = node.inference.ledger = Ledger(0)
+        data = write_request(InferRequest("echo", "", "", (from_array("x", ROWS),), ())).SerializeToString()
+        await InferenceServicer(node.inference, lambda: True).model_infer(data, Call(*metadata))
+
+        (noted,) = ledger.take_noted()
+        assert noted.caller == caller
