@@ -59,7 +59,7 @@ class Fleet:
         priority: int = DEFAULT_PRIORITY,
         timeout_s: float = limits.GRPC_DEADLINE_S,
     ) -> dict[str, NDArray[Any]]:
-        """The outputs of "name" (the latest version) or "name@version", or those named in `outputs`.
+        """The outputs of a model ("digits", "digits@3", "digits@prod"), or those named in `outputs`.
 
         They are arrays that must not be written to. `priority` is from 1, which goes first, to 3. A full node is asked
         again when it said, another one at once where one is lost, all within `timeout_s`. Raises NotFoundError,

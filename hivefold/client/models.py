@@ -11,7 +11,7 @@ from hivefold import limits
 from hivefold.client.connection import Connection
 from hivefold.client.paging import pages
 from hivefold.client.request_ids import new_request_id
-from hivefold.client.sending import send
+from hivefold.client.sending import Progress, send
 from hivefold.errors import DataRefusedError, Reason
 from hivefold.v1 import job_pb2, model_pb2, model_service_pb2
 from hivefold.v1.model_service_pb2_grpc import ModelServiceStub
@@ -35,11 +35,12 @@ class Models:
         labels: Mapping[str, str] | None = None,
         provenance: model_pb2.ModelProvenance | None = None,
         request_id: str = "",
+        on_progress: Progress | None = None,
     ) -> model_pb2.Model:
         """Registers a model file under `name`; the same content again gives the version that is there.
 
-        `provenance` says under which licence, from where and from whom. Raises DataRefusedError when the file cannot
-        be read or is no acceptable model.
+        `provenance` says under which licence, from where and from whom. `on_progress` gets the bytes sent and the bytes
+        in all. Raises DataRefusedError when the file cannot be read or is no acceptable model.
         """
         path = Path(path)
         digest, size_bytes = await asyncio.to_thread(_digest, path)
@@ -51,7 +52,9 @@ class Models:
             labels=dict(labels or {}),
             provenance=provenance,
         )
-        response = await send(self._connection, ModelServiceStub, "UploadModel", lambda: _upload_requests(header, path))
+        response = await send(
+            self._connection, ModelServiceStub, "UploadModel", lambda: _upload_requests(header, path, on_progress)
+        )
         model: model_pb2.Model = response.model
         return model
 
@@ -173,9 +176,11 @@ def _digest(path: Path) -> tuple[str, int]:
 
 
 async def _upload_requests(
-    header: model_service_pb2.UploadModelHeader, path: Path
+    header: model_service_pb2.UploadModelHeader, path: Path, on_progress: Progress | None
 ) -> AsyncIterator[model_service_pb2.UploadModelRequest]:
     yield model_service_pb2.UploadModelRequest(header=header)
     with path.open("rb") as file:
         while data := await asyncio.to_thread(file.read, limits.STREAM_PIECE_BYTES):
             yield model_service_pb2.UploadModelRequest(data=data)
+            if on_progress is not None:
+                on_progress(file.tell(), header.size_bytes)

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from hivefold import limits
 from hivefold.client import Fleet, connect
+from hivefold.client.connection import Connection
+from hivefold.client.models import Models
 from hivefold.errors import DataRefusedError, HivefoldError, NotLeaderError
 from hivefold.rpc import RpcServer, Service
-from hivefold.v1 import blob_pb2
+from hivefold.v1 import blob_pb2, model_service_pb2
 from hivefold.v1 import blob_service_pb2 as pb
 from hivefold.v1.blob_service_pb2_grpc import BlobServiceServicer, add_BlobServiceServicer_to_server
 
@@ -97,3 +100,25 @@ async def test_rows_that_cannot_be_read_are_told_as_they_are(fleet: Fleet, scrip
     with pytest.raises(HivefoldError, match="row 7 is torn"):
         await fleet.blobs.upload(pieces, 7)
     assert len(script.uploads) <= 1
+
+
+async def test_the_upload_of_a_model_tells_how_far_it_is(tmp_path: Path) -> None:
+    """Piece by piece, up to all of the file, and what arrives is the file."""
+
+    class Sink:
+        async def call(
+            self, kind: Any, method: str, requests: Callable[[], AsyncIterator[Any]], timeout_s: float
+        ) -> Any:
+            self.data = b"".join([request.data async for request in requests()])
+            return model_service_pb2.UploadModelResponse()
+
+    content = bytes(limits.STREAM_PIECE_BYTES) + b"the end"
+    (tmp_path / "a.onnx").write_bytes(content)
+    told: list[tuple[int, int]] = []
+    sink = Sink()
+    await Models(cast(Connection, sink)).add(
+        tmp_path / "a.onnx", "a", on_progress=lambda sent, total: told.append((sent, total))
+    )
+
+    assert told == [(limits.STREAM_PIECE_BYTES, len(content)), (len(content), len(content))]
+    assert sink.data == content
