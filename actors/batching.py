@@ -75,6 +75,8 @@ class BatchQueue(Generic[T]):
         self.size_bytes = 0
         self.hurried = False
         """Set by the caller while a batch costs next to nothing to start: then nobody waits for little company."""
+        self.running = 0
+        """Set by the caller: requests that are being run, and cannot be company to those that wait."""
         self.company = 1.0
         """Requests in hand at once, as many as there were lately."""
 
@@ -104,17 +106,23 @@ class BatchQueue(Generic[T]):
         policy = self.policy
         if policy.preferred_rows:
             return self.rows >= policy.preferred_rows[0]
-        return self.rows >= policy.max_rows or (not policy.patient and self._accompanied)
+        if self.rows >= policy.max_rows or policy.max_delay_us <= 0:
+            return True
+        return not policy.patient and self._accompanied
 
     @property
     def _accompanied(self) -> bool:
         """Whether as many wait as may be hoped for."""
         if self.hurried and self.company < _FEW:
             return True
-        return self.requests >= min(self.company - 0.5, _ENOUGH)
+        return self.requests + self.running >= min(self.company - 0.5, _ENOUGH)
 
-    def take(self, now_us: int) -> Batch[T]:
-        """The next batch, empty when none is due yet: then `due_us` says when to ask again."""
+    def take(self, now_us: int, lanes: int = 1) -> Batch[T]:
+        """The next batch, empty when none is due yet: then `due_us` says when to ask again.
+
+        Where `lanes` batches may begin now, it has its part of what waits and no more.
+        """
+        most = -(-self.requests // max(1, lanes))
         expired: list[Waiting[T]] = []
         for priority in self._order:
             line = self._lines[priority]
@@ -123,7 +131,7 @@ class BatchQueue(Generic[T]):
                 size = self._due(waiting, now_us)
                 # What waits for company keeps nobody else waiting.
                 if size:
-                    taken = self._cut(waiting, size, now_us, expired)
+                    taken = self._cut(waiting, size, most, now_us, expired)
                     if not waiting:
                         del line[shape]
                     return Batch(taken, tuple(expired))
@@ -167,7 +175,7 @@ class BatchQueue(Generic[T]):
         return policy.max_rows if now_us - waiting[0].arrived_us >= policy.max_delay_us else 0
 
     def _cut(
-        self, waiting: deque[Waiting[T]], size: int, now_us: int, expired: list[Waiting[T]]
+        self, waiting: deque[Waiting[T]], size: int, most: int, now_us: int, expired: list[Waiting[T]]
     ) -> tuple[Waiting[T], ...]:
         """Takes from the front while it fits; a request that is larger than any batch goes alone."""
         first = self._removed(waiting)
@@ -175,7 +183,7 @@ class BatchQueue(Generic[T]):
         rows, size_bytes = first.rows, first.size_bytes
         while True:
             self._drop_over(waiting, now_us, expired)
-            if not waiting:
+            if not waiting or len(taken) >= most:
                 break
             following = waiting[0]
             rows += following.rows

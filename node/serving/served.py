@@ -67,7 +67,6 @@ class ServedModel:
         self._queue: BatchQueue[_Asked] = BatchQueue(policy)
         self._loop = asyncio.get_running_loop()
         self._running = 0
-        self._in_batches = 0
         self._at_it = 0
         """1 while the loop is at a turn in which a request was answered at once."""
         self._woken = False
@@ -165,7 +164,7 @@ class ServedModel:
         waiting = Waiting(
             asked, fitted.shape, fitted.feed.rows, fitted.size_bytes, arrived_us, deadline_us, request.priority
         )
-        if not self._queue.offer(waiting, self._in_batches + self._at_it):
+        if not self._queue.offer(waiting, self._queue.running + self._at_it):
             raise self._busy()
         if not self._woken and self._running < self._most and (self._timer is None or self._queue.filled):
             # Not at once: what came in with the same wake-up of the loop shall share the batch.
@@ -183,7 +182,7 @@ class ServedModel:
         self._woken = False
         while self._queue.requests and self._running < self._most:
             now_us = stopwatch_ns() // 1000
-            batch = self._queue.take(now_us)
+            batch = self._queue.take(now_us, self._most - self._running)
             for over in batch.expired:
                 _settle(over.what, _expired())
             if not batch.requests:
@@ -195,7 +194,7 @@ class ServedModel:
                 self._run_here(direct, batch, now_us)
                 continue
             self._running += 1
-            self._in_batches += len(batch.requests)
+            self._queue.running += len(batch.requests)
             task = self._loop.create_task(self._run(batch, now_us))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -260,7 +259,7 @@ class ServedModel:
             self._note(batch, reply, began_us)
         finally:
             self._running -= 1
-            self._in_batches -= len(batch.requests)
+            self._queue.running -= len(batch.requests)
             self._dispatch()
 
     def _note(self, batch: Batch[_Asked], reply: Batched, began_us: int, *, here: bool = False) -> None:

@@ -211,3 +211,18 @@ def test_a_patient_model_waits_its_time_however_little_a_batch_costs() -> None:
     assert line.offer(waiting("a"))
     assert names(line.take(999)) == ""
     assert names(line.take(1000)) == "a"
+
+
+def test_requests_that_are_being_run_are_not_waited_for() -> None:
+    """Four are in hand, three of them in a batch: the fourth has nobody to wait for."""
+    line: BatchQueue[str] = BatchQueue(BatchPolicy(max_rows=64, max_bytes=10_000, max_delay_us=1000))
+    assert line.offer(waiting("a"), running=3)
+    assert names(line.take(0)) == ""
+    line.running = 3
+    assert names(line.take(0)) == "a"
+
+
+def test_what_waits_is_shared_among_the_lanes_that_are_free() -> None:
+    """Five requests on two lanes: three and two, for a lane that has nothing to do helps nobody."""
+    line = queue(*[waiting(name) for name in "abcde"], policy=replace(POLICY, max_rows=8))
+    assert [names(line.take(0, 2)), names(line.take(0, 1))] == ["abc", "de"]
