@@ -157,9 +157,9 @@ class Residency:
         self.line.pop(digest, None)
 
     def resume(self, resident: Resident, users: int) -> None:
-        """Those who waited for a model that is loaded after all have their leases on it."""
+        """Those who waited for a model that is loaded after all, one at least, have their leases on it."""
         self._uses += 1
-        resident.users += users
+        resident.users += users - 1  # one was held for them since `step`
         resident.used = self._uses
 
     # -- what became of it ----------------------------------------------------
@@ -208,6 +208,7 @@ class Residency:
                 if there.leaving or there.phase is not Phase.READY:
                     break  # it comes back once it is gone
                 there.pinned |= waiter.pinned
+                there.users += 1  # or whoever is next in the line would have its room before `resume` is called
                 again.append(there)
             elif self._fits(waiter, memory, ()):
                 load.append(self._let_in(waiter, now_ms))

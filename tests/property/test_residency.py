@@ -54,6 +54,7 @@ class Node(RuleBasedStateMachine):
             del self.waiting[resident.digest]
             self.desk.resume(resident, 1)
             self.leases.append(resident)
+        assert all(resident.phase is Phase.READY for resident in self.leases)
         for waiter, why in steps.refuse:
             waited = self.now_ms - self.waiting.pop(waiter.digest)
             assert why is not Full.WAIT or waited >= RULES.wait_ms

@@ -22,7 +22,7 @@ from node.content import Content
 from node.models import ModelShelf, Place
 from node.residency.limits import MODEL_REQUESTS_WAITING
 from node.residency.peaks import Peaks
-from node.residency.policy import HOST, Memory, Rules
+from node.residency.policy import HOST, Memory, Residency, Rules
 from tests.fixtures.onnx_models import doubling_model
 
 
@@ -160,6 +160,23 @@ async def test_more_than_a_bound_do_not_wait(tmp_path: Path) -> None:
         found.shelf.give(place)
         for each in await asyncio.gather(*waiting):
             found.shelf.give(each)
+
+
+def test_who_has_a_model_back_keeps_it_from_the_next_in_the_line() -> None:
+    """A model was to go and may stay after all; those who waited for it have it before its room goes to others."""
+    desk = Residency(Rules(models=1, wait_ms=1000, turn_ms=0))
+    room = Memory({}, {})
+    desk.ask("a", {HOST: 1}, 0)
+    (first,) = desk.step(0, room).load
+    desk.loaded(first, {HOST: 1}, 1, 0)
+    desk.ask("b", {HOST: 1}, 0)
+    assert desk.step(10, room).unload == ()
+    assert not desk.lease(first)  # it makes room for b
+    for digest in ("a", "c"):
+        desk.ask(digest, {HOST: 1}, 500)
+    desk.end(first, 1000)
+    steps = desk.step(1000, room)  # b waited too long
+    assert (steps.again, steps.unload) == ((first,), ())
 
 
 async def test_an_unused_model_is_unloaded_in_time_and_a_pinned_one_is_not(tmp_path: Path) -> None:
