@@ -9,7 +9,7 @@ from typing import Final
 from coordinator.core import events as ev
 from coordinator.core.draft import Draft
 from coordinator.core.model import Job, Priority, Rejected, State, Trouble
-from coordinator.core.place import Candidate, Ranking, rank, spread
+from coordinator.core.place import Candidate, Ranking, may_take, rank, spread
 from coordinator.core.planning import plan_tasks
 from hivefold import limits
 from hivefold.ids import JobId, NodeId
@@ -21,6 +21,8 @@ _QUANTA: Final = 4
 
 def place_tasks(draft: Draft) -> Rejected | None:
     """Assigns tasks until nodes have no room or nothing waits."""
+    if not any(may_take(node) for node in draft.state.nodes.values()):
+        return None  # else every command would rank no nodes for each of thousands of jobs
     left = limits.PLACE_DECISION_TASKS
     for priority in _ORDER:
         jobs = ready_jobs(draft.state, priority)

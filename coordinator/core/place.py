@@ -73,6 +73,12 @@ def rank(state: State, job: Job) -> Ranking:
     return Ranking(tuple(candidates), tuple(refusals))
 
 
+def may_take(node: Node) -> bool:
+    """Whether a node might have room for some job; never false in vain, and as cheap as can be."""
+    most = limits.NODE_QUEUE_TASKS + max(1, node.spec.slot_count) * max(_HEADROOM.values())
+    return node.state is NodeState.ONLINE and not node.draining and node.outstanding < most
+
+
 def unmet_need(spec: NodeSpec, job_needs: Needs, memory_bytes: int) -> NodeRefusal | None:
     """Why a node could never take tasks with these needs, whatever runs there now; None if it could."""
     labels = dict(spec.labels)
