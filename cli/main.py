@@ -18,7 +18,7 @@ _COMMANDS: Final = (
     ("up", "cli.up:up", "Run a whole fleet on this machine: NATS, a coordinator and nodes."),
     ("top", "cli.top:top", "Watch the fleet and its jobs live."),
     ("job", "cli.job:app", "Submit jobs, follow them, fetch their output."),
-    ("model", "cli.model:app", "Inspect models, register them and look them up."),
+    ("model", "cli.model:app", "Inspect models, register them, name them, keep them loaded."),
     ("node", "cli.node:app", "Look at nodes, drain them, run one."),
     ("coordinator", "cli.coordinator:app", "Run a coordinator."),
     ("audit", "cli.audit:app", "See what was asked of models, and check it against the log."),

@@ -31,6 +31,7 @@ from hivefold.v1.node_service_pb2 import DescribeNodeResponse
 from node.core import Abort, Acknowledge, Answer, Attempt, Effect, GiveBack, NodeCore, Start
 from node.express import Express
 from node.infer import InferRunner, Timing
+from node.keeper import Keeper
 from node.uplink import Uplink
 from node.wire import OutcomeWriter, Stored, batch_of, read_cancel, read_pulse, read_work
 from node.witness import Witness
@@ -81,6 +82,10 @@ class Agent:
     drain_s: float = DRAIN_S
     inferences_in_hand: Callable[[], int] = lambda: 0
     """Inference requests in hand, for heartbeats."""
+    keeper: Keeper | None = None
+    """Who keeps models loaded as ordered."""
+    names_changed: Callable[[int], None] = lambda _: None
+    """Is told with each pulse where in the log a model's name last came to stand for another."""
     reading: telemetry_pb2.Reading | None = None
     """The latest reading."""
     leader_address: str = ""
@@ -291,6 +296,7 @@ class Agent:
             self._spawn(self._beat())  # a new leader need not wait for the next beat to know this node
         self.core.observe_term(pulse.term)
         self.leader_address = pulse.grpc_address
+        self.names_changed(pulse.models_sequence)
         self._pulse_ms = self.clock.monotonic_ms()
         if self.core.fenced:
             self.core.unfence()
@@ -300,8 +306,12 @@ class Agent:
     def _on_control(self, message: Message) -> None:
         cancel = read_cancel(message.data)
         # Attempts that are given up make their job fail: only who may give work may have that.
-        if cancel is not None and self.witness.proves(cancel.term):
+        if cancel is None or not self.witness.proves(cancel.term):
+            return
+        if cancel.job_id:
             self._do(self.core.cancel(cancel.job_id, cancel.term, self.clock.now_us()))
+        elif self.keeper is not None and cancel.term >= self.core.term:
+            self.keeper.order(message.data)
 
     async def _keep_beating(self) -> None:
         while True:
@@ -332,6 +342,8 @@ class Agent:
             term=self.core.term,
             refusal=self.witness.refusal,
             inferences_in_hand=self.inferences_in_hand(),
+            kept_sequence=self.keeper.sequence if self.keeper else 0,
+            models_in_progress=self.keeper.progress() if self.keeper else (),
         )
         if self.reading is not None:
             beat.memory_available_bytes = self.reading.memory_available_bytes

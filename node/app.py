@@ -53,6 +53,7 @@ from node.content import Content
 from node.core import NodeCore
 from node.identity import held_data_dir, node_identity
 from node.infer import InferRunner
+from node.keeper import Keeper
 from node.models import ModelShelf
 from node.residency.peaks import Peaks
 from node.residency.policy import Rules
@@ -207,6 +208,9 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     inference = await _inference(stack, boot, shelf, agent, slots)
     inference.ledger = auditor.ledger
     agent.inferences_in_hand = lambda: inference.in_hand
+    agent.names_changed = inference.catalogue.outdate
+    agent.keeper = Keeper(boot.boot_id, shelf, inference.catalogue.find)
+    stack.callback(agent.keeper.stop)
     rpc = RpcServer([node_service(agent.describe), inference_service(inference, lambda: not agent.core.leaving)])
     spec.grpc_address = rpc.bind(
         config.host, _USUAL_PORT if config.port is None else config.port, next_free=config.port is None

@@ -40,10 +40,10 @@ class Content:
         key = DataKey(manifest.key_id, secret) if secret else None
         await read_into(self._chunks, manifest, offset, target, key)
 
-    async def stream(self, root: str) -> AsyncGenerator[bytes, None]:
-        """The whole content in order, verified, many chunks under way at once."""
+    async def stream(self, root: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """The content from `offset` on, in order, verified, many chunks under way at once."""
         manifest = await self.manifest(root)
-        async with aclosing(stream_range(self._chunks, manifest, 0, manifest.size_bytes)) as pieces:
+        async with aclosing(stream_range(self._chunks, manifest, offset, manifest.size_bytes - offset)) as pieces:
             async for piece in pieces:
                 yield piece
 

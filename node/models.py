@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from hivefold.errors import DataRefusedError, HivefoldError, LimitExceededError,
 from hivefold.limits import MODEL_LOAD_MS
 from hivefold.v1 import model_pb2
 from node.content import Content
-from node.residency.files import ModelFiles
+from node.residency.files import ModelFiles, Transfer
 from node.residency.limits import MODEL_REQUESTS_WAITING, MODEL_UNLOAD_MS, ROOM_LOOK_MS, RUNS_A_SLOT
 from node.residency.peaks import Peaks
 from node.residency.policy import HOST, NEVER, Full, Memory, Phase, Residency, Resident, Rules
@@ -98,6 +98,11 @@ class ModelShelf:
     def loaded(self) -> tuple[str, ...]:
         """Digests of the loaded models, sorted."""
         return tuple(sorted(digest for digest, place in self._places.items() if place.resident.phase is Phase.READY))
+
+    @property
+    def fetching(self) -> Mapping[str, Transfer]:
+        """What is fetched now, by digest."""
+        return self._files.fetching
 
     # -- leases -------------------------------------------------------------
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from coordinator.audit import telling
 from coordinator.audit.heard import Heard
 from coordinator.audit.inference_runs import Runs
+from coordinator.audit.model_telling import model_change
 from coordinator.audit.story import Line, Lines, Shares, Story, Tone
 from coordinator.audit.subjects import Kind, ModelSubject
 from coordinator.core import events as ev
+from coordinator.core import model_events as mev
 from coordinator.core.inference import InferenceBatch
 from coordinator.core.model import Model
 from hivefold.ids import Digest, JobId, ModelName, NodeId
@@ -205,6 +207,11 @@ class ModelTeller:
                 if window.model in refs:
                     for line in self._runs.add(heard, batch.node_id, window):
                         self._lines.add(line)
+
+    def _change(self, heard: Heard, event: mev.ModelChange) -> None:
+        told = model_change(event)
+        if told is not None and self._subject in {told.subject, ModelSubject(told.subject.name, 0)}:
+            self._lines.add(heard.line(told.title, told.text, event))
 
     def _note_loaded(self, heard: Heard, event: ev.NodeObserved) -> None:
         for digest in event.loaded_models:

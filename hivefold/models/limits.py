@@ -23,8 +23,10 @@ BEATS_BEFORE_REORDER: Final = 2
 KEEP_RETRY_S: Final = 1.0
 KEEP_RETRY_MAX_S: Final = 30.0
 """First wait before a node tries again to load what it is to keep; doubles up to the second."""
-FETCH_SAID_S: Final = 5.0
-"""How often a long fetch says in the log how far it is."""
+KEEP_LOOK_S: Final = 1.0
+"""How often a node looks whether a model that it is to keep is still loaded."""
+FETCH_SAID_PERCENT: Final = 25
+"""In which steps a fetch says in the log how far it is."""
 PARTIALS_KEPT: Final = 8
 """Files that are not yet complete in a node's folder; the one touched longest ago goes first."""
 FORGET_WAIT_S: Final = 0.5

@@ -20,13 +20,17 @@ class Registered:
         self.latest = 1
         self.asked: list[str] = []
         self.away = False
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def get(self, reference: str) -> model_pb2.Model:
         self.asked.append(reference)
         await asyncio.sleep(0)
         if self.away:
             raise UnavailableError("away")
+        await self.gate.wait()
         name, _, version = reference.partition("@")
+        version = str(self.latest) if version == "prod" else version
         if name != "digits" or int(version or 1) > self.latest:
             raise NotFoundError("none")
         return model_pb2.Model(name=name, version=int(version or self.latest))
@@ -94,7 +98,7 @@ async def test_what_is_not_there_is_not_asked_for_again_at_once() -> None:
 @pytest.mark.parametrize(
     ("name", "version", "error"),
     [
-        ("digits", "v1", InvalidRequestError),
+        ("digits", "V1", InvalidRequestError),
         ("digits@1", "1", InvalidRequestError),
         ("Digits", "", NotFoundError),
         ("digits", "0", NotFoundError),
@@ -112,3 +116,33 @@ async def test_a_version_may_be_part_of_the_name() -> None:
     """As everywhere else in hivefold."""
     found, _, _ = catalogue()
     assert (await found.find("digits@1", "")).version == 1
+
+
+async def test_a_moved_alias_is_known_at_once() -> None:
+    """After the change nobody is told what it stood for before, not even by an answer that was on its way."""
+    found, registry, clock = catalogue()
+    assert (await found.find("digits", "prod")).version == 1
+    clock.advance_ms(CATALOGUE_FRESH_MS + 1)
+    registry.gate.clear()
+    assert found.known("digits", "prod") is not None, "asked for again behind the scenes"
+    registry.latest = 2
+    found.outdate(10)
+    waiting = asyncio.create_task(found.find("digits", "prod"))
+    await settle()
+    assert found.known("digits", "prod") is None
+    registry.gate.set()
+    assert (await waiting).version == 2
+    known = found.known("digits", "prod")
+    assert known is not None
+    assert known.version == 2
+
+
+async def test_a_moved_alias_stands_for_what_is_known_while_the_registry_is_away() -> None:
+    """Serving goes on with the version that was known."""
+    found, registry, _ = catalogue()
+    await found.find("digits", "prod")
+    registry.latest, registry.away = 2, True
+    found.outdate(10)
+
+    assert (await found.find("digits", "prod")).version == 1
+    assert found.known("digits", "prod") is not None
