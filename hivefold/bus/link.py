@@ -14,6 +14,7 @@ from nats.aio.subscription import Subscription
 
 from hivefold.bus import frames
 from hivefold.bus.parser import FrameParser
+from hivefold.bus.transport import Transport
 from hivefold.errors import BrokerUnavailableError
 from hivefold.limits import BROKER_READ_BYTES
 
@@ -26,6 +27,7 @@ _COPIED_BYTES: Final = 64 * 1024
 
 # nats-py reads 32 KiB at a time, for which chunks of half a MiB take half as much processor time again.
 nats.aio.client.DEFAULT_BUFFER_SIZE = BROKER_READ_BYTES
+nats.aio.client.TcpTransport = Transport  # type: ignore[attr-defined]
 
 
 class Reply(NamedTuple):
@@ -146,8 +148,7 @@ class Link(Client):
                 self._transport.write(commands[0])
             else:
                 self._transport.writelines(list(commands))
-        except RuntimeError as error:
-            # uvloop's word for a socket that was closed before nats-py learned of it.
+        except ConnectionResetError as error:  # before nats-py learned of it
             raise BrokerUnavailableError(f"the NATS connection was lost ({error}); wait for the reconnect") from None
 
     async def ask(

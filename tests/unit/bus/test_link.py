@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlparse
 
 import pytest
+import uvloop
 from nats.aio.client import Client
 
 from hivefold.bus.link import Link
+from hivefold.bus.transport import Transport
 from hivefold.errors import BrokerUnavailableError
 
 
 class ClosedTransport:
-    """A socket that was closed a moment ago, as uvloop tells it."""
+    """A socket that was closed a moment ago."""
 
     def write(self, _data: bytes) -> None:
-        raise RuntimeError("the handler is closed")
+        raise ConnectionResetError("the handler is closed")
 
     def writelines(self, _data: list[bytes]) -> None:
-        raise RuntimeError("the handler is closed")
+        raise ConnectionResetError("the handler is closed")
 
     def close(self) -> None:
         self.closed = True
@@ -49,3 +53,25 @@ async def test_a_connection_whose_socket_is_gone_closes_in_order() -> None:
     await link.close()
     assert link.is_closed
     assert link._transport.closed
+
+
+@pytest.mark.parametrize(
+    "write", [lambda transport: transport.write(b"x"), lambda transport: transport.writelines([b"x"])]
+)
+def test_uvloops_word_for_a_closed_socket_is_one_that_nats_py_knows(write: Callable[[Any], None]) -> None:
+    """With the other one a connection that was lost while it was made was never made again. Found by the soak."""
+
+    async def write_to_a_closed_socket() -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        transport: Any = Transport()  # type: ignore[no-untyped-call]
+        await transport.connect(urlparse(f"nats://{host}:{port}"), 1024, 5)
+        transport._io_writer.transport.abort()
+        await asyncio.sleep(0.01)
+        try:
+            write(transport)
+        finally:
+            server.close()
+
+    with pytest.raises(ConnectionResetError):
+        uvloop.run(write_to_a_closed_socket())
