@@ -179,6 +179,9 @@ class JetStreamEventLog:
         if not sequence or sequence == self._known_end:
             return sequence == self._closed_at and sequence > 0
         record = await self._record(sequence)
+        if record is None:  # perhaps in a segment that another coordinator opened
+            await self._segments.refresh()
+            record = await self._record(sequence)
         return record is not None and record.subject == CLOSE_SUBJECT
 
     async def _roll(self, head: Head) -> int:
