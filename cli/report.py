@@ -50,6 +50,8 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.INTERNAL: "a defect: please report it; HIVEFOLD_DEBUG=1 shows where",
     Reason.SERVER_UNAVAILABLE: "start a fleet with: hivefold up; or name its coordinator with --address",
     Reason.NODE_FULL: "try again in a second, ask another node, or give the node's models more room",
+    Reason.ALIAS_MOVED: "Somebody else moved it: hivefold model show NAME@ALIAS; then move it again with --expect.",
+    Reason.MODEL_IN_USE: "Move the alias, hivefold model unload, wait for the job; or remove it with --force.",
     Reason.SERVER_BUSY: "try again in a moment, or ask another node; RetryInfo says when",
     Reason.SEGMENT_MISSING: "bring its file into archive_dir from a copy; the position names its records",
     Reason.EVENT_UNKNOWN: "upgrade this hivefold to the version that wrote the log, or a later one",
