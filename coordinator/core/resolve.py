@@ -36,4 +36,4 @@ def _message(state: State, text: str) -> str:
     if ModelRef(text) in state.removed:
         return f"{text} was removed; list the models with: hivefold model ls"
     known = ", ".join(sorted(state.models)[:10]) or "none yet"
-    return f"there is no model {text!r}; registered: {known}; add one with: hivefold model add"
+    return f"there is no model {text!r}; registered: {known}; list them with: hivefold model ls"

@@ -75,7 +75,9 @@ def test_models_are_registered_once(fleet: RunningFleet, model: dict[str, Any], 
 
     assert (again["version"], again["digest"]) == (model["version"], model["digest"])
     assert fleet.json("model", "show", "double")["labels"] == {"team": "tests"}
-    assert fleet.json("model", "ls", "double")["models"] == [fleet.json("model", "show", "double@1")]
+    shown = fleet.json("model", "show", "double@1")
+    assert (shown.pop("aliases"), shown.pop("residency")) == ([], None)
+    assert fleet.json("model", "ls", "double")["models"] == [shown]
     assert "x FP32[?, 4]" in fleet.run("model", "ls").stdout
 
 
