@@ -57,6 +57,8 @@ class ModelFiles:
             path.touch()
             return path
         partial = path.with_suffix(".partial")
+        # Known before there is a file of it: whoever fetches beside it leaves that alone.
+        self.fetching[model.digest] = Transfer(0, model.artifact.size_bytes)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self._download(model, partial)
@@ -103,8 +105,10 @@ class ModelFiles:
     def _forget_oldest(self) -> None:
         """Keeps the folder bounded; files of loaded models stay, and what is fetched now."""
         for suffix, kept in (("onnx", MODEL_FILES_KEPT), ("partial", PARTIALS_KEPT)):
-            files = sorted(self._folder.glob(f"*.{suffix}"), key=lambda file: file.stat().st_mtime, reverse=True)
-            for file in files[kept:]:
+            # Others, such as the measured peaks on their way to the disk, come and go as they like.
+            found = [file for file in self._folder.glob(f"*.{suffix}") if is_digest(file.stem)]
+            found.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+            for file in found[kept:]:
                 if file.stem not in self._used and file.stem not in self.fetching:
                     file.unlink(missing_ok=True)
 

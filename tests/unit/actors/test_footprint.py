@@ -45,9 +45,9 @@ def test_a_model_is_weighed_by_loading_and_by_its_largest_batches() -> None:
     for rows in (3, 2, 4, 1, 7):
         run(weighed, rows)
     assert set(footprint.peaks) == {LOADING, 4, 8}
-    assert footprint.peaks[LOADING] >= 4 * MIB
-    assert 8 * MIB <= footprint.peaks[4] < 9 * MIB
-    assert 11 * MIB <= footprint.peaks[8] < 12 * MIB
+    assert footprint.peaks[LOADING] == pytest.approx(4.5 * MIB, abs=MIB / 2 + 4096)
+    assert footprint.peaks[4] == pytest.approx(8.5 * MIB, abs=MIB / 2 + 4096)
+    assert footprint.peaks[8] == pytest.approx(11.5 * MIB, abs=MIB / 2 + 4096)
     assert footprint.held_bytes == pytest.approx(footprint.peaks[8], abs=MIB)
 
 

@@ -119,3 +119,15 @@ async def test_files_that_were_never_finished_are_bounded(
 
     left = sorted(int(file.stem) for file in tmp_path.glob("*.partial"))
     assert left == list(range(3, PARTIALS_KEPT + 3)) or left == list(range(4, PARTIALS_KEPT + 3))
+
+
+async def test_files_of_others_in_the_folder_may_come_and_go(
+    tmp_path: Path, chunks: CutChunks, model: model_pb2.Model
+) -> None:
+    """Measured peaks are written there, too: their unfinished file may be gone when it is looked at."""
+    gone = tmp_path / ".peaks.json.x1.partial"
+    gone.symlink_to(tmp_path / "renamed meanwhile")
+    path = await files(tmp_path, chunks).fetched(model)
+
+    assert path.read_bytes() == CONTENT
+    assert gone.is_symlink()
