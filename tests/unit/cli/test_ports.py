@@ -56,3 +56,10 @@ def test_a_chosen_port_is_none_that_outgoing_connections_take() -> None:
     """Else one could hold the port of a daemon that restarts."""
     lent = [int(word) for word in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()]
     assert all(not lent[0] <= any_free("127.0.0.1") <= lent[1] for _ in range(50))
+
+
+def test_a_port_is_not_given_to_two_who_do_not_listen_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server and a coordinator of one start, say: with four ports to choose from, four get one each."""
+    monkeypatch.setattr("hivefold.server.ports._KEPT", range(31_996, 32_000))
+    given = {any_free("127.0.0.1") for _ in range(4)}
+    assert len(given) == 4
