@@ -30,9 +30,15 @@ class _Load:
 
 
 def place_replicas(draft: Draft) -> None:
-    """Places what is missing and releases what is too much, model by model."""
-    for ref in sorted(draft.state.residencies):
-        _settle(draft, ref)
+    """Places what is missing and releases what is too much, model by model, until nothing is left to do.
+
+    What one model releases may be the room that another one, before it in their order, had none of.
+    """
+    before = None
+    while draft.state is not before:
+        before = draft.state
+        for ref in sorted(before.residencies):
+            _settle(draft, ref)
 
 
 def short_of(state: State, residency: Residency) -> int:
@@ -64,20 +70,29 @@ def rank_for(state: State, residency: Residency) -> Ranking:
 
 
 def retries_due(state: State, now_us: int) -> bool:
-    """Whether a node that could not load a model may be chosen again, and would be."""
-    if not any(
-        failure.retry_time_us <= now_us and short_of(state, residency)
-        for residency in state.residencies.values()
-        for failure in residency.failures
-    ):
+    """Whether a node that could not load a model may be chosen again, and would be.
+
+    Asked with every batch of decisions. All else is settled since it last changed: only those nodes are looked at.
+    """
+    for residency in state.residencies.values():
+        for failure in residency.failures:
+            if failure.retry_time_us <= now_us and _would_be_chosen(state, residency, failure.node_id, now_us):
+                return True
+    return False
+
+
+def _would_be_chosen(state: State, residency: Residency, node_id: NodeId, now_us: int) -> bool:
+    node = state.nodes.get(node_id)
+    if node is None or node.state.gone or node_id in residency.nodes or not short_of(state, residency):
         return False
-    draft = Draft(state, now_us)
-    place_replicas(draft)
-    return draft.changed
+    judged = _judge(state._replace(time_us=now_us), residency, node, _load(state, node_id))
+    return isinstance(judged, Candidate)
 
 
 def _settle(draft: Draft, ref: ModelRef) -> None:
     residency = draft.state.residencies[ref]
+    if _is_at_rest(draft.state, residency):
+        return
     gone = tuple(node_id for node_id in residency.nodes if _is_gone(draft.state, node_id))
     if gone:
         draft.emit(mev.ReplicasReleased(ref, gone, mev.ReleaseCause.NODE_GONE))
@@ -95,10 +110,15 @@ def _settle(draft: Draft, ref: ModelRef) -> None:
     _release(draft, draft.state.residencies[ref])
 
 
+def _is_at_rest(state: State, residency: Residency) -> bool:
+    """Whether there are exactly as many nodes as are wanted, all of them to stay: what is so nearly always."""
+    return len(residency.nodes) == residency.replica_count == len(_standing(state, residency))
+
+
 def _release(draft: Draft, residency: Residency) -> None:
     """Releases what is too much, and what others have taken over."""
     state, ref, count = draft.state, residency.model, residency.replica_count
-    standing = _standing(state, residency)
+    there = standing = _standing(state, residency)
     loaded = set(loaded_on(state, residency))
     if len(standing) > count:
         best_first = sorted(
@@ -108,21 +128,21 @@ def _release(draft: Draft, residency: Residency) -> None:
         surplus = tuple(sorted(best_first[count:]))
         draft.emit(mev.ReplicasReleased(ref, surplus, mev.ReleaseCause.NOT_WANTED))
         standing = tuple(best_first[:count])
-    others = tuple(node_id for node_id in residency.nodes if node_id not in _standing(state, residency))
+    others = tuple(node_id for node_id in residency.nodes if node_id not in there)
     if others and len(loaded.intersection(standing)) >= count:
         draft.emit(mev.ReplicasReleased(ref, others, mev.ReleaseCause.REPLACED))
 
 
 def _standing(state: State, residency: Residency) -> tuple[NodeId, ...]:
     """The chosen nodes that are there to stay. A silent one counts until it is lost."""
-    model = state.models[residency.model]
-    return tuple(node_id for node_id in residency.nodes if _stays(state.nodes.get(node_id), residency, model))
+    need = _memory(residency, state.models[residency.model])
+    return tuple(node_id for node_id in residency.nodes if _stays(state.nodes.get(node_id), residency, need))
 
 
-def _stays(node: Node | None, residency: Residency, model: Model) -> bool:
-    if node is None or node.draining or node.state not in {NodeState.ONLINE, NodeState.SUSPECTED}:
+def _stays(node: Node | None, residency: Residency, memory_bytes: int) -> bool:
+    if node is None or node.draining or not (node.state is NodeState.ONLINE or node.state is NodeState.SUSPECTED):
         return False
-    return unmet_need(node.spec, residency.needs, _memory(residency, model)) is None
+    return unmet_need(node.spec, residency.needs, memory_bytes) is None
 
 
 def _is_gone(state: State, node_id: NodeId) -> bool:
@@ -164,13 +184,24 @@ def _loads(state: State) -> dict[NodeId, _Load]:
     """What each node is to keep already."""
     loads: dict[NodeId, _Load] = {}
     for residency in state.residencies.values():
-        model = state.models[residency.model]
         for node_id in residency.nodes:
-            load, node = loads.get(node_id, _Load()), state.nodes.get(node_id)
-            loaded = node is not None and model.digest in node.loaded_models
-            coming = 0 if loaded else _memory(residency, model)
-            loads[node_id] = _Load(load.count + 1, load.coming_bytes + coming)
+            loads[node_id] = _with_one_more(state, loads.get(node_id, _Load()), residency, node_id)
     return loads
+
+
+def _load(state: State, node_id: NodeId) -> _Load:
+    """The same of one node."""
+    load = _Load()
+    for residency in state.residencies.values():
+        if node_id in residency.nodes:
+            load = _with_one_more(state, load, residency, node_id)
+    return load
+
+
+def _with_one_more(state: State, load: _Load, residency: Residency, node_id: NodeId) -> _Load:
+    model, node = state.models[residency.model], state.nodes.get(node_id)
+    loaded = node is not None and model.digest in node.loaded_models
+    return _Load(load.count + 1, load.coming_bytes + (0 if loaded else _memory(residency, model)))
 
 
 def _rank_key(candidate: Candidate, loads: Mapping[NodeId, _Load]) -> tuple[bool, int, int, int, NodeId]:

@@ -81,7 +81,7 @@ def may_take(node: Node) -> bool:
 
 def unmet_need(spec: NodeSpec, job_needs: Needs, memory_bytes: int) -> NodeRefusal | None:
     """Why a node could never take tasks with these needs, whatever runs there now; None if it could."""
-    labels = dict(spec.labels)
+    labels = dict(spec.labels) if job_needs.node_labels else {}
     for key, value in job_needs.node_labels:
         if labels.get(key) != value:
             has = f"has {key}={labels[key]}" if key in labels else "does not carry it"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final, get_args
 
 from coordinator.core import events as ev
 from coordinator.core.commands import CommandBody, ExpireJobs, PlaceReplicas, PlaceTasks
@@ -19,6 +20,8 @@ from coordinator.core.model import Job, NodeState, State
 from coordinator.core.model_events import ModelChange
 from hivefold import limits
 from hivefold.ids import BootId, Digest, JobId, ModelRef, NodeId
+
+_CHANGES_KEEPS: Final = (*get_args(ModelChange), ev.NodeJoined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +115,20 @@ def owed_work(job: Job, node_id: NodeId | None = None) -> tuple[SendWork, ...]:
 
 def owed_keeps(state: State, node_ids: Iterable[NodeId]) -> tuple[SendKeeps, ...]:
     """The orders that these nodes are owed: what they are to keep loaded, from who was ever told anything."""
-    by_node: dict[NodeId, list[Keep]] = {}
-    for ref, residency in sorted(state.residencies.items()):
+    by_node: dict[NodeId, list[Keep]] = {node_id: [] for node_id in node_ids if node_id in state.kept}
+    for ref, residency in sorted(state.residencies.items()) if by_node else ():
         for node_id in residency.nodes:
-            by_node.setdefault(node_id, []).append(Keep(ref, state.models[ref].digest, residency.pinned))
+            if node_id in by_node:
+                by_node[node_id].append(Keep(ref, state.models[ref].digest, residency.pinned))
     return tuple(
-        SendKeeps(node_id, state.nodes[node_id].spec.boot_id, state.kept[node_id], tuple(by_node.get(node_id, ())))
-        for node_id in node_ids
-        if node_id in state.kept
+        SendKeeps(node_id, state.nodes[node_id].spec.boot_id, state.kept[node_id], tuple(keeps))
+        for node_id, keeps in by_node.items()
     )
 
 
 def keeps_changed(events: Iterable[ev.Event], state: State) -> tuple[SendKeeps, ...]:
     """The orders that a record's events add, given the state after it."""
-    if not any(isinstance(event, ModelChange | ev.NodeJoined) for event in events):
+    if not any(isinstance(event, _CHANGES_KEEPS) for event in events):
         return ()
     return owed_keeps(state, sorted(node_id for node_id, at in state.kept.items() if at == state.sequence))
 

@@ -8,10 +8,10 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from coordinator.core import commands as cmd
 from coordinator.core import model_events as mev
-from coordinator.core.decide import Decision
+from coordinator.core.decide import Decision, decide
 from coordinator.core.decide_replicas import retries_due, short_of
 from coordinator.core.events import Event, ModelRegistered
-from coordinator.core.model import Failure, Needs, NodeState, Rejected
+from coordinator.core.model import Failure, Needs, NodeState
 from coordinator.core.plan import owed_discards, plan
 from coordinator.core.registered import Residency
 from coordinator.core.resolve import resolve
@@ -143,11 +143,11 @@ class Registry(Fleet):
 
     @invariant()
     def nothing_is_left_to_place(self) -> None:
-        """Every decision settles the replicas: only time or news can change what is placed."""
-        if not retries_due(self.state, self.now_us):
-            decided = self.do(cmd.PlaceReplicas())
-            assert not isinstance(decided, Rejected)
-            assert decided.events == ()
+        """Every decision settles the replicas: only news can change what is placed, or time when it says so."""
+        decided = decide(self.state, cmd.Command(self.now_us, cmd.PlaceReplicas()))
+
+        assert isinstance(decided, Decision)
+        assert bool(decided.events) is retries_due(self.state, self.now_us)
 
     @invariant()
     def orders_are_what_is_placed(self) -> None:
