@@ -14,7 +14,7 @@ from coordinator.core import events as ev
 from coordinator.core import model_events as mev
 from coordinator.core.inference import InferenceBatch
 from coordinator.core.model import Model
-from hivefold.ids import Digest, JobId, ModelName, NodeId
+from hivefold.ids import Digest, JobId, ModelName, ModelRef, NodeId
 
 _NodeEvent = (
     ev.NodeObserved
@@ -139,10 +139,10 @@ class ModelTeller:
         self._subject = ModelSubject(name, version)
         self._lines = Lines(limit)
         self._nodes = Shares(limit)
-        self._models: dict[Digest, Model] = {}
+        self._models: dict[ModelRef, Model] = {}
         self._open: dict[JobId, str] = {}
         """Jobs that use it and have not ended."""
-        self._loaded: set[tuple[NodeId, Digest]] = set()
+        self._loaded: set[tuple[NodeId, ModelRef]] = set()
         self._runs = Runs()
         self._jobs = 0
 
@@ -156,11 +156,11 @@ class ModelTeller:
             match event:
                 case ev.ModelRegistered(model) if model.name == self._subject.name:
                     if self._subject.version in {0, model.version}:
-                        self._models[model.digest] = model
+                        self._models[model.ref] = model
                         details = (f"sha256 {model.digest}", f"stored as {model.artifact.root}")
                         text = telling.model_text(model)
                         self._tell(heard.line("registered", text, event, details=details, tone=Tone.GOOD))
-                case ev.JobSubmitted() if event.model in {model.ref for model in self._models.values()}:
+                case ev.JobSubmitted() if event.model in self._models:
                     self._jobs += 1
                     self._open[event.job_id] = event.model
                     text = f"job {event.job_id}: {telling.asked(event.spec, event.model)}"
@@ -175,6 +175,8 @@ class ModelTeller:
                 case ev.JobSucceeded() | ev.JobFailed() | ev.JobCancelled() if event.job_id in self._open:
                     del self._open[event.job_id]
                     self._tell(_ended(heard, event))
+                case _ if isinstance(event, mev.ModelChange):
+                    self._change(heard, event)
                 case _:
                     pass
 
@@ -201,23 +203,22 @@ class ModelTeller:
         self._lines.add(line)
 
     def _note_inference(self, heard: Heard, batches: Sequence[InferenceBatch]) -> None:
-        refs = {model.ref for model in self._models.values()}
         for batch in batches:
             for window in batch.windows:
-                if window.model in refs:
+                if window.model in self._models:
                     for line in self._runs.add(heard, batch.node_id, window):
                         self._lines.add(line)
 
     def _change(self, heard: Heard, event: mev.ModelChange) -> None:
         told = model_change(event)
         if told is not None and self._subject in {told.subject, ModelSubject(told.subject.name, 0)}:
-            self._lines.add(heard.line(told.title, told.text, event))
+            self._tell(heard.line(told.title, told.text, event))
 
     def _note_loaded(self, heard: Heard, event: ev.NodeObserved) -> None:
-        for digest in event.loaded_models:
-            if digest in self._models and (event.node_id, digest) not in self._loaded:
-                self._loaded.add((event.node_id, digest))
-                self._tell(heard.line("loaded", f"{self._models[digest].ref} on {event.node_id}", event))
+        for ref, model in self._models.items():
+            if model.digest in event.loaded_models and (event.node_id, ref) not in self._loaded:
+                self._loaded.add((event.node_id, ref))
+                self._tell(heard.line("loaded", f"{ref} on {event.node_id}", event))
 
 
 def _ended(heard: Heard, event: ev.JobSucceeded | ev.JobFailed | ev.JobCancelled) -> Line:

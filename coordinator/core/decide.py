@@ -121,7 +121,7 @@ def _change_signing_key(draft: Draft, body: cmd.ChangeSigningKey) -> Rejected | 
         return Rejected(
             Reason.PROOF_FAILED,
             f"key {body.key_id} would follow key {body.previous_key_id or 'none'}, and {active or 'no key'} signs now: "
-            "another rotation was faster; look at `hivefold log head` and ask again",
+            "another rotation was faster; see it with: hivefold log verify; then ask again",
             (("active", active),),
         )
     draft.emit(

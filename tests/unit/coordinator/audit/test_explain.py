@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 
 from coordinator.audit.explain import explain
+from coordinator.audit.fleet_tellers import ModelTeller
+from coordinator.audit.heard import Heard
 from coordinator.audit.story import Line, Lines, Story, Tone
 from coordinator.audit.subjects import Kind, parse_subject
-from hivefold.errors import InvalidRequestError, LogCorruptError, NotFoundError
+from coordinator.core import events as ev
+from coordinator.core import model_events as mev
+from coordinator.core.model import Failure, Needs
+from coordinator.core.placement import PlacementReason
+from hivefold.errors import InvalidRequestError, LogCorruptError, NotFoundError, Reason
+from hivefold.ids import BootId, ModelName, ModelRef, NodeId, RequestId
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.port import Stored
+from tests import samples
 from tests.unit.log.logs import golden_records
 
 RECORDS = golden_records()
@@ -88,6 +96,36 @@ async def test_a_model_tells_its_jobs_and_where_it_ran() -> None:
     assert titles(told) == ["registered", "loaded", "used", "succeeded"]
     assert [name for name, _ in told.work] == ["n1", "n2", "n3"]
     assert titles(await story("digits")) == titles(told)
+
+
+def test_a_model_tells_its_names_and_where_it_was_to_be_kept() -> None:
+    """Each version what was decided about it; their name all of it, and nothing of other models."""
+    digits, nodes, request = ModelName("digits"), (NodeId("n1"),), RequestId("r")
+    events = (
+        ev.ModelRegistered(samples.model("digits", version=1)),
+        ev.ModelRegistered(samples.model("digits", version=2)),
+        mev.AliasMoved(digits, "prod", 1, 0, "better", request),
+        mev.ResidencySet(ModelRef("digits@1"), 2, pinned=True, needs=Needs(), request_id=request),
+        mev.ReplicasPlaced(ModelRef("digits@1"), nodes, PlacementReason((), ())),
+        mev.ReplicaFailed(ModelRef("digits@1"), nodes[0], BootId("b1"), Failure(Reason.OUT_OF_MEMORY, "too large")),
+        mev.ReplicasReleased(ModelRef("digits@1"), nodes, mev.ReleaseCause.NOT_WANTED),
+        mev.AliasMoved(digits, "prod", 2, 1, "", request),
+        mev.AliasMoved(ModelName("other"), "prod", 1, 0, "", request),
+        mev.AliasRemoved(digits, "prod", 2, "", request),
+        mev.ModelRemoved(ModelRef("digits@1"), forced=False, note="", request_id=request),
+    )
+
+    def told(version: int) -> list[str]:
+        teller = ModelTeller(digits, version, 100)
+        teller.take(Heard(1, 1, 0, "somebody", events))
+        story = teller.story()
+        assert story is not None
+        return titles(story)
+
+    first = ["registered", "alias moved", "residency", "placed", "not loaded", "released", "removed"]
+    assert told(1) == first
+    assert told(2) == ["registered", "alias moved", "alias removed"]
+    assert told(0) == ["registered", "registered", *first[1:-1], "alias moved", "alias removed", "removed"]
 
 
 async def test_a_story_can_begin_in_the_middle() -> None:
