@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -95,8 +96,8 @@ def test_a_moved_alias_counts_at_once_and_for_ever_in_the_log(own: RunningFleet,
         node.channel.close()
 
     assert (moved["version"], moved["previousVersion"]) == (2, 1)
-    assert "ALIAS_MOVED" in refused.stderr, (refused.returncode, refused.stdout, refused.stderr)
-    assert "MODEL_IN_USE" in in_use.stderr
+    assert json.loads(refused.stderr)["error"]["reason"] == "ALIAS_MOVED"
+    assert json.loads(in_use.stderr)["error"]["reason"] == "MODEL_IN_USE"
     now = own.json("model", "show", "digits@prod")
     assert (now["version"], now["provenance"]["licence"]) == (2, "MIT")
     for source in ([], [str(exported)]):

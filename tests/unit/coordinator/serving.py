@@ -43,7 +43,12 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    log: MemoryEventLog, broker: MemoryBroker, chunks: MemoryChunks | None = None, index_file: Path | None = None
+    log: MemoryEventLog,
+    broker: MemoryBroker,
+    chunks: MemoryChunks | None = None,
+    index_file: Path | None = None,
+    *,
+    lost_after_ms: int = 4000,
 ) -> AsyncIterator[Served]:
     """A coordinator that leads and serves; it dies without a word at the end."""
     connection = broker.connect()
@@ -52,7 +57,9 @@ async def serving(
     store = keys.store
     assert isinstance(store, MemoryKeys)
     ends = Ends(log, connection.signals(), connection.work_sender(), connection.result_receiver(), keys)
-    settings = PresenceSettings("127.0.0.1:1", suspect_after_ms=2000, lost_after_ms=4000, heartbeat_ms=20)
+    settings = PresenceSettings(
+        "127.0.0.1:1", suspect_after_ms=lost_after_ms // 2, lost_after_ms=lost_after_ms, heartbeat_ms=20
+    )
     clock, entropy = SystemClock(), SeededEntropy((await log.head()).sequence)
     checkpoints = connection.checkpoints()
     backing = Backing(log, ends.results, keys, clock, entropy, checkpoints, durability="fsync-always")

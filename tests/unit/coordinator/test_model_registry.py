@@ -87,28 +87,30 @@ async def test_a_job_records_what_an_alias_stood_for(served: Served, file: Path)
     assert (shown.spec.infer.model, shown.model.version) == ("double@prod", 1)
 
 
-async def test_replicas_are_kept_where_nodes_are(served: Served, broker: MemoryBroker, file: Path) -> None:
+async def test_replicas_are_kept_where_nodes_are(broker: MemoryBroker, file: Path) -> None:
     """As many as asked, replaced when a node goes; what is missing is explained; unloaded when no longer wanted."""
-    await served.fleet.models.add(file, "double")
-    one, two, three = (ScriptedNode(broker, f"n{number}") for number in (1, 2, 3))
-    async with working(three):
-        async with working(one):
-            first = await served.fleet.models.keep("double", replicas=3, pinned=True)
-            await until(lambda: len(one.order.models) == len(three.order.models) == 1)
-            missing = await served.fleet.models.keep("double", needs=job_pb2.Needs(node_labels={"zone": "a"}))
-            await served.fleet.models.keep("double", replicas=1, needs=job_pb2.Needs())
-        async with working(two):
-            await until(lambda: len(two.order.models) + len(three.order.models) == 1)
-            shown = [r async for r in served.fleet.models.replicas() if r.kept]
-        await until(lambda: len(three.order.models) == 1)
-        await served.fleet.models.keep("double", replicas=0)
-        await until(lambda: len(three.order.models) == 0)
+    async with serving(MemoryEventLog(), broker, lost_after_ms=300) as served:
+        await served.fleet.models.add(file, "double")
+        one, two, three = (ScriptedNode(broker, f"n{number}") for number in (1, 2, 3))
+        async with working(three):
+            async with working(one):
+                first = await served.fleet.models.keep("double", replicas=3, pinned=True)
+                await until(lambda: len(one.order.models) == len(three.order.models) == 1)
+                missing = await served.fleet.models.keep("double", needs=job_pb2.Needs(node_labels={"zone": "a"}))
+                await served.fleet.models.keep("double", replicas=1, needs=job_pb2.Needs())
+            async with working(two):
+                await until(lambda: len(two.order.models) + len(three.order.models) == 1)
+                shown = [r async for r in served.fleet.models.replicas() if r.kept]
+            await until(lambda: len(three.order.models) == 1)
+            await served.fleet.models.keep("double", replicas=0)
+            await until(lambda: len(three.order.models) == 0)
+        kept = (await served.fleet.models.describe("double")).HasField("residency")
 
     assert first.replica_count == 3
     assert [kept.pinned for kept in one.order.models] in ([True], [])
     assert {refusal.detail for refusal in missing.refusals} <= {"needs label zone=a, does not carry it"}
     assert [replica.model for replica in shown] == ["double@1"]
-    assert (await served.fleet.models.describe("double")).HasField("residency") is False
+    assert kept is False
 
 
 async def test_a_node_that_cannot_load_is_passed_over(served: Served, broker: MemoryBroker, file: Path) -> None:
