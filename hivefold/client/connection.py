@@ -13,7 +13,7 @@ import grpc.aio
 
 from hivefold import limits
 from hivefold.client.locating import Locate
-from hivefold.clock import SystemClock
+from hivefold.clock import Clock, SystemClock
 from hivefold.entropy import jitter
 from hivefold.errors import HivefoldError, NotLeaderError, Reason, UnavailableError
 from hivefold.rpc import error_from_rpc, open_channel
@@ -56,9 +56,9 @@ class Connection:
     what records carries a request_id, and is recorded once.
     """
 
-    def __init__(self, locate: Locate) -> None:
+    def __init__(self, locate: Locate, clock: Clock | None = None) -> None:
         self._locate = locate
-        self._clock = SystemClock()
+        self._clock = clock or SystemClock()
         self._known: tuple[str, ...] = ()
         self._target = ""
         self._channels: dict[str, grpc.aio.Channel] = {}

@@ -23,7 +23,6 @@ class Scripted(JobServiceServicer):
     def __init__(self) -> None:
         self.cuts: list[int] = []
         self.asked: list[int] = []
-        self.deadlines_s: list[float] = []
         self.submitted: list[pb.SubmitJobRequest] = []
         self.refusals = 1
         self.pages = {"": (["j-3", "j-2"], "more"), "more": (["j-1"], "")}
@@ -47,7 +46,6 @@ class Scripted(JobServiceServicer):
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Any) -> pb.SubmitJobResponse:
         self.submitted.append(request)
-        self.deadlines_s.append(context.time_remaining())
         if len(self.submitted) <= self.refusals:
             raise BrokerUnavailableError("not now")
         return pb.SubmitJobResponse(job=job_pb2.Job(job_id="j-1", request_id=request.request_id))

@@ -5,14 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
 
 from hivefold import limits
 from hivefold.client import Fleet, connect
+from hivefold.client.connection import Connection
+from hivefold.client.locating import locator
+from hivefold.clock import ManualClock
 from hivefold.errors import InvalidRequestError, NotFoundError, Reason, UnavailableError
 from hivefold.v1 import job_pb2
 from tests.unit.client.scripted import STORY, Scripted
+
+TRY_MS = 400
+
+
+class Noting(grpc.aio.UnaryUnaryClientInterceptor):
+    """Notes the time that each call is given, and takes TRY_MS of it."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.timeouts_s: list[float | None] = []
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        self.timeouts_s.append(client_call_details.timeout)
+        self._clock.advance_ms(TRY_MS)
+        return await continuation(client_call_details, request)
 
 
 @pytest.mark.parametrize("cuts", [[], [0], [1], [0, 0, 1], [1, 0, 0]], ids=str)
@@ -41,13 +61,25 @@ async def test_a_watch_gives_up_in_the_end(fleet: Fleet, script: Scripted, monke
 
 
 async def test_a_retried_submit_is_the_same_request(fleet: Fleet, script: Scripted) -> None:
-    """The id is made once and sent with each try; every call has a deadline."""
+    """The id is made once and sent with each try."""
     job = await fleet.jobs.submit_probe(1)
 
     first, second = script.submitted
     assert first.request_id == second.request_id == job.request_id
-    # The server's clock reads the deadline in rounded units.
-    assert all(0 < seconds < limits.GRPC_DEADLINE_S + 1 for seconds in script.deadlines_s)
+
+
+async def test_all_tries_of_a_call_share_its_deadline(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call has a deadline; one that is sent again has what the first try left of it."""
+    clock = ManualClock()
+    noting = Noting(clock)
+    monkeypatch.setattr(
+        "hivefold.client.connection.open_channel",
+        lambda target, **_: grpc.aio.insecure_channel(target, interceptors=[noting]),
+    )
+    async with Fleet(Connection(locator(address, None), clock)) as fleet:
+        await fleet.jobs.submit_probe(1)
+
+    assert noting.timeouts_s == [limits.GRPC_DEADLINE_S, limits.GRPC_DEADLINE_S - TRY_MS / 1000]
 
 
 async def test_a_run_is_one_request_whatever_is_cut(fleet: Fleet, script: Scripted) -> None:
