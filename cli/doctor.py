@@ -21,7 +21,7 @@ from cli.exits import Exit
 from cli.local.ports import FIRST_PORT
 from cli.output import show_many
 from cli.words import count, size, span
-from hivefold.errors import ConfigError, HivefoldError
+from hivefold.errors import ConfigError, HivefoldError, UnavailableError
 from hivefold.limits import STANDBY_STALE_MS
 from hivefold.server.ports import is_free
 
@@ -81,10 +81,10 @@ async def _checks(target: Target) -> AsyncIterator[Finding]:
     yield packages(_PACKAGES)
     yield await _server()
     yield await _jetstream()
-    fleet = await _fleet(target)
-    for coordinator in fleet:
+    coordinators = await fleet(target)
+    for coordinator in coordinators:
         yield coordinator
-    if not any(coordinator.verdict is Verdict.OK for coordinator in fleet):
+    if not any(coordinator.verdict is Verdict.OK for coordinator in coordinators):
         yield ports("127.0.0.1", range(FIRST_PORT, FIRST_PORT + 4))
     yield await disk(_existing(target.directory))
     yield machine()
@@ -143,11 +143,11 @@ async def _jetstream() -> Finding:
     return Finding("jetstream", Verdict.OK, f"an embedded server serves after {span(ready)}")
 
 
-async def _fleet(target: Target) -> list[Finding]:
-    """One finding for each coordinator; one that says so where there is no fleet."""
+async def fleet(target: Target) -> list[Finding]:
+    """One finding for each coordinator; one that says so where there is no fleet. Raises InvalidRequestError."""
     try:
         addresses = target.coordinators()
-    except HivefoldError:
+    except UnavailableError:
         return [Finding("fleet", Verdict.NOTE, "none runs here", "start one with: hivefold up")]
     return await asyncio.gather(*(_coordinator(address) for address in addresses))
 

@@ -15,7 +15,7 @@ from cli.address import Target, listed
 from cli.labels import parse_labels
 from cli.output import as_plain, note, show_many, show_one, write_json
 from cli.submit import app as submit_app
-from cli.submit import split_output
+from cli.submit import output_file, split_output
 from cli.waiting import exit_for, save_output, wait_for
 from hivefold.errors import InvalidRequestError
 
@@ -118,7 +118,7 @@ def why(task: str, *, target: Target = Target()) -> None:  # noqa: B008 - frozen
 
 @app.command
 def watch(job_id: str, *, after: NonNegativeInt = 0, target: Target = Target()) -> int:  # noqa: B008 - frozen
-    """Follow a job until it ends: an event a line. The exit code tells how it ended.
+    """Follow a job until it ends: an event a line, with -o json too. The exit code tells how it ended.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def fetch_output(
     shown, named = split_output(output)
     if file and named:
         raise InvalidRequestError(f"two files are named, {file} and {named}: name one")
-    path = file or named or Path(f"{job_id}.npz")
+    path = named or output_file(file or Path(f"{job_id}.npz"))
     target = Target(output=shown, address=address, dir=dir)
     written = target.ask(lambda fleet: save_output(fleet, job_id, path))
     if target.output == "text":

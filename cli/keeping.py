@@ -10,6 +10,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from cli.address import Target, listed
 from cli.labels import parse_labels
 from cli.output import note, show_many, show_one
+from cli.sizes import Size
 from hivefold.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def load(
     replicas: PositiveInt | None = None,
     pinned: Annotated[bool | None, Parameter(name=("--pin",), negative="--no-pin")] = None,
     label: _Labels = None,
-    memory: NonNegativeInt = 0,
+    memory: Size = 0,
     gpus: NonNegativeInt = 0,
     request_id: str = "",
     target: Target = Target(),  # noqa: B008 - frozen
@@ -101,7 +102,7 @@ def load(
     label
         NAME=VALUE that these nodes must carry; may be repeated.
     memory
-        Bytes of memory that they must have.
+        Memory that they must have, in bytes or as 512MiB, 2GiB.
     gpus
         GPUs that they must have.
     request_id
@@ -114,7 +115,7 @@ def load(
     residency = target.ask(
         lambda fleet: fleet.models.keep(model, replicas=replicas, pinned=pinned, needs=told, request_id=request_id)
     )
-    _show(target, residency)
+    tell(target, residency)
 
 
 def unload(model: str, *, request_id: str = "", target: Target = Target()) -> None:  # noqa: B008 - frozen
@@ -127,7 +128,7 @@ def unload(model: str, *, request_id: str = "", target: Target = Target()) -> No
     request_id
         Names this request, so that it can be repeated safely.
     """
-    _show(target, target.ask(lambda fleet: fleet.models.keep(model, replicas=0, request_id=request_id)))
+    tell(target, target.ask(lambda fleet: fleet.models.keep(model, replicas=0, request_id=request_id)))
 
 
 def pin(
@@ -148,7 +149,7 @@ def pin(
     request_id
         Names this request, so that it can be repeated safely.
     """
-    _show(target, target.ask(lambda fleet: fleet.models.keep(model, pinned=not off, request_id=request_id)))
+    tell(target, target.ask(lambda fleet: fleet.models.keep(model, pinned=not off, request_id=request_id)))
 
 
 def rm(
@@ -178,10 +179,12 @@ def rm(
     show_one(target, {"removed": model}, lambda: f"removed {model}")
 
 
-def _show(target: Target, residency: model_service_pb2.Residency) -> None:
+def tell(target: Target, residency: model_service_pb2.Residency) -> None:
+    """Prints where a model is to be kept, and says so where nodes are missing."""
     from cli.views.models import residency_facts
 
     show_one(target, residency, lambda: residency_facts(residency))
     missing = residency.replica_count - len(residency.node_ids)
     if missing > 0 and target.output == "text":
-        note(f"{missing} of {residency.replica_count} replicas have no node yet: see why above")
+        why = "see why above" if residency.refusals else "there is no other node: start one"
+        note(f"{missing} of {residency.replica_count} replicas have no node yet: {why}")

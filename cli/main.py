@@ -20,7 +20,7 @@ _COMMANDS: Final = (
     ("job", "cli.job:app", "Submit jobs, follow them, fetch their output."),
     ("model", "cli.model:app", "Inspect models, register them, name them, keep them loaded."),
     ("node", "cli.node:app", "Look at nodes, drain them, run one."),
-    ("coordinator", "cli.coordinator:app", "Run a coordinator."),
+    ("coordinator", "cli.coordinator:app", "Run a coordinator, or have another one of its group lead."),
     ("audit", "cli.audit:app", "See what was asked of models, and check it against the log."),
     ("log", "cli.log:app", "Read the log, rebuild the state from it."),
     ("doctor", "cli.doctor:doctor", "Check what hivefold needs on this machine."),

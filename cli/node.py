@@ -13,6 +13,7 @@ from cli.address import Target, listed
 from cli.daemons import DaemonOptions
 from cli.labels import parse_labels
 from cli.output import show_many, show_one
+from hivefold.errors import InvalidRequestError
 from hivefold.imports import lean_imports
 
 if TYPE_CHECKING:
@@ -96,7 +97,12 @@ def trust(
     """
     from cli.views.nodes import trust_facts
     from hivefold.proof.extension import WITNESS_FILE, read_proven
+    from node.identity import ID_FILE
 
+    if not (data_dir / ID_FILE).is_file():
+        raise InvalidRequestError(
+            f"{data_dir} is no node's data directory: it is DIR/state/NODE of a local fleet, else the node's data_dir"
+        )
     path = data_dir / WITNESS_FILE
     if reset:
         path.unlink(missing_ok=True)

@@ -43,15 +43,15 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.RUNTIME_FAILED: "try the rows in question with the model alone",
     Reason.OUT_OF_MEMORY: "use a smaller --batch-rows, or a larger node",
     Reason.ATTEMPTS_EXHAUSTED: "read the failures with: hivefold job show JOB",
-    Reason.FILE_UNREADABLE: "give the path of a file that can be read; without --by-reference it is uploaded",
+    Reason.FILE_UNREADABLE: "give the path of a file that can be read; with --by-reference, by every node",
     Reason.LOG_CORRUPT: "stop, keep a copy of the data directory, look at the disk",
     Reason.PROOF_FAILED: "find out why before anything else: was the log restored or altered?",
     Reason.LOG_FILE_INVALID: "export the log again, or use another copy of the file",
     Reason.INTERNAL: "a defect: please report it; HIVEFOLD_DEBUG=1 shows where",
     Reason.SERVER_UNAVAILABLE: "start a fleet with: hivefold up; or name its coordinator with --address",
     Reason.NODE_FULL: "try again in a second, ask another node, or give the node's models more room",
-    Reason.ALIAS_MOVED: "Somebody else moved it: hivefold model show NAME@ALIAS; then move it again with --expect.",
-    Reason.MODEL_IN_USE: "Move the alias, hivefold model unload, wait for the job; or remove it with --force.",
+    Reason.ALIAS_MOVED: "see who moved it with: hivefold model show NAME@ALIAS; then move it again with --expect",
+    Reason.MODEL_IN_USE: "move the alias, hivefold model unload, wait for the job; or remove it with --force",
     Reason.SERVER_BUSY: "try again in a moment, or ask another node; RetryInfo says when",
     Reason.SEGMENT_MISSING: "bring its file into archive_dir from a copy; the position names its records",
     Reason.EVENT_UNKNOWN: "upgrade this hivefold to the version that wrote the log, or a later one",
@@ -74,7 +74,8 @@ def report(error: HivefoldError, *, as_json: bool, hint: str | None = None) -> N
         return
     _write(f"{_red('error:')} {_one_line(error.message)}")
     for violation in error.violations:
-        _write(f"  {violation.field}: {_one_line(violation.description)}")
+        if error.message != f"{violation.field} {violation.description}":
+            _write(f"  {violation.field}: {_one_line(violation.description)}")
     if not _says(error.message, hint):
         _write(f"  -> {hint}")
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
-from cyclopts import App, Parameter, Token
+from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from cli import words
 from cli.address import Target
 from cli.exits import Exit
 from cli.labels import parse_labels
 from cli.output import Format, note, show_one
 from cli.progress import Bar
+from cli.sizes import Size
 from cli.waiting import exit_for, save_output, wait_for
 from hivefold.errors import InvalidRequestError
 
@@ -27,10 +27,6 @@ Priority = Literal["control", "interactive", "batch"]
 SUFFIXES: Final = (".npz", ".npy", ".csv")
 
 app = App(name="submit", help="Submit a job.")
-
-
-def _size(_kind: type, tokens: Sequence[Token]) -> int:
-    return words.parse_size(tokens[0].value)
 
 
 @Parameter(name="*")
@@ -52,7 +48,7 @@ class Asked:
     """Attempts of a task that may fail before the job fails; 0: the default, 3."""
     needs_label: Annotated[list[str] | None, Parameter(negative=())] = None
     """NAME=VALUE that a node must carry; may be repeated."""
-    needs_memory: Annotated[int, Parameter(converter=_size)] = 0
+    needs_memory: Size = 0
     """Memory that a task needs, in bytes or as 512MiB, 2GiB; 0: derived from the model."""
     needs_gpus: NonNegativeInt = 0
     """GPUs that a node must have."""
@@ -186,13 +182,20 @@ def split_output(values: list[str]) -> tuple[Format, Path | None]:
         formats = [name for name in get_args(Format) if name == value]
         if formats:
             shown = formats[0]
-        elif Path(value).suffix.lower() in SUFFIXES:
-            file = Path(value)
         else:
-            raise InvalidRequestError(
-                f"--output {value}: give a file that ends in {', '.join(SUFFIXES)}, or one of text, json, jsonl"
-            )
+            file = output_file(Path(value))
     return shown, file
+
+
+def output_file(path: Path) -> Path:
+    """The same path, where a job's output can be written to it: asked before the job is. Raises InvalidRequestError."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidRequestError(
+            f"output {path}: give a file that ends in {', '.join(SUFFIXES)}, or one of text, json, jsonl"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InvalidRequestError(f"output {path}: {path.parent} is no directory that can be written to; make it first")
+    return path
 
 
 async def _follow(fleet: Fleet, job: job_pb2.Job, *, wait: bool, file: Path | None) -> job_pb2.Job:

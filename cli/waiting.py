@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.exits import Exit
+from cli.output import note
 from cli.progress import Bar
 from cli.views import jobs
 from hivefold.v1 import job_pb2
@@ -20,12 +22,16 @@ def exit_for(job: job_pb2.Job) -> Exit:
 
 
 async def wait_for(fleet: Fleet, job_id: str) -> job_pb2.Job:
-    """The job once it has ended."""
+    """The job once it has ended. Ctrl-C ends the waiting alone, and the person is told so."""
     job = await fleet.jobs.get(job_id)
     if job.state in jobs.FINAL:
         return job
-    with Bar(job_id, jobs.unit(job)) as bar:
-        return await fleet.jobs.wait(job, lambda changed: _told(bar, changed))
+    try:
+        with Bar(job_id, jobs.unit(job)) as bar:
+            return await fleet.jobs.wait(job, lambda changed: _told(bar, changed))
+    except asyncio.CancelledError:
+        note(f"job {job_id} goes on; see its end with: hivefold job wait {job_id}")
+        raise
 
 
 async def save_output(fleet: Fleet, job_id: str, path: Path) -> int:

@@ -39,7 +39,7 @@ from hivefold.clock import Clock, SystemClock
 from hivefold.config import CoordinatorConfig
 from hivefold.config.daemons import KEY_FILE
 from hivefold.entropy import SystemEntropy
-from hivefold.errors import HivefoldError, LogCorruptError, LogError, UnavailableError
+from hivefold.errors import ConfigError, HivefoldError, LogCorruptError, LogError, UnavailableError
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.jetstream import open_lease
 from hivefold.lease.port import Holder
@@ -58,6 +58,7 @@ _log = structlog.get_logger(__name__)
 INDEX_FILE: Final = "ended-jobs.sqlite"
 _USUAL_PORT: Final = 7400
 EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
 EXIT_DEPOSED: Final = 75
 """EX_TEMPFAIL: another coordinator leads, or the server or the log gave no answer: starting again may help."""
 
@@ -245,5 +246,7 @@ def _said(error: BaseException) -> int:
     for leaf in known:
         _log.error("coordinator stops", reason=leaf.reason, error=leaf.message)
     print(f"hivefold coordinator: {known[0].message}", file=sys.stderr)  # noqa: T201 - the last words
+    if isinstance(known[0], ConfigError):
+        return EXIT_USAGE
     passing = isinstance(known[0], UnavailableError | LogError) and not isinstance(known[0], LogCorruptError)
     return EXIT_DEPOSED if passing else EXIT_FAILED

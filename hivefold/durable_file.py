@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hivefold.errors import ConflictError
+from hivefold.errors import ConflictError, Reason
 from hivefold.limits import DURABLE_FILE_BUFFER_BYTES
 
 
@@ -30,7 +30,9 @@ class DurableFile:
 
     def __init__(self, path: Path, *, replace: bool = False) -> None:
         if not replace and path.exists():
-            raise ConflictError(f"{path} exists; give another name, or replace it with --force")
+            raise ConflictError(
+                f"{path} exists; give another name, or replace it with --force", reason=Reason.INVALID_ARGUMENT
+            )
         self._path = path
 
     def open(self) -> None:

@@ -7,13 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
 from hivefold.errors import ConfigError
 from hivefold.ids import NAME_RULE, BootId, NodeId, is_name, sortable_id
 
-_FILE = "node-id"
+ID_FILE: Final = "node-id"
+"""In a node's data directory: the name that it made or was given at its first start."""
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def node_identity(data_dir: Path, configured: str, clock: Clock, entropy: Entrop
     boot_id = BootId(sortable_id("boot", time_ms, entropy.draw(10)))
     if configured and not is_name(configured):
         raise ConfigError(f"the node id {configured!r} is not {NAME_RULE}; choose another")
-    path = data_dir / _FILE
+    path = data_dir / ID_FILE
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = path.read_text(encoding="ascii").strip() if path.exists() else ""

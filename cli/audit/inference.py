@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from cli.address import Target
@@ -28,9 +29,9 @@ def inference(
     node: str = "",
     since: str = "",
     until: str = "",
-    windows: bool = False,
-    requests: bool = False,
-    verify: bool = False,
+    windows: Annotated[bool, Parameter(negative=())] = False,
+    requests: Annotated[bool, Parameter(negative=())] = False,
+    verify: Annotated[bool, Parameter(negative=())] = False,
     batches: Path | None = None,
     save: Path | None = None,
     limit: PositiveInt = 200,

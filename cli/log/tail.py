@@ -24,6 +24,8 @@ def tail(
 ) -> None:
     """Print the last records: position, time, term, cause, events.
 
+    With -o json or jsonl, one line for each record.
+
     Parameters
     ----------
     lines

@@ -61,9 +61,8 @@ def verify(
         A file whose table [audit] says how to reach the mirror. Else it is that of the local fleet.
     """
     from hivefold.clock import stopwatch_ns
-    from hivefold.proof.extension import read_proven
 
-    seen = read_proven(witness) if witness else None
+    seen = _seen(witness) if witness else None
     began = stopwatch_ns()
     try:
         verified = _verified(target, file, key, seen, _Place(mirror, config))
@@ -75,6 +74,19 @@ def verify(
     seconds = (stopwatch_ns() - began) / 1e9
     show_one(target, _plain(verified), lambda: _shown(verified, seconds))
     return Exit.OK
+
+
+def _seen(witness: Path) -> Proven:
+    """What a node has seen: a mistyped name must not pass for a proof. Raises InvalidRequestError, ConfigError."""
+    from hivefold.proof.extension import read_proven
+
+    proven = read_proven(witness)
+    if proven is None:
+        raise InvalidRequestError(
+            f"--witness {witness}: there is no such file; it is DIR/state/NODE/witness of a local fleet, and comes "
+            "with the first checkpoint that the node sees"
+        )
+    return proven
 
 
 @dataclass(frozen=True, slots=True)

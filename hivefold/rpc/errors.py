@@ -86,6 +86,8 @@ _WITHOUT_DETAILS: Final[Mapping[grpc.StatusCode, Reason]] = {
     # Whoever cancels a call of their own hears nothing of it: the far end stops, or has no room for the call.
     _Code.CANCELLED: Reason.SERVER_UNAVAILABLE,
     _Code.INVALID_ARGUMENT: Reason.INVALID_ARGUMENT,
+    # A node that is asked what coordinators answer, another program, or a version without the call.
+    _Code.UNIMPLEMENTED: Reason.INVALID_ARGUMENT,
     _Code.RESOURCE_EXHAUSTED: Reason.LIMIT_EXCEEDED,
 }
 """What a status means that the far end's gRPC library made, not hivefold."""
@@ -136,8 +138,6 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> HivefoldError:
     found = _from_status(status) if status is not None else None
     if found is not None:
         return found
-    if code is _Code.UNIMPLEMENTED:
-        return HivefoldError(f"{target} does not know this call: it runs another version or is no hivefold server")
     reason = _WITHOUT_DETAILS.get(code, Reason.INTERNAL)
     return error_for(reason, _explained(code, details, target), {"target": target})
 
@@ -223,5 +223,7 @@ def _explained(code: grpc.StatusCode, details: str, target: str) -> str:
             return f"{target} dropped the call: it is stopping, or has too many: try again"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return f"{target} refused the call as too large or one too many: {details}"
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return f"{target} does not know this call: it is no coordinator or runs another version; look there"
         case _:
             return f"{target} answered {code.name}: {details}"

@@ -44,9 +44,11 @@ def test_the_commands_are_those_that_were_promised() -> None:
     """Removing or renaming a command breaks scripts."""
     promised = """
         up, top, doctor, version, completion show, completion install, coordinator run,
-        node ls, node show, node drain, node undrain, node run, model add, model ls, model show,
-        job submit infer, job submit probe, job ls, job show, job tasks, job watch, job wait, job cancel, job output,
-        log tail, log replay
+        coordinator hand-over, node ls, node show, node drain, node undrain, node trust, node run,
+        model add, model inspect, model ls, model show, model alias, model ps, model load, model unload, model pin,
+        model rm, job submit infer, job submit probe, job ls, job show, job tasks, job why, job watch, job wait,
+        job cancel, job erase, job output, log tail, log replay, log verify, log export, log diff, log explain,
+        log recheck, log segments, log restore, log rotate-key, audit inference
     """
     assert {tuple(path.split()) for path in promised.split(",")} <= set(commands(build()))
 
@@ -90,6 +92,12 @@ def test_a_wrong_command_line_is_a_usage_error(line: str, what: str, capsys: pyt
         ("coordinator run --nats-servers ftp://x", "nats://"),
         ("node run --label nonsense", "no label"),
         ("node run --id NO", "a-z0-9"),
+        ("job submit infer --model m --input x.npy --output nowhere/out.npz", "nowhere is no directory"),
+        ("job output j-1 nowhere/out.npz", "nowhere is no directory"),
+        ("model load m --memory lots", "is no size"),
+        ("node trust nowhere", "no node's data directory"),
+        ("node trust nowhere --reset", "no node's data directory"),
+        ("log verify any.hflog --witness nowhere", "no such file"),
     ],
 )
 def test_wrong_values_are_usage_errors_too(line: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:

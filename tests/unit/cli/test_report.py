@@ -33,6 +33,14 @@ def test_each_malformed_field_gets_its_line(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err.splitlines()[1:3] == ["  spec.timeout: must be positive", "  request_id: too long"]
 
 
+def test_a_field_that_the_message_names_is_not_named_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    """One malformed field is one line."""
+    violations = [FieldViolation("spec.timeout", "must be positive")]
+    report(InvalidRequestError("spec.timeout must be positive", violations=violations), as_json=False)
+
+    assert capsys.readouterr().err.count("must be positive") == 1
+
+
 def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
     """With -o json the error is one JSON line on standard error."""
     error = HivefoldError("too many", reason=Reason.LIMIT_EXCEEDED, metadata={"limit": "5"})

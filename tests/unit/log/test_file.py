@@ -173,8 +173,9 @@ def test_nothing_appears_when_writing_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
     path.write_text("mine")
-    with pytest.raises(ConflictError, match="--force"):
+    with pytest.raises(ConflictError, match="--force") as taken:
         LogFileWriter(path, LogFileStart(b""))
+    assert taken.value.reason is Reason.INVALID_ARGUMENT
     assert path.read_text() == "mine"
 
 

@@ -121,7 +121,7 @@ def test_text_that_utf8_cannot_hold_does_not_break_an_error() -> None:
         (grpc.StatusCode.UNAVAILABLE, Reason.SERVER_UNAVAILABLE),
         (grpc.StatusCode.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Reason.LIMIT_EXCEEDED),
-        (grpc.StatusCode.UNIMPLEMENTED, Reason.INTERNAL),
+        (grpc.StatusCode.UNIMPLEMENTED, Reason.INVALID_ARGUMENT),
         (grpc.StatusCode.INTERNAL, Reason.INTERNAL),
         (grpc.StatusCode.UNKNOWN, Reason.INTERNAL),
     ],
