@@ -278,7 +278,7 @@ PLAIN_CHUNK_BYTES: Final = 512 * 1024  # of content that is not sealed: 0.1.0, w
 STORED_CHUNK_BYTES: Final = CHUNK_BYTES + 64  # with what sealing adds
 MANIFEST_PART_BYTES: Final = 512 * 1024
 KEY_ID_BYTES: Final = 128
-ERASURES_KEPT: Final = 256  # at hand: a start makes sure that their keys are gone
+ERASURES_KEPT: Final = 256  # at hand; as many may be owed at once, while their keys are not known to be gone
 BLOB_BYTES: Final = 1 << 44
 BLOB_WINDOW: Final = 16
 """Chunks of one upload or download under way: bounds its memory, hides the round trips."""

@@ -61,6 +61,8 @@ class JobTeller:
             if isinstance(event, ev.TermStarted):
                 if self._submitted and not self._state.final:
                     self._lines.add(_take_over(heard, event))
+            elif isinstance(event, ev.KeysShredded) and self._job_id in event.job_ids:
+                self._lines.add(heard.line("shredded", "the keys to its data, and its small outputs, are gone", event))
             elif isinstance(event, _JobEvent) and event.job_id == self._job_id:
                 self._lines.add(self._told(heard, event))
 

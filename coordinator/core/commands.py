@@ -177,6 +177,13 @@ class EraseJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfirmKeysShredded:
+    """Note that the keys of erased jobs, and the jobs' outcomes, are gone."""
+
+    job_ids: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RecordInferences:
     """Record what nodes stored of their inference, in the order of its positions."""
 
@@ -258,6 +265,7 @@ CommandBody: TypeAlias = (
     | SubmitJob
     | CancelJob
     | EraseJob
+    | ConfirmKeysShredded
     | JoinNode
     | ObserveNode
     | ReportSilence

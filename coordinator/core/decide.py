@@ -70,8 +70,8 @@ def _decide(draft: Draft, body: cmd.CommandBody) -> Rejected | None:
             return decide_jobs.submit_job(draft, body)
         case cmd.CancelJob():
             return decide_jobs.cancel_job(draft, body)
-        case cmd.EraseJob():
-            return decide_jobs.erase_job(draft, body)
+        case cmd.EraseJob() | cmd.ConfirmKeysShredded():
+            return decide_jobs.erase(draft, body)
         case cmd.ExpireJobs():
             return decide_jobs.expire_jobs(draft)
         case cmd.JoinNode():

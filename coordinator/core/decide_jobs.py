@@ -7,7 +7,7 @@ from coordinator.core import events as ev
 from coordinator.core.check_spec import check_spec, text_violations
 from coordinator.core.digest import spec_fingerprint
 from coordinator.core.draft import Draft
-from coordinator.core.erased import erased_us
+from coordinator.core.erased import erased_us, owed_erasures
 from coordinator.core.model import Failure, InferSpec, Job, JobSpec, JobState, Needs, ProbeSpec, Rejected, State
 from coordinator.core.place import memory_need, unmet_need
 from coordinator.core.planning import plan_tasks
@@ -81,7 +81,15 @@ def cancel_job(draft: Draft, body: cmd.CancelJob) -> Rejected | None:
     return None
 
 
-def erase_job(draft: Draft, body: cmd.EraseJob) -> Rejected | None:
+def erase(draft: Draft, body: cmd.EraseJob | cmd.ConfirmKeysShredded) -> Rejected | None:
+    """Erases a job's data, or notes that what was owed to erased jobs is done."""
+    if isinstance(body, cmd.EraseJob):
+        return _erase_job(draft, body)
+    _confirm_keys_shredded(draft, body)
+    return None
+
+
+def _erase_job(draft: Draft, body: cmd.EraseJob) -> Rejected | None:
     """Erases the data of an ended job; erasing twice records nothing. Its keys go once this is durable."""
     job = draft.state.jobs.get(body.job_id)
     if job is None and not body.past:
@@ -104,9 +112,25 @@ def erase_job(draft: Draft, body: cmd.EraseJob) -> Rejected | None:
             f"the input of job {body.job_id} is still read by {named}: wait for the end, or cancel, then erase",
             (("job", body.job_id), ("readers", ",".join(readers[:20]))),
         )
-    if not erased_us(draft.state, body.job_id):
-        draft.emit(ev.JobErased(body.job_id, body.key_ids))
+    if erased_us(draft.state, body.job_id):
+        return None
+    if len(owed_erasures(draft.state)) >= limits.ERASURES_KEPT:
+        return Rejected(
+            Reason.LIMIT_EXCEEDED,
+            f"the data of {limits.ERASURES_KEPT} erased jobs are still to be removed, for the store does not answer; "
+            "try again once it does",
+            (("limit", str(limits.ERASURES_KEPT)),),
+        )
+    draft.emit(ev.JobErased(body.job_id, body.key_ids))
     return None
+
+
+def _confirm_keys_shredded(draft: Draft, body: cmd.ConfirmKeysShredded) -> None:
+    """Notes that what is owed to erased jobs was done; what is noted already, or unknown, is passed over."""
+    done = frozenset(body.job_ids)
+    fresh = tuple(erasure.job_id for erasure in owed_erasures(draft.state) if erasure.job_id in done)
+    if fresh:
+        draft.emit(ev.KeysShredded(fresh))
 
 
 def _readers(state: State, root: str) -> list[JobId]:

@@ -240,6 +240,13 @@ class JobErased:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysShredded:
+    """The keys of erased jobs, and the jobs' outcomes, are gone."""
+
+    job_ids: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InferencesRecorded:
     """Batches of inference were recorded."""
 
@@ -272,6 +279,7 @@ Event: TypeAlias = (
     | JobFailed
     | JobCancelled
     | JobErased
+    | KeysShredded
     | InferencesRecorded
     | ModelChange
 )

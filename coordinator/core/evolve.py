@@ -12,6 +12,7 @@ from typing import Final, assert_never
 from immutables import Map
 
 from coordinator.core import events as ev
+from coordinator.core.erased import with_erasure, with_shredded
 from coordinator.core.evolve_models import keeps_any, model_changed, model_registered, node_gone
 from coordinator.core.model import (
     Attempt,
@@ -33,7 +34,7 @@ from coordinator.core.rates import measured, rate_key
 from coordinator.core.retire import forget_gone_nodes, overfull, retire_jobs, tasks_held
 from hivefold.errors import Reason
 from hivefold.ids import JobId, NodeId
-from hivefold.limits import ERASURES_KEPT, SIGNING_KEYS_KEPT
+from hivefold.limits import SIGNING_KEYS_KEPT
 
 _NO_TROUBLE: Final = Trouble(0, (), 0, ())
 
@@ -82,7 +83,7 @@ def evolve(state: State, event: ev.Event) -> State:
         case ev.SigningKeyChanged():
             key = SigningKey(event.key_id, event.public_key, event.previous_key_id, event.endorsement, event.request_id)
             return state._replace(signing_keys=(*state.signing_keys, key)[-SIGNING_KEYS_KEPT:])
-        case ev.JobErased() | ev.SegmentOpened() | ev.SegmentClosed() | ev.InferencesRecorded():
+        case ev.JobErased() | ev.KeysShredded() | ev.SegmentOpened() | ev.SegmentClosed() | ev.InferencesRecorded():
             return _housekeeping(state, event)
         case ev.TermEnded():
             return state._replace(coordinator_id="")
@@ -93,12 +94,14 @@ def evolve(state: State, event: ev.Event) -> State:
 
 
 def _housekeeping(
-    state: State, event: ev.JobErased | ev.SegmentOpened | ev.SegmentClosed | ev.InferencesRecorded
+    state: State,
+    event: ev.JobErased | ev.KeysShredded | ev.SegmentOpened | ev.SegmentClosed | ev.InferencesRecorded,
 ) -> State:
     match event:
         case ev.JobErased(job_id, key_ids):
-            erasure = Erasure(job_id, state.time_us, key_ids)
-            return state._replace(erasures=(*state.erasures, erasure)[-ERASURES_KEPT:])
+            return state._replace(erasures=with_erasure(state.erasures, Erasure(job_id, state.time_us, key_ids)))
+        case ev.KeysShredded(job_ids):
+            return state._replace(erasures=with_shredded(state.erasures, job_ids))
         case ev.SegmentOpened():
             return state._replace(term_sequence=state.sequence)
         case ev.SegmentClosed():

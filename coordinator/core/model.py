@@ -304,6 +304,8 @@ class Erasure(NamedTuple):
     job_id: JobId
     time_us: int
     key_ids: tuple[str, ...]
+    shredded: bool = False
+    """Whether they are gone."""
 
 
 class State(NamedTuple):
@@ -344,7 +346,7 @@ class State(NamedTuple):
     """The same, numbered in the order in which their jobs went; the next number is `past_total`."""
     past_total: int = 0
     erasures: tuple[Erasure, ...] = ()
-    """The latest ERASURES_KEPT, oldest first."""
+    """All whose keys are still to go, and of the others the latest; ERASURES_KEPT in all, oldest first."""
     inference_position: int = 0
     """Up to where what nodes stored of their inference is recorded."""
     removed: Map[ModelRef, Model] = Map()

@@ -10,6 +10,7 @@ from coordinator.artifacts import Artifacts
 from coordinator.checkpoints import Checkpointer
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Job, Rejected, State
+from coordinator.erasing import Eraser
 from coordinator.followers import Followed
 from coordinator.history import PastJobs
 from coordinator.index import JobIndex
@@ -70,6 +71,11 @@ class Lead(Protocol):
     @property
     def artifacts(self) -> Artifacts:
         """What removes the bytes of removed models."""
+        ...
+
+    @property
+    def eraser(self) -> Eraser:
+        """What shreds the keys of erased jobs."""
         ...
 
 
@@ -148,6 +154,11 @@ class Backing:
     def artifacts(self) -> Artifacts:
         """What removes the bytes of removed models. Raises NotLeaderError."""
         return self._term().artifacts
+
+    @property
+    def eraser(self) -> Eraser:
+        """What shreds the keys of erased jobs. Raises NotLeaderError."""
+        return self._term().eraser
 
     @property
     def standby(self) -> Standby | None:

@@ -15,7 +15,6 @@ from coordinator.core.commands import CancelJob, EraseJob, SubmitJob
 from coordinator.core.erased import erased_us
 from coordinator.core.model import Erasure, InferSpec, Job, JobState, State
 from coordinator.core.why import first_waiting, why
-from coordinator.erasing import shred
 from coordinator.index import Wanted
 from coordinator.output import OutputFormat, stream_output
 from coordinator.servicers import checking
@@ -131,7 +130,7 @@ class JobServicer(JobServiceServicer):
         past = job.job_id not in backing.state.jobs
         answer = await backing.decide(EraseJob(job.job_id, key_ids, _input_root(job), past))
         erasure = Erasure(job.job_id, erased_us(answer.state, job.job_id), key_ids)
-        await shred(erasure, backing.job_keys.store, backing.results)
+        await backing.eraser.shred(erasure)
         return pb.EraseJobResponse(job=_view(job, answer.state))
 
     async def DownloadOutput(

@@ -42,6 +42,8 @@ def command_to_proto(command: cmd.Command) -> pb.Command:
             message.cancel_job.CopyFrom(pb.CancelJob(job_id=job_id, note=note))
         case cmd.EraseJob(job_id, key_ids, root, past):
             message.erase_job.CopyFrom(pb.EraseJob(job_id=job_id, key_ids=key_ids, input_root=root, past=past))
+        case cmd.ConfirmKeysShredded(job_ids):
+            message.confirm_keys_shredded.job_ids.extend(job_ids)
         case cmd.StartTerm(coordinator_id, version):
             message.start_term.CopyFrom(pb.StartTerm(coordinator_id=coordinator_id, code_version=version))
         case cmd.ChangeSigningKey():
@@ -214,6 +216,7 @@ _READERS: Final[dict[str, Callable[[pb.Command], cmd.CommandBody]]] = {
     "expire_jobs": lambda _: cmd.ExpireJobs(),
     "submit_job": _submit_job,
     "erase_job": lambda c: _erase_job(c.erase_job),
+    "confirm_keys_shredded": lambda c: cmd.ConfirmKeysShredded(tuple(map(JobId, c.confirm_keys_shredded.job_ids))),
     "cancel_job": lambda c: cmd.CancelJob(JobId(c.cancel_job.job_id), c.cancel_job.note),
     "start_term": lambda c: cmd.StartTerm(c.start_term.coordinator_id, c.start_term.code_version),
     "change_signing_key": lambda c: cmd.ChangeSigningKey(

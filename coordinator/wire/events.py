@@ -59,6 +59,8 @@ def event_to_proto(event: ev.Event) -> pb.Event:
             | ev.JobErased()
         ):
             return _job_event_to_proto(event)
+        case ev.KeysShredded(job_ids):
+            return pb.Event(ignorable=True, keys_shredded=pb.KeysShredded(job_ids=job_ids))
         case ev.InferencesRecorded(batches):
             body = pb.InferencesRecorded(batches=map(summary_to_proto, batches))
             return pb.Event(ignorable=True, inferences_recorded=body)
@@ -307,6 +309,7 @@ _READERS: Final[dict[str, Callable[[pb.Event], ev.Event]]] = {
     "job_failed": lambda e: ev.JobFailed(JobId(e.job_failed.job_id), v.failure_from_proto(e.job_failed.failure)),
     "job_cancelled": lambda e: ev.JobCancelled(JobId(e.job_cancelled.job_id), e.job_cancelled.note),
     "job_erased": lambda e: ev.JobErased(JobId(e.job_erased.job_id), tuple(e.job_erased.key_ids)),
+    "keys_shredded": lambda e: ev.KeysShredded(tuple(map(JobId, e.keys_shredded.job_ids))),
     "inferences_recorded": lambda e: ev.InferencesRecorded(
         tuple(map(summary_from_proto, e.inferences_recorded.batches))
     ),

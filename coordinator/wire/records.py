@@ -108,6 +108,8 @@ def subject_of(body: cmd.CommandBody) -> str:
             return "log.term.end"
         case cmd.SubmitJob(job_id=job_id) | cmd.CancelJob(job_id=job_id) | cmd.EraseJob(job_id=job_id):
             return job_subject(job_id)
+        case cmd.ConfirmKeysShredded():
+            return "log.job"
         case cmd.ChangeSigningKey():
             return KEY_SUBJECT
         case cmd.RegisterModel(model):

@@ -278,6 +278,30 @@ class EraseJob(_message.Message):
 Global___EraseJob: _TypeAlias = EraseJob  # noqa: Y015
 
 @_typing.final
+class ConfirmKeysShredded(_message.Message):
+    """Note that the keys of erased jobs are gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The jobs."""
+
+    def __init__(
+        self,
+        *,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_ids", b"job_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmKeysShredded: _TypeAlias = ConfirmKeysShredded  # noqa: Y015
+
+@_typing.final
 class JoinNode(_message.Message):
     """Let a node join."""
 
@@ -878,6 +902,7 @@ class Command(_message.Message):
     PLACE_TASKS_FIELD_NUMBER: _builtins.int
     EXPIRE_JOBS_FIELD_NUMBER: _builtins.int
     ERASE_JOB_FIELD_NUMBER: _builtins.int
+    CONFIRM_KEYS_SHREDDED_FIELD_NUMBER: _builtins.int
     JOIN_NODE_FIELD_NUMBER: _builtins.int
     OBSERVE_NODE_FIELD_NUMBER: _builtins.int
     REPORT_SILENCE_FIELD_NUMBER: _builtins.int
@@ -942,6 +967,10 @@ class Command(_message.Message):
     @_builtins.property
     def erase_job(self) -> Global___EraseJob:
         """Erase a job's data."""
+
+    @_builtins.property
+    def confirm_keys_shredded(self) -> Global___ConfirmKeysShredded:
+        """Note that keys are gone."""
 
     @_builtins.property
     def join_node(self) -> Global___JoinNode:
@@ -1011,6 +1040,7 @@ class Command(_message.Message):
         place_tasks: Global___PlaceTasks | None = ...,
         expire_jobs: Global___ExpireJobs | None = ...,
         erase_job: Global___EraseJob | None = ...,
+        confirm_keys_shredded: Global___ConfirmKeysShredded | None = ...,
         join_node: Global___JoinNode | None = ...,
         observe_node: Global___ObserveNode | None = ...,
         report_silence: Global___ReportSilence | None = ...,
@@ -1025,11 +1055,11 @@ class Command(_message.Message):
         confirm_artifact_removed: Global___ConfirmArtifactRemoved | None = ...,
         record_inferences: Global___RecordInferences | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "confirm_artifact_removed", b"confirm_artifact_removed", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "move_alias", b"move_alias", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_replicas", b"place_replicas", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "remove_model", b"remove_model", "report_outcomes", b"report_outcomes", "report_replica", b"report_replica", "report_silence", b"report_silence", "set_residency", b"set_residency", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "confirm_artifact_removed", b"confirm_artifact_removed", "confirm_keys_shredded", b"confirm_keys_shredded", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "move_alias", b"move_alias", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_replicas", b"place_replicas", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "remove_model", b"remove_model", "report_outcomes", b"report_outcomes", "report_replica", b"report_replica", "report_silence", b"report_silence", "set_residency", b"set_residency", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "confirm_artifact_removed", b"confirm_artifact_removed", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "move_alias", b"move_alias", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_replicas", b"place_replicas", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "remove_model", b"remove_model", "report_outcomes", b"report_outcomes", "report_replica", b"report_replica", "report_silence", b"report_silence", "set_residency", b"set_residency", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel_job", b"cancel_job", "change_signing_key", b"change_signing_key", "close_segment", b"close_segment", "command_time", b"command_time", "confirm_artifact_removed", b"confirm_artifact_removed", "confirm_keys_shredded", b"confirm_keys_shredded", "drain_node", b"drain_node", "end_term", b"end_term", "erase_job", b"erase_job", "expire_jobs", b"expire_jobs", "join_node", b"join_node", "leave_node", b"leave_node", "move_alias", b"move_alias", "observe_node", b"observe_node", "open_segment", b"open_segment", "place_replicas", b"place_replicas", "place_tasks", b"place_tasks", "record_inferences", b"record_inferences", "register_model", b"register_model", "remove_model", b"remove_model", "report_outcomes", b"report_outcomes", "report_replica", b"report_replica", "report_silence", b"report_silence", "set_residency", b"set_residency", "start_term", b"start_term", "submit_job", b"submit_job", "undrain_node", b"undrain_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "erase_job", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node", "move_alias", "set_residency", "remove_model", "report_replica", "place_replicas", "confirm_artifact_removed", "record_inferences"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start_term", "register_model", "change_signing_key", "end_term", "close_segment", "open_segment", "submit_job", "cancel_job", "report_outcomes", "place_tasks", "expire_jobs", "erase_job", "confirm_keys_shredded", "join_node", "observe_node", "report_silence", "leave_node", "drain_node", "undrain_node", "move_alias", "set_residency", "remove_model", "report_replica", "place_replicas", "confirm_artifact_removed", "record_inferences"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

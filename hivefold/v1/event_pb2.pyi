@@ -991,6 +991,30 @@ class JobErased(_message.Message):
 Global___JobErased: _TypeAlias = JobErased  # noqa: Y015
 
 @_typing.final
+class KeysShredded(_message.Message):
+    """The keys of erased jobs, and the jobs' outcomes, are gone. May be skipped by readers that do not know it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The jobs."""
+
+    def __init__(
+        self,
+        *,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_ids", b"job_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeysShredded: _TypeAlias = KeysShredded  # noqa: Y015
+
+@_typing.final
 class InferencesRecorded(_message.Message):
     """Batches of inference were recorded. May be skipped by readers that do not know it."""
 
@@ -1315,6 +1339,7 @@ class Event(_message.Message):
     JOB_FAILED_FIELD_NUMBER: _builtins.int
     JOB_CANCELLED_FIELD_NUMBER: _builtins.int
     JOB_ERASED_FIELD_NUMBER: _builtins.int
+    KEYS_SHREDDED_FIELD_NUMBER: _builtins.int
     NODE_JOINED_FIELD_NUMBER: _builtins.int
     NODE_OBSERVED_FIELD_NUMBER: _builtins.int
     NODE_SUSPECTED_FIELD_NUMBER: _builtins.int
@@ -1398,6 +1423,10 @@ class Event(_message.Message):
     @_builtins.property
     def job_erased(self) -> Global___JobErased:
         """A job's data were erased."""
+
+    @_builtins.property
+    def keys_shredded(self) -> Global___KeysShredded:
+        """The keys of erased jobs are gone."""
 
     @_builtins.property
     def node_joined(self) -> Global___NodeJoined:
@@ -1491,6 +1520,7 @@ class Event(_message.Message):
         job_failed: Global___JobFailed | None = ...,
         job_cancelled: Global___JobCancelled | None = ...,
         job_erased: Global___JobErased | None = ...,
+        keys_shredded: Global___KeysShredded | None = ...,
         node_joined: Global___NodeJoined | None = ...,
         node_observed: Global___NodeObserved | None = ...,
         node_suspected: Global___NodeSuspected | None = ...,
@@ -1510,11 +1540,11 @@ class Event(_message.Message):
         artifact_removed: Global___ArtifactRemoved | None = ...,
         inferences_recorded: Global___InferencesRecorded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias_moved", b"alias_moved", "alias_removed", b"alias_removed", "artifact_removed", b"artifact_removed", "attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "model_removed", b"model_removed", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "replica_failed", b"replica_failed", "replicas_placed", b"replicas_placed", "replicas_released", b"replicas_released", "residency_set", b"residency_set", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias_moved", b"alias_moved", "alias_removed", b"alias_removed", "artifact_removed", b"artifact_removed", "attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "keys_shredded", b"keys_shredded", "model_registered", b"model_registered", "model_removed", b"model_removed", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "replica_failed", b"replica_failed", "replicas_placed", b"replicas_placed", "replicas_released", b"replicas_released", "residency_set", b"residency_set", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_moved", b"alias_moved", "alias_removed", b"alias_removed", "artifact_removed", b"artifact_removed", "attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "model_registered", b"model_registered", "model_removed", b"model_removed", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "replica_failed", b"replica_failed", "replicas_placed", b"replicas_placed", "replicas_released", b"replicas_released", "residency_set", b"residency_set", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_moved", b"alias_moved", "alias_removed", b"alias_removed", "artifact_removed", b"artifact_removed", "attempt_failed", b"attempt_failed", "attempts_lost", b"attempts_lost", "body", b"body", "ignorable", b"ignorable", "inferences_recorded", b"inferences_recorded", "job_cancelled", b"job_cancelled", "job_erased", b"job_erased", "job_failed", b"job_failed", "job_submitted", b"job_submitted", "job_succeeded", b"job_succeeded", "keys_shredded", b"keys_shredded", "model_registered", b"model_registered", "model_removed", b"model_removed", "node_drain_ended", b"node_drain_ended", "node_drain_started", b"node_drain_started", "node_joined", b"node_joined", "node_leave_started", b"node_leave_started", "node_left", b"node_left", "node_lost", b"node_lost", "node_observed", b"node_observed", "node_recovered", b"node_recovered", "node_suspected", b"node_suspected", "replica_failed", b"replica_failed", "replicas_placed", b"replicas_placed", "replicas_released", b"replicas_released", "residency_set", b"residency_set", "segment_closed", b"segment_closed", "segment_opened", b"segment_opened", "signing_key_changed", b"signing_key_changed", "tasks_assigned", b"tasks_assigned", "tasks_planned", b"tasks_planned", "tasks_succeeded", b"tasks_succeeded", "term_ended", b"term_ended", "term_started", b"term_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "term_ended", "segment_closed", "segment_opened", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "job_erased", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started", "alias_moved", "alias_removed", "residency_set", "replicas_placed", "replicas_released", "replica_failed", "model_removed", "artifact_removed", "inferences_recorded"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["term_started", "model_registered", "signing_key_changed", "term_ended", "segment_closed", "segment_opened", "job_submitted", "tasks_planned", "tasks_assigned", "tasks_succeeded", "attempt_failed", "attempts_lost", "job_succeeded", "job_failed", "job_cancelled", "job_erased", "keys_shredded", "node_joined", "node_observed", "node_suspected", "node_recovered", "node_lost", "node_left", "node_drain_started", "node_drain_ended", "node_leave_started", "alias_moved", "alias_removed", "residency_set", "replicas_placed", "replicas_released", "replica_failed", "model_removed", "artifact_removed", "inferences_recorded"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

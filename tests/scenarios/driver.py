@@ -170,6 +170,9 @@ class Driver:
         root = samples.infer(1).data_set.content.root if "input" in named else ""
         return cmd.EraseJob(JobId(plain[0]), (f"j.{plain[0]}",), root, "past" in named)
 
+    def shredded(self, plain: list[str], _: dict[str, str]) -> cmd.CommandBody:
+        return cmd.ConfirmKeysShredded(tuple(map(JobId, plain)))
+
     def place(self, _: list[str], __: dict[str, str]) -> cmd.CommandBody:
         return cmd.PlaceTasks()
 
@@ -207,7 +210,7 @@ class Driver:
         for verb in (
             *(node, observe, silent, leave, drain, undrain, model),
             *(alias, keep, broken, rm, discard),
-            *(probe, infer, cancel, erase, place, expire, term, end, ok, empty, fail),
+            *(probe, infer, cancel, erase, shredded, place, expire, term, end, ok, empty, fail),
         )
     }
 

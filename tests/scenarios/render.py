@@ -28,6 +28,8 @@ def render_event(event: ev.Event) -> str:
             return f"{name} {event.term}"
         case ev.ModelRegistered(model):
             return f"{name} {model.ref}"
+        case ev.KeysShredded(job_ids):
+            return f"{name} {' '.join(job_ids)}"
         case ev.InferencesRecorded(batches):
             return f"{name} {' '.join(f'{batch.node_id}/{batch.number}' for batch in batches)}"
         case (

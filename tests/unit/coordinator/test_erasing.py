@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from coordinator.core import commands as cmd
-from coordinator.core.model import JobSpec, ProbeSpec
+from coordinator.core.erased import owed_erasures
+from coordinator.core.model import JobSpec, ProbeSpec, Rejected
 from coordinator.job_keys import JobKeys
 from coordinator.lead import Ends, LeadSettings, take_lead
 from coordinator.presence import PresenceSettings
-from coordinator.writer import Writer
+from coordinator.writer import Accepted, Writer
+from hivefold import limits
 from hivefold.blobs.content import key_of, upload_bytes
 from hivefold.blobs.keys import MemoryKeys
 from hivefold.blobs.memory import MemoryChunks
@@ -30,35 +33,34 @@ from tests.unit.coordinator.serving import serving
 
 
 class StubbornKeys(MemoryKeys):
-    """Fails to shred as often as told."""
+    """Fails to shred as often as told: any key, or `only` one."""
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int, only: str = "") -> None:
         super().__init__(SeededEntropy(1))
         self.failures = failures
+        self.only = only
 
     async def shred(self, key_id: str) -> None:
-        if self.failures:
+        if self.failures and self.only in ("", key_id):
             self.failures -= 1
             raise BrokerUnavailableError("not now; try again")
         await super().shred(key_id)
 
 
 async def _erased_log(*jobs: str) -> MemoryEventLog:
-    """A log that says that jobs were erased, left by a coordinator that shredded nothing."""
+    """A log that says that jobs were erased, left by a coordinator whose store was away."""
     log = MemoryEventLog()
-    async with _leading(log, _DeafKeys(SeededEntropy(0))) as writer:
+    async with _leading(log, StubbornKeys(failures=sys.maxsize)) as writer:
         for name in jobs:
-            await writer.execute(cmd.SubmitJob(JobId(name), RequestId(name), JobSpec(ProbeSpec(1))))
-            await writer.execute(cmd.CancelJob(JobId(name)))
-            await writer.execute(cmd.EraseJob(JobId(name), (job_key_id(name),)))
+            assert not isinstance(await _erase(writer, name), Rejected)
     return log
 
 
-class _DeafKeys(MemoryKeys):
-    """Shreds nothing, as if the coordinator had died before."""
-
-    async def shred(self, key_id: str) -> None:
-        del key_id
+async def _erase(writer: Writer, name: str) -> Accepted | Rejected:
+    """Has the erasing of a job of its own recorded."""
+    await writer.execute(cmd.SubmitJob(JobId(name), RequestId(name), JobSpec(ProbeSpec(1))))
+    await writer.execute(cmd.CancelJob(JobId(name)))
+    return await writer.execute(cmd.EraseJob(JobId(name), (job_key_id(name),)))
 
 
 @asynccontextmanager
@@ -88,6 +90,52 @@ async def test_a_start_shreds_what_the_log_calls_erased(monkeypatch: pytest.Monk
     async with _leading(log, keys):
         await until(lambda: len(keys.secrets) == 1)
     assert set(keys.secrets) == {job_key_id("j-3")}
+
+
+async def test_no_erasure_is_lost_however_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is away as many are taken as can be owed, and the rest refused; leaders change; all keys go.
+
+    What was removed is recorded, so that the next leader owes nothing.
+    """
+    monkeypatch.setattr("hivefold.limits.RESEND_DELAY_S", 0.01)
+    log, keys = MemoryEventLog(), StubbornKeys(failures=sys.maxsize)
+    names = [f"j-{number}" for number in range(limits.ERASURES_KEPT + 50)]
+    for name in [*names, "j-stays"]:
+        await keys.obtain(job_key_id(name))
+    async with _leading(log, keys) as writer:
+        answers = [await _erase(writer, name) for name in names]
+    refused = [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, Rejected)]
+    assert refused == names[limits.ERASURES_KEPT :]
+    assert all(isinstance(answer, Accepted) or answer.reason is Reason.LIMIT_EXCEEDED for answer in answers)
+
+    async with _leading(log, keys) as writer:
+        assert isinstance(await writer.execute(cmd.EraseJob(JobId(refused[0]), (job_key_id(refused[0]),))), Rejected)
+        keys.failures = 20
+        await until(lambda: not owed_erasures(writer.state))
+        for name in refused:
+            await writer.execute(cmd.EraseJob(JobId(name), (job_key_id(name),)))
+        await until(lambda: set(keys.secrets) == {job_key_id("j-stays")})
+        await until(lambda: not owed_erasures(writer.state))
+    async with _leading(log, keys) as writer:
+        assert not owed_erasures(writer.state)
+        assert len(writer.state.erasures) == limits.ERASURES_KEPT
+
+
+async def test_one_key_that_will_not_go_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays owed, whatever is erased after it, and through a change of leaders."""
+    monkeypatch.setattr("hivefold.limits.RESEND_DELAY_S", 0.0)
+    log, keys = MemoryEventLog(), StubbornKeys(failures=sys.maxsize, only=job_key_id("stuck"))
+    await keys.obtain(job_key_id("stuck"))
+    async with _leading(log, keys) as writer:
+        await _erase(writer, "stuck")
+        for number in range(limits.ERASURES_KEPT + 20):
+            await _erase(writer, f"j-{number}")
+            if not number % 50:
+                await until(lambda: [erasure.job_id for erasure in owed_erasures(writer.state)] == ["stuck"])
+    keys.failures = 0
+    async with _leading(log, keys) as writer:
+        await until(lambda: not keys.secrets)
+        await until(lambda: not owed_erasures(writer.state))
 
 
 async def test_an_erased_job_stays_erased_and_others_stay() -> None:

@@ -12,12 +12,14 @@ import pytest
 from coordinator.artifacts import Artifacts
 from coordinator.core.commands import SubmitJob
 from coordinator.core.model import JobSpec, ProbeSpec
+from coordinator.erasing import Eraser
 from coordinator.replay import NOTHING
 from coordinator.servicers import Backing
 from coordinator.servicers.backing import Nobody
 from coordinator.standby import Standby
 from coordinator.writer import Writer
 from hivefold import limits
+from hivefold.blobs.keys import MemoryKeys
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.bus.memory import MemoryBroker
 from hivefold.clock import ManualClock
@@ -113,6 +115,11 @@ class Term:
     def artifacts(self) -> Artifacts:
         """Nobody removes a model here."""
         return Artifacts(self.writer, MemoryChunks())
+
+    @property
+    def eraser(self) -> Eraser:
+        """Nobody erases a job here."""
+        return Eraser(self.writer, MemoryKeys(SeededEntropy(1)), MemoryBroker().connect().result_receiver())
 
 
 async def test_a_leader_whose_lease_lapsed_denies_nothing(log: MemoryEventLog) -> None:
