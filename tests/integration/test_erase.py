@@ -23,7 +23,7 @@ from hivefold.blobs.files import manifest_of_file
 from hivefold.blobs.manifest import Manifest
 from hivefold.client import connect
 from tests.fixtures.onnx_models import doubling_model
-from tests.integration.fleets import RunningFleet, running_fleet
+from tests.integration.fleets import START_S, RunningFleet, running_fleet
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -93,10 +93,13 @@ def _snapshots(directory: Path) -> list[Path]:
 
 
 def _snapshot_often(fleet: RunningFleet) -> None:
-    """Has the coordinator started again, to write a snapshot every few records."""
+    """Has the coordinator started again, to write a snapshot every few records, and waits until it answers."""
     config = fleet.directory / "config" / "coordinator.toml"
     config.write_text(f"snapshot_records = 5\n{config.read_text()}")
     os.kill(fleet.endpoints["pids"]["coordinator"], signal.SIGKILL)
+    deadline = time.monotonic() + START_S
+    while fleet.run("node", "ls").returncode:
+        assert time.monotonic() < deadline, fleet.said()
 
 
 def _until_snapshot(directory: Path) -> None:
