@@ -273,8 +273,8 @@ READING_MS: Final = 2000
 
 # -- blobs and models ---------------------------------------------------------
 CHUNK_BYTES: Final = STREAM_PIECE_BYTES
-PLAIN_CHUNK_BYTES: Final = 512 * 1024  # of content that is not sealed: 0.1.0, which seals nothing, reads no more
 """Chunk size of stored content, each stored with an fsync: large, yet below BROKER_MESSAGE_BYTES with headers."""
+PLAIN_CHUNK_BYTES: Final = 512 * 1024  # of content that is not sealed: 0.1.0, which seals nothing, reads no more
 STORED_CHUNK_BYTES: Final = CHUNK_BYTES + 64  # with what sealing adds
 MANIFEST_PART_BYTES: Final = 512 * 1024
 KEY_ID_BYTES: Final = 128
