@@ -1,4 +1,4 @@
-"""python -m bench: measures everything and writes bench/RESULTS.md; with --only a part, to the screen."""
+"""python -m bench: measures everything and writes bench/RESULTS.md; with --only a part, to the screen or kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from bench.contender import ROOT, ContenderError
 from bench.context import Context
 from bench.environment import machine, prepare_peers, versions
 from bench.report import report
-from bench.results import Failed, Run, Section, Worsening, run_from_json, run_to_json, worsened
+from bench.results import Failed, Run, Section, compared, run_from_json, run_to_json, with_part
 from bench.sections import append, audit, inference, proof, replay, restart, resting, serving, tasks
 
 _SECTIONS: Final[dict[str, ModuleType]] = {
@@ -38,12 +39,13 @@ def main() -> int:
         for key, section in _SECTIONS.items():
             print(f"{key:10} {section.TITLE}")
         return 0
-    run = _measure(arguments.only or list(_SECTIONS), arguments.rounds)
-    page = report(run, _worsened(run))
-    if arguments.only:
-        print(page)
+    run = _compared(_measure(arguments.only or list(_SECTIONS), arguments.rounds))
+    if arguments.only and not arguments.keep:
+        print(report(run))
     else:
-        _RESULTS.write_text(page, encoding="utf-8")
+        if arguments.only:
+            run = with_part(run_from_json(json.loads(_RAW.read_text(encoding="utf-8"))), run)
+        _RESULTS.write_text(report(run), encoding="utf-8")
         _RAW.write_text(json.dumps(run_to_json(run), indent=1) + "\n", encoding="utf-8")
         print(f"wrote {_RESULTS.relative_to(ROOT)} and {_RAW.relative_to(ROOT)}")
     return 1 if run.failed else 0
@@ -52,6 +54,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure hivefold, its peers and a floor.")
     parser.add_argument("--only", type=_keys, metavar="NAMES", help="some benchmarks, by commas; prints the result")
+    parser.add_argument("--keep", action="store_true", help="with --only: put the result in place of the committed one")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="turns of each contender (default %(default)s)")
     parser.add_argument("--list", action="store_true", help="list the benchmarks")
     return parser.parse_args()
@@ -69,7 +72,7 @@ def _measure(keys: Sequence[str], rounds: int) -> Run:
     """Carries out the benchmarks; one that fails is reported, and the others go on."""
     prepare_peers()
     began, start = time.monotonic(), datetime.now(UTC)
-    hardware = machine()
+    hardware, software = machine(), versions()
     sections: list[Section] = []
     failed: list[Failed] = []
     for key in keys:
@@ -77,7 +80,8 @@ def _measure(keys: Sequence[str], rounds: int) -> Run:
         print(f"{section.TITLE}", flush=True)
         try:
             with _workplace() as workplace:
-                sections.append(section.run(Context.of(workplace, rounds)))
+                measured = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, hivefold {software['hivefold']}, rounds: {rounds}"
+                sections.append(replace(section.run(Context.of(workplace, rounds)), measured=measured))
         except (ContenderError, OSError, subprocess.SubprocessError) as error:
             print(f"  failed: {error}", flush=True)
             failed.append(Failed(key, section.TITLE, " ".join(str(error).split())[-300:]))
@@ -85,7 +89,7 @@ def _measure(keys: Sequence[str], rounds: int) -> Run:
         start_time=f"{start:%Y-%m-%d %H:%M} UTC",
         duration_s=time.monotonic() - began,
         machine=hardware,
-        versions=versions(),
+        versions=software,
         sections=tuple(sections),
         failed=tuple(failed),
     )
@@ -103,13 +107,13 @@ def _workplace() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _worsened(run: Run) -> list[Worsening]:
-    """What got worse since the committed results; nothing where there are none that can be read."""
+def _compared(run: Run) -> Run:
+    """The run with what got worse since the committed results; as it is where there are none that can be read."""
     try:
         before = run_from_json(json.loads(_RAW.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return worsened(before, run, tolerance=_TOLERANCE)
+        return run
+    return compared(before, run, tolerance=_TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from bench.results import Better, Measure, Run, Section, Target, Worsening, missed
+from bench.results import Better, Measure, Run, Section, Target, missed
 from bench.statistics import Summary
 
 _HEAD: Final = """# Benchmarks
 
-One run on one machine: hivefold, its peers and a physical floor, each alone on the machine in turn, several
-rounds, the median with the least and the most in brackets. hivefold stores every decision with fsync before
-it acts; the peers store nothing unless said otherwise. Ratios are taken round by round, so they hold on
-other machines far better than the figures do. Written by `make bench`; the raw numbers are in `results.json`.
+One machine: hivefold, its peers and a physical floor, each alone on it in turn, several rounds, the median
+with the least and the most in brackets; what is compared was measured in one run. hivefold stores every
+decision with fsync before it acts; the peers store nothing unless said otherwise. Ratios are taken round by
+round, so they hold on other machines far better than the figures do. Written by `make bench`; the raw numbers
+are in `results.json`.
 """
 
 _REPEAT: Final = """## How to repeat
@@ -21,6 +22,7 @@ _REPEAT: Final = """## How to repeat
     make bench                                        # everything, about a quarter of an hour
     .venv/bin/python -m bench --list                  # what there is
     .venv/bin/python -m bench --only tasks,replay     # a part; prints, and leaves this file as it is
+    .venv/bin/python -m bench --only tasks --keep     # a part again, in place of what this file says of it
 
 The peers are installed into `.bench-venv` and `.bench-mlserver`, apart from hivefold's own environment, at the
 versions above. The load generator of `serving` is built with Go.
@@ -28,9 +30,9 @@ Close everything else first: on two cores every other process shows.
 """
 
 
-def report(run: Run, worse: Sequence[Worsening] = ()) -> str:
-    """The whole page as Markdown. `worse` is what got worse since the run before."""
-    parts = [_HEAD, _targets(run.sections), _bad_news(run, worse)]
+def report(run: Run) -> str:
+    """The whole page as Markdown."""
+    parts = [_HEAD, _targets(run.sections), _bad_news(run)]
     parts += [_section(section) for section in run.sections]
     parts += [_machine(run), _REPEAT]
     return "\n".join(parts)
@@ -69,14 +71,15 @@ def _target_row(target: Target) -> str:
     return f"| {target.name} | {found} | {bound} | {'met' if target.met else '**missed**'} |"
 
 
-def _bad_news(run: Run, worse: Sequence[Worsening]) -> str:
+def _bad_news(run: Run) -> str:
     lines = ["## What was missed or got worse", ""]
     for section, target in missed(run.sections):
         found = number(Measure("", "", "", target.values, target.better).summary().median)
         lines.append(f"- missed: {target.name} ({section.key}): {found} against {number(target.bound)} {target.unit}")
     lines += [
-        f"- worse than before by {(worsening.factor - 1) * 100:.0f} %: {worsening.measure.name} ({worsening.section})"
-        for worsening in worse
+        f"- worse than before by {(worsening.factor - 1) * 100:.0f} %: {worsening.name} ({section.key})"
+        for section in run.sections
+        for worsening in section.worse
     ]
     lines += [f"- not measured: {failed.title} ({failed.key}): {failed.reason}" for failed in run.failed]
     if len(lines) == 2:
@@ -85,7 +88,16 @@ def _bad_news(run: Run, worse: Sequence[Worsening]) -> str:
 
 
 def _section(section: Section) -> str:
-    lines = [f"## {section.title}", "", section.how, "", "| | | |", "|---|---|---|"]
+    lines = [
+        f"## {section.title}",
+        "",
+        section.how,
+        "",
+        f"Measured {section.measured}.",
+        "",
+        "| | | |",
+        "|---|---|---|",
+    ]
     lines += [
         f"| {_name(measure)} | {measure.who} | {spread(measure.summary(), measure.unit)} |"
         for measure in section.measures
@@ -101,7 +113,7 @@ def _machine(run: Run) -> str:
     lines = [
         "## Machine and versions",
         "",
-        f"{run.start_time}, {run.duration_s / 60:.0f} minutes.",
+        f"All of it last measured in one go: {run.start_time}, {run.duration_s / 60:.0f} minutes.",
         "",
         "| | |",
         "|---|---|",

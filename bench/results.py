@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -51,6 +51,14 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Worsening:
+    """A measure of hivefold whose median is worse than in the run before; `factor` is how many times, above 1."""
+
+    name: str
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """The results of one benchmark: how it was measured, what was promised, what was found."""
 
@@ -59,6 +67,10 @@ class Section:
     how: str
     targets: tuple[Target, ...]
     measures: tuple[Measure, ...]
+    measured: str = ""
+    """When, which hivefold, in how many rounds."""
+    worse: tuple[Worsening, ...] = ()
+    """What is clearly worse than in the run before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +92,6 @@ class Run:
     versions: Mapping[str, str]
     sections: tuple[Section, ...]
     failed: tuple[Failed, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Worsening:
-    """A measure of hivefold that is clearly worse than in the run before."""
-
-    section: str
-    measure: Measure
-    before: float
-
-    @property
-    def factor(self) -> float:
-        """How many times worse, above 1."""
-        now = self.measure.summary().median
-        return self.before / now if self.measure.better is Better.MORE else now / self.before
 
 
 def run_to_json(run: Run) -> dict[str, Any]:
@@ -121,6 +118,8 @@ def _section(data: Mapping[str, Any]) -> Section:
         how=data["how"],
         targets=tuple(Target(**_typed(target)) for target in data["targets"]),
         measures=tuple(Measure(**_typed(measure)) for measure in data["measures"]),
+        measured=data["measured"],
+        worse=tuple(Worsening(**worsening) for worsening in data["worse"]),
     )
 
 
@@ -128,19 +127,59 @@ def _typed(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "values": tuple(data["values"]), "better": Better(data["better"])}
 
 
-def worsened(before: Run, after: Run, *, tolerance: float) -> list[Worsening]:
-    """Measures of hivefold whose median is worse than before by more than `tolerance` (0.15 is 15 %)."""
+def with_part(whole: Run, part: Run) -> Run:
+    """The whole run with the sections that were measured again in place of the old ones.
+
+    Raises ValueError where the part is from another machine: nobody could compare its sections with the rest.
+    """
+    for name in ("processor", "cores", "memory"):
+        if whole.machine[name] != part.machine[name]:
+            raise ValueError(
+                f"the results are of a machine with {name} {whole.machine[name]}, not {part.machine[name]}: "
+                "measure all of it here with `make bench`"
+            )
+    again = {section.key: section for section in part.sections}
+    known = {section.key for section in whole.sections}
+    return replace(
+        part,
+        start_time=whole.start_time,
+        duration_s=whole.duration_s,
+        sections=(
+            *(again.get(section.key, section) for section in whole.sections),
+            *(section for section in part.sections if section.key not in known),
+        ),
+        failed=(*(failed for failed in whole.failed if failed.key not in again), *part.failed),
+    )
+
+
+def compared(before: Run, after: Run, *, tolerance: float) -> Run:
+    """`after` with what of hivefold is worse in it than before by more than `tolerance` (0.15 is 15 %)."""
     known = {(s.key, m.name): m for s in before.sections for m in s.measures if m.who == "hivefold"}
-    found: list[Worsening] = []
-    for section in after.sections:
-        for measure in section.measures:
-            old = known.get((section.key, measure.name))
-            if measure.who != "hivefold" or old is None:
-                continue
-            worsening = Worsening(section.key, measure, old.summary().median)
-            if worsening.factor > 1 + tolerance:
-                found.append(worsening)
-    return found
+    return replace(
+        after,
+        sections=tuple(
+            replace(
+                section,
+                worse=tuple(
+                    Worsening(measure.name, factor)
+                    for measure in section.measures
+                    if measure.who == "hivefold"
+                    and (factor := _factor(known.get((section.key, measure.name)), measure)) > 1 + tolerance
+                ),
+            )
+            for section in after.sections
+        ),
+    )
+
+
+def _factor(before: Measure | None, after: Measure) -> float:
+    """How many times worse it is; at most 1 where it is not."""
+    if before is None:
+        return 1.0
+    then, now = before.summary().median, after.summary().median
+    if not then or not now:
+        return 1.0  # no factor says how much worse than nothing it is
+    return then / now if after.better is Better.MORE else now / then
 
 
 def missed(sections: Sequence[Section]) -> list[tuple[Section, Target]]:

@@ -3,8 +3,23 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from bench.report import number, report, spread
-from bench.results import Better, Failed, Measure, Run, Section, Target, missed, run_from_json, run_to_json, worsened
+from bench.results import (
+    Better,
+    Failed,
+    Measure,
+    Run,
+    Section,
+    Target,
+    Worsening,
+    compared,
+    missed,
+    run_from_json,
+    run_to_json,
+    with_part,
+)
 from bench.statistics import summarize
 
 
@@ -62,17 +77,43 @@ def test_only_our_own_figures_can_get_worse() -> None:
     """A worse median of hivefold is told in percent; peers and small changes are not."""
     before, after = run_of(section()), run_of(section(rate=10_000, wait_ms=2.1))
 
-    found = worsened(before, after, tolerance=0.15)
+    found = compared(before, after, tolerance=0.15)
 
-    assert [(w.measure.name, w.factor) for w in found] == [("tasks a second", 2.0)]
-    assert "- worse than before by 100 %: tasks a second (tasks)" in report(after, found)
+    assert found.sections[0].worse == (Worsening("tasks a second", 2.0),)
+    assert "- worse than before by 100 %: tasks a second (tasks)" in report(found)
 
 
 def test_a_run_survives_json() -> None:
     """What is read from results.json equals what was written."""
-    run = replace(run_of(section()), failed=(Failed("a", "b", "c"),))
+    run = replace(
+        run_of(replace(section(), worse=(Worsening("rate", 2.0),), measured="in May")), failed=(Failed("a", "b", "c"),)
+    )
 
     assert run_from_json(json.loads(json.dumps(run_to_json(run)))) == run
+
+
+def test_a_part_that_is_measured_again_takes_the_place_of_what_was() -> None:
+    """The other sections stay as they are, new ones come last, and each says when it was measured."""
+    machine = {"processor": "a", "cores": "2", "memory": "1 GiB"}
+    old, other = replace(section(), measured="in May"), replace(section(), key="other", measured="in May")
+    whole = replace(run_of(old, other), machine=machine, failed=(Failed("new", "b", "c"),))
+    again, new = replace(section(rate=9), measured="in June"), replace(section(), key="new", measured="in June")
+    part = replace(run_of(again, new), machine=machine, start_time="in June")
+
+    run = with_part(whole, part)
+
+    assert run.sections == (again, other, new)
+    assert (run.start_time, run.failed) == (whole.start_time, ())
+    assert "Measured in June." in report(run)
+
+
+def test_a_part_from_another_machine_is_refused() -> None:
+    """Figures of two machines in one table would be compared."""
+    machine = {"processor": "a", "cores": "2", "memory": "1 GiB"}
+    whole = replace(run_of(section()), machine=machine)
+
+    with pytest.raises(ValueError, match="cores 2, not 4: measure all of it here with `make bench`"):
+        with_part(whole, replace(whole, machine={**machine, "cores": "4"}))
 
 
 def test_missed_targets_are_those_whose_median_breaks_the_bound() -> None:
