@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from coordinator.core import events as ev
 from coordinator.core.evolve import begin_record, evolve
@@ -16,31 +16,7 @@ from hivefold.ids import JobId, NodeId
 from hivefold.v1 import feed_pb2 as pb
 from hivefold.v1 import job_pb2
 
-JobFact: TypeAlias = (
-    ev.JobSubmitted
-    | ev.TasksPlanned
-    | ev.TasksAssigned
-    | ev.TasksSucceeded
-    | ev.AttemptFailed
-    | ev.AttemptsLost
-    | ev.JobSucceeded
-    | ev.JobFailed
-    | ev.JobCancelled
-    | ev.JobErased
-)
-NodeFact: TypeAlias = (
-    ev.NodeJoined
-    | ev.NodeObserved
-    | ev.NodeSuspected
-    | ev.NodeRecovered
-    | ev.NodeLost
-    | ev.NodeLeaveStarted
-    | ev.NodeLeft
-    | ev.NodeDrainStarted
-    | ev.NodeDrainEnded
-)
-
-_JOB_TYPES: Final[dict[type[JobFact], pb.JobEventType.ValueType]] = {
+_JOB_TYPES: Final[dict[type[ev.JobEvent], pb.JobEventType.ValueType]] = {
     ev.JobSubmitted: pb.JOB_EVENT_TYPE_SUBMITTED,
     ev.TasksPlanned: pb.JOB_EVENT_TYPE_TASKS_PLANNED,
     ev.TasksAssigned: pb.JOB_EVENT_TYPE_TASKS_ASSIGNED,
@@ -52,7 +28,7 @@ _JOB_TYPES: Final[dict[type[JobFact], pb.JobEventType.ValueType]] = {
     ev.JobCancelled: pb.JOB_EVENT_TYPE_CANCELLED,
     ev.JobErased: pb.JOB_EVENT_TYPE_ERASED,
 }
-_NODE_TYPES: Final[dict[type[NodeFact], pb.NodeEventType.ValueType]] = {
+_NODE_TYPES: Final[dict[type[ev.NodeEvent], pb.NodeEventType.ValueType]] = {
     ev.NodeJoined: pb.NODE_EVENT_TYPE_JOINED,
     ev.NodeObserved: pb.NODE_EVENT_TYPE_OBSERVED,
     ev.NodeSuspected: pb.NODE_EVENT_TYPE_SUSPECTED,
@@ -115,9 +91,9 @@ class Scope:
 
     def holds(self, event: ev.Event) -> bool:
         """Whether an event is of interest."""
-        if isinstance(event, JobFact):
+        if isinstance(event, ev.JobEvent):
             return self.every_job or event.job_id in self.jobs
-        return self.nodes and isinstance(event, NodeFact)
+        return self.nodes and isinstance(event, ev.NodeEvent)
 
 
 def fold(state: State, scope: Scope, sequence: int, time_us: int, events: Iterable[ev.Event]) -> Folded:
@@ -132,14 +108,14 @@ def fold(state: State, scope: Scope, sequence: int, time_us: int, events: Iterab
 
 def job_ids(events: Iterable[ev.Event]) -> Iterator[JobId]:
     """The jobs that events are about."""
-    return (event.job_id for event in events if isinstance(event, JobFact))
+    return (event.job_id for event in events if isinstance(event, ev.JobEvent))
 
 
 def job_events(decided: Decided, scope: Scope | None = None) -> Iterator[pb.JobEvent]:
     """The events of jobs in a record, in its order; those in scope, or all."""
     views: dict[JobId, job_pb2.Job] = {}
     for index, event in enumerate(decided.events):
-        if isinstance(event, JobFact) and (scope is None or event.job_id in scope.jobs):
+        if isinstance(event, ev.JobEvent) and (scope is None or event.job_id in scope.jobs):
             job = decided.state.jobs.get(event.job_id)
             if job is None:
                 continue
@@ -159,7 +135,7 @@ def job_events(decided: Decided, scope: Scope | None = None) -> Iterator[pb.JobE
 def node_events(decided: Decided) -> Iterator[pb.NodeEvent]:
     """The events of nodes in a record, in its order."""
     for index, event in enumerate(decided.events):
-        if isinstance(event, NodeFact):
+        if isinstance(event, ev.NodeEvent):
             node = decided.state.nodes.get(_node_id(event))
             if node is not None:
                 yield pb.NodeEvent(
@@ -171,7 +147,7 @@ def node_events(decided: Decided) -> Iterator[pb.NodeEvent]:
                 )
 
 
-def _add_particulars(message: pb.JobEvent, event: JobFact) -> None:
+def _add_particulars(message: pb.JobEvent, event: ev.JobEvent) -> None:
     match event:
         case ev.TasksAssigned(node_id=node_id, tasks=tasks) | ev.TasksSucceeded(node_id=node_id, tasks=tasks):
             message.node_id = node_id
@@ -190,5 +166,5 @@ def _add_particulars(message: pb.JobEvent, event: JobFact) -> None:
             pass
 
 
-def _node_id(event: NodeFact) -> NodeId:
+def _node_id(event: ev.NodeEvent) -> NodeId:
     return event.spec.node_id if isinstance(event, ev.NodeJoined) else event.node_id

@@ -16,16 +16,6 @@ from coordinator.core.inference import InferenceBatch
 from coordinator.core.model import Model
 from hivefold.ids import Digest, JobId, ModelName, ModelRef, NodeId
 
-_NodeEvent = (
-    ev.NodeObserved
-    | ev.NodeSuspected
-    | ev.NodeRecovered
-    | ev.NodeLost
-    | ev.NodeLeaveStarted
-    | ev.NodeLeft
-    | ev.NodeDrainStarted
-    | ev.NodeDrainEnded
-)
 _WorkEvent = ev.TasksAssigned | ev.TasksSucceeded | ev.AttemptFailed | ev.AttemptsLost
 
 
@@ -73,7 +63,7 @@ class NodeTeller:
                         _share(self._jobs, event.job_id, event)
                         self._note_trouble(heard, event)
                 case _:
-                    if isinstance(event, _NodeEvent) and event.node_id == self._node_id:
+                    if isinstance(event, ev.NodeChange) and event.node_id == self._node_id:
                         self._change(heard, event)
 
     def story(self) -> Story | None:
@@ -97,7 +87,7 @@ class NodeTeller:
             text = f"job {event.job_id} {telling.tasks(event.tasks)} ({event.reason})"
             self._lines.add(heard.line("lost work", text, event, tone=Tone.WARNING))
 
-    def _change(self, heard: Heard, event: _NodeEvent) -> None:
+    def _change(self, heard: Heard, event: ev.NodeChange) -> None:
         match event:
             case ev.NodeObserved():
                 self._observations += 1
@@ -122,7 +112,7 @@ class NodeTeller:
                 self._add(heard, event, "", "undrained", "gets work again", tone=Tone.GOOD)
 
     def _add(
-        self, heard: Heard, event: _NodeEvent, state: str, title: str, text: str, *, tone: Tone = Tone.PLAIN
+        self, heard: Heard, event: ev.NodeChange, state: str, title: str, text: str, *, tone: Tone = Tone.PLAIN
     ) -> None:
         self._state = state or self._state or "unknown"
         self._lines.add(heard.line(title, text, event, tone=tone))

@@ -10,19 +10,6 @@ from coordinator.core import events as ev
 from coordinator.core.model import JobState
 from hivefold.ids import JobId
 
-_JobEvent = (
-    ev.JobSubmitted
-    | ev.TasksPlanned
-    | ev.TasksAssigned
-    | ev.TasksSucceeded
-    | ev.AttemptFailed
-    | ev.AttemptsLost
-    | ev.JobSucceeded
-    | ev.JobFailed
-    | ev.JobCancelled
-    | ev.JobErased
-)
-
 
 class _Reasons:
     """Placement reasons, each told once: most assignments of a job have the same."""
@@ -63,7 +50,7 @@ class JobTeller:
                     self._lines.add(_take_over(heard, event))
             elif isinstance(event, ev.KeysShredded) and self._job_id in event.job_ids:
                 self._lines.add(heard.line("shredded", "the keys to its data, and its small outputs, are gone", event))
-            elif isinstance(event, _JobEvent) and event.job_id == self._job_id:
+            elif isinstance(event, ev.JobEvent) and event.job_id == self._job_id:
                 self._lines.add(self._told(heard, event))
 
     def story(self) -> Story | None:
@@ -82,7 +69,7 @@ class JobTeller:
             self._shares.sorted(),
         )
 
-    def _told(self, heard: Heard, event: _JobEvent) -> Line:
+    def _told(self, heard: Heard, event: ev.JobEvent) -> Line:
         match event:
             case ev.JobSubmitted():
                 self._submitted, self._begin_us = event, heard.time_us
@@ -138,7 +125,7 @@ class TaskTeller:
     def take(self, heard: Heard) -> None:
         """One record."""
         for event in heard.events:
-            if not isinstance(event, _JobEvent) or event.job_id != self._subject.job_id:
+            if not isinstance(event, ev.JobEvent) or event.job_id != self._subject.job_id:
                 continue
             line = self._told(heard, event)
             if line is not None:
@@ -153,7 +140,7 @@ class TaskTeller:
             Kind.TASK, str(self._subject), facts, tuple(self._lines), self._lines.omitted, self._shares.sorted()
         )
 
-    def _told(self, heard: Heard, event: _JobEvent) -> Line | None:
+    def _told(self, heard: Heard, event: ev.JobEvent) -> Line | None:
         task = self._subject.task
         match event:
             case ev.JobSubmitted():

@@ -253,15 +253,8 @@ class InferencesRecorded:
     batches: tuple[InferenceBatch, ...]
 
 
-Event: TypeAlias = (
-    TermStarted
-    | SigningKeyChanged
-    | TermEnded
-    | SegmentClosed
-    | SegmentOpened
-    | ModelRegistered
-    | NodeJoined
-    | NodeObserved
+NodeChange: TypeAlias = (
+    NodeObserved
     | NodeSuspected
     | NodeRecovered
     | NodeLost
@@ -269,7 +262,11 @@ Event: TypeAlias = (
     | NodeLeft
     | NodeDrainStarted
     | NodeDrainEnded
-    | JobSubmitted
+)
+"""What happens to a node that has joined."""
+NodeEvent: TypeAlias = NodeJoined | NodeChange
+JobEvent: TypeAlias = (
+    JobSubmitted
     | TasksPlanned
     | TasksAssigned
     | TasksSucceeded
@@ -279,6 +276,16 @@ Event: TypeAlias = (
     | JobFailed
     | JobCancelled
     | JobErased
+)
+Event: TypeAlias = (
+    TermStarted
+    | SigningKeyChanged
+    | TermEnded
+    | SegmentClosed
+    | SegmentOpened
+    | ModelRegistered
+    | NodeEvent
+    | JobEvent
     | KeysShredded
     | InferencesRecorded
     | ModelChange

@@ -112,18 +112,7 @@ def _housekeeping(
             assert_never(event)
 
 
-def _node_event(
-    state: State,
-    event: ev.NodeJoined
-    | ev.NodeObserved
-    | ev.NodeSuspected
-    | ev.NodeRecovered
-    | ev.NodeLost
-    | ev.NodeLeaveStarted
-    | ev.NodeLeft
-    | ev.NodeDrainStarted
-    | ev.NodeDrainEnded,
-) -> State:
+def _node_event(state: State, event: ev.NodeEvent) -> State:
     if isinstance(event, ev.NodeJoined):
         return _node_joined(state, event)
     node = state.nodes.get(event.node_id)

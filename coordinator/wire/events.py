@@ -128,15 +128,7 @@ def _fleet_event_to_proto(
     | ev.SegmentClosed
     | ev.SegmentOpened
     | ev.ModelRegistered
-    | ev.NodeJoined
-    | ev.NodeObserved
-    | ev.NodeSuspected
-    | ev.NodeRecovered
-    | ev.NodeLost
-    | ev.NodeLeaveStarted
-    | ev.NodeLeft
-    | ev.NodeDrainStarted
-    | ev.NodeDrainEnded,
+    | ev.NodeEvent,
 ) -> pb.Event:
     match event:
         case ev.TermStarted(term, coordinator_id, version):

@@ -67,18 +67,7 @@ def _model_change(event: mev.ModelChange) -> str:
             return event.root[:8]
 
 
-def _job_event(
-    event: ev.JobSubmitted
-    | ev.TasksPlanned
-    | ev.TasksAssigned
-    | ev.TasksSucceeded
-    | ev.AttemptFailed
-    | ev.AttemptsLost
-    | ev.JobSucceeded
-    | ev.JobFailed
-    | ev.JobCancelled
-    | ev.JobErased,
-) -> str:
+def _job_event(event: ev.JobEvent) -> str:
     match event:
         case ev.JobSubmitted():
             kind = f"infer {event.model}" if isinstance(event.spec.kind, InferSpec) else "probe"

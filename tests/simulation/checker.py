@@ -16,7 +16,6 @@ from coordinator.core.draft import Decision
 from coordinator.core.evolve import begin_record, evolve
 from coordinator.core.invariants import violations
 from coordinator.core.model import Job, JobState, Rejected, State
-from coordinator.derive import JobFact
 from coordinator.followers import Committed
 from coordinator.replay import Replayer
 from coordinator.wire.records import LogRecord
@@ -126,7 +125,7 @@ class Checker:
             if isinstance(event, ev.JobSucceeded | ev.JobFailed | ev.JobCancelled):
                 self._hold(event.job_id not in self.ended, f"{event.job_id} ended twice")
                 self.ended[event.job_id] = _as_ended(before, record, event.job_id)
-            if isinstance(event, JobFact):
+            if isinstance(event, ev.JobEvent):
                 self.job_facts.append((record.sequence, event.job_id))
 
     def _check_event(self, event: ev.Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
@@ -21,22 +20,6 @@ from hivefold.log.memory import MemoryEventLog
 from hivefold.v1 import error_pb2, feed_pb2, job_pb2, work_pb2
 from tests.unit.coordinator.fleet import ScriptedNode, until, working
 from tests.unit.coordinator.serving import Served, serving
-
-
-@pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-async def served(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterator[Served]:
-    async with serving(log, broker) as served:
-        yield served
 
 
 async def watched(

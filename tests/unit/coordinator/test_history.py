@@ -27,16 +27,6 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
 async def served(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterator[Served]:
     async with serving(log, broker) as served, working(ScriptedNode(broker, "n1", slots=2)):
         yield served

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,6 @@ from tests.unit.coordinator.fleet import ScriptedNode, until, working
 from tests.unit.coordinator.serving import Served, serving
 
 ROW = np.ones((1, 4), dtype="<f4")
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-async def served(broker: MemoryBroker) -> AsyncIterator[Served]:
-    async with serving(MemoryEventLog(), broker) as served:
-        yield served
 
 
 @pytest.fixture

@@ -45,16 +45,6 @@ ROOT = "ab" * 32
 
 
 @pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
 async def served(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterator[Served]:
     async with serving(log, broker) as served:
         yield served

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +19,7 @@ from hivefold.log.memory import MemoryEventLog
 from hivefold.v1 import fleet_pb2, job_pb2, job_service_pb2, model_pb2, work_pb2
 from tests.fixtures.onnx_models import doubling_model
 from tests.unit.coordinator.fleet import ScriptedNode, until, working
-from tests.unit.coordinator.serving import Served, serving
-
-
-@pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-async def served(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterator[Served]:
-    async with serving(log, broker) as served:
-        yield served
+from tests.unit.coordinator.serving import Served
 
 
 def doubled(item: work_pb2.WorkItem) -> work_pb2.Outcome:

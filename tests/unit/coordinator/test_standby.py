@@ -60,11 +60,6 @@ async def submit(writer: Writer, number: int) -> None:
     await writer.execute(SubmitJob(JobId(f"j-{number}"), RequestId(f"r-{number}"), JobSpec(ProbeSpec(1))))
 
 
-@pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
-
-
 async def test_a_standby_has_the_leaders_state(log: MemoryEventLog) -> None:
     """State and chain hash are equal, record by record behind a nudge."""
     async with leading(log) as writer, following(log) as standby:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import grpc.aio
 import pytest
@@ -23,22 +22,6 @@ from tests.unit.coordinator.fleet import ScriptedNode, until, working
 from tests.unit.coordinator.serving import Served, serving
 
 LONG_S = 20.0
-
-
-@pytest.fixture
-def log() -> MemoryEventLog:
-    return MemoryEventLog()
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-async def served(log: MemoryEventLog, broker: MemoryBroker) -> AsyncIterator[Served]:
-    async with serving(log, broker) as served:
-        yield served
 
 
 def probe(task_count: int = 1) -> job_pb2.JobSpec:
