@@ -9,10 +9,8 @@ from typing import Any, Final, assert_never
 
 import structlog
 
-from actors.bridge import ask
 from actors.model import CancelFlag
-from actors.probe import ProbesDone, RunProbes
-from actors.runtime import ActorRef
+from actors.probe import run_probes
 from hivefold.bus.port import Delivery, Message, Signals, WorkReceiver
 from hivefold.clock import Clock
 from hivefold.errors import HivefoldError, InvalidRequestError, Reason, UnavailableError
@@ -21,7 +19,6 @@ from hivefold.limits import (
     FENCE_AFTER_MS,
     HEARTBEAT_MS,
     NODE_QUEUE_TASKS,
-    PROBES_ASK_MS,
     UNPROVEN_WORK_S,
     WORK_ACK_WAIT_S,
 )
@@ -76,10 +73,11 @@ class Agent:
     receiver: WorkReceiver
     uplink: Uplink
     infer: InferRunner
-    prober: ActorRef[RunProbes, ProbesDone]
     witness: Witness
     clock: Clock
     drain_s: float = DRAIN_S
+    run_probes: Callable[[int], None] = run_probes
+    """Runs so many probe tasks; MUST return at once."""
     inferences_in_hand: Callable[[], int] = lambda: 0
     """Inference requests in hand, for heartbeats."""
     keeper: Keeper | None = None
@@ -265,7 +263,7 @@ class Agent:
             async with self.infer.compute:
                 timing.start_us = self.clock.now_us()
                 await asyncio.sleep(probe.task_duration.ToNanoseconds() / 1e9)
-        await ask(self.prober, RunProbes(len(attempts)), deadline_ms=PROBES_ASK_MS)
+        self.run_probes(len(attempts))
         duration_us = (self.clock.now_us() - timing.start_us) // len(attempts)
         return writer.succeeded(attempts, timing.start_us, duration_us)
 

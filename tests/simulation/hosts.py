@@ -8,7 +8,6 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from actors.probe import ProbesDone, RunProbes
 from actors.reader import ReadRange
 from actors.runtime import ActorRef
 from hivefold.blobs.memory import MemoryChunks
@@ -24,7 +23,7 @@ from node.infer import InferRunner
 from node.uplink import Uplink
 from tests.simulation.checker import Checker
 from tests.simulation.loop import Owner, VirtualLoop
-from tests.simulation.models import ScriptedProber, SimChunks, SimShelf
+from tests.simulation.models import ScriptedProbes, SimChunks, SimShelf
 from tests.simulation.parts import SimBroker, SimClock, SimConnection
 from tests.simulation.witnesses import SimKeyFile, WatchedWitness, WitnessFile, forged_work, pretence
 
@@ -184,7 +183,6 @@ class NodeHost:
         connection = process.connect()
         content = Content(SimChunks(connection, self.chunks, self.draw))
         shelf = SimShelf(content, self.clock, self.draw, self.failure_ratio, self.slots)
-        prober = cast(ActorRef[RunProbes, ProbesDone], ScriptedProber(self.draw, self.failure_ratio))
         return Agent(
             spec=fleet_pb2.NodeSpec(node_id=self.node_id, boot_id=boot_id, slot_count=self.slots, memory_bytes=1 << 34),
             core=WatchedCore(self.node_id, boot_id, self.slots + NODE_PREFETCH, self.broker.checker),
@@ -194,7 +192,7 @@ class NodeHost:
             infer=InferRunner(
                 content, shelf, cast(ActorRef[ReadRange, memoryview], None), cast(Any, self.clock), self.slots
             ),
-            prober=prober,
+            run_probes=ScriptedProbes(self.draw, self.failure_ratio),
             witness=WatchedWitness(self.node_id, self.seen, connection.checkpoints(), self.clock, self.broker.checker),
             clock=self.clock,
             reading=telemetry_pb2.Reading(memory_available_bytes=1 << 33),

@@ -12,7 +12,6 @@ from typing import Final, cast
 import numpy as np
 
 from actors.model import Inferred, InferRows, Loaded, LoadModel, ModelBehavior, ModelMessage, ModelReply
-from actors.probe import ProbesDone, RunProbes
 from actors.runtime import ActorRef, BehaviorFailedError, ReplyCallback
 from coordinator.core.model import BlobRef, DataSet, InferSpec, Job, Model, TensorSpec
 from hivefold.blobs.content import upload_bytes
@@ -118,21 +117,17 @@ class SimChunks:
         self._connection.require_up()
 
 
-class ScriptedProber:
-    """The prober's actor without a thread: it answers at once, or fails as it was drawn."""
-
-    name = "prober"
+class ScriptedProbes:
+    """Probe tasks that end at once, or fail as it was drawn."""
 
     def __init__(self, draw: random.Random, failure_ratio: float) -> None:
         self._draw = draw
         self._failure_ratio = failure_ratio
 
-    def ask(self, _message: RunProbes, reply: ReplyCallback) -> None:
-        """Answers one message."""
+    def __call__(self, _count: int) -> None:
+        """Runs them."""
         if self._draw.random() < self._failure_ratio:
-            reply(None, HivefoldError("the runtime failed as it was drawn", reason=Reason.RUNTIME_FAILED))
-        else:
-            reply(ProbesDone(), None)
+            raise HivefoldError("the runtime failed as it was drawn", reason=Reason.RUNTIME_FAILED)
 
 
 class ScriptedModel:
