@@ -37,6 +37,10 @@ class Serving:
             "rpc.server.call.duration", unit="s", description="Duration of incoming calls"
         )
 
+    def is_lean(self, method: str) -> bool:
+        """Whether the method ("package.Service/Method") is on a hot path."""
+        return method in self._lean
+
     def wrap(self, method: str, handler: Any) -> Any:
         """The handler of `method` ("package.Service/Method") with all that is around a call."""
         serializers = {
@@ -50,7 +54,7 @@ class Serving:
             return grpc.stream_unary_rpc_method_handler(behaviour, **serializers)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), **serializers)
-        if method in self._lean and not observe.tracing():
+        if self.is_lean(method) and not observe.tracing():
             return grpc.unary_unary_rpc_method_handler(self._leanly(handler.unary_unary), **serializers)
         behaviour = self._unary(method, self._admitting(handler.unary_unary), limits.GRPC_DEADLINE_MAX_S)
         return grpc.unary_unary_rpc_method_handler(behaviour, **serializers)
@@ -162,9 +166,16 @@ class Registrar:
         self._serving = serving
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """As the server's, for the methods of one service."""
+        """As the server's, for the methods of one service.
+
+        Only lean methods are: for each new call, of whatever method, grpc.aio waits anew for the next call of every
+        registered one. All others are looked up by name.
+        """
         wrapped = {method: self._serving.wrap(f"{service}/{method}", handler) for method, handler in handlers.items()}
-        self._server.add_registered_method_handlers(service, wrapped)
+        lean = {method: wrapped.pop(method) for method in handlers if self._serving.is_lean(f"{service}/{method}")}
+        if lean:
+            self._server.add_registered_method_handlers(service, lean)
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, wrapped)])
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """As the server's: what looks methods up by name."""
