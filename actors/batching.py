@@ -2,7 +2,8 @@
 
 Requests wait in the order of their priority, then of their arrival. Only requests with the same `shape` (of a row,
 of every input, and the same wanted outputs) share a batch. A batch goes out as soon as it is full, its first request
-has waited `max_delay_us`, or as many are there as lately were: whoever is alone does not wait.
+has waited `max_delay_us`, or as many are there as lately were: whoever is alone does not wait, but for a look now and
+then.
 """
 
 from __future__ import annotations
@@ -13,10 +14,18 @@ from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
 _NEVER: Final = 1 << 62
-_MEMORY: Final = 16
-"""Arrivals after which most of the company that does not come any more is not waited for."""
+_MEMORY: Final = 8
+"""Batches after which most of the company that does not come any more is not waited for."""
 _FEW: Final = 6
 """Company below which a batch that costs next to nothing to start does not wait for it."""
+_LOOK: Final = 16
+_LOOK_HINTED: Final = 256
+_LOOK_MOST: Final = 1024
+"""Batches after which one waits its whole delay, to see how much company there is: what is answered at once seldom has
+any, however many callers there are. While there is little, twice as many each time up to the most; fewer where two
+were in hand at once."""
+_ALONE: Final = 1.5
+"""Company, on average, below which a request is alone."""
 _ENOUGH: Final = 32
 """Company that is enough: more hides no more of what a batch costs to start."""
 T = TypeVar("T")
@@ -79,6 +88,9 @@ class BatchQueue(Generic[T]):
         """Set by the caller: requests that are being run, and cannot be company to those that wait."""
         self.company = 1.0
         """Requests in hand at once, as many as there were lately."""
+        self._look_after = _LOOK
+        self._unlooked = 0
+        """Batches since the last look."""
 
     def offer(self, request: Waiting[T], running: int = 0) -> bool:
         """Takes a request in while `running` others are being run; False when the queue is full."""
@@ -97,8 +109,23 @@ class BatchQueue(Generic[T]):
         self.requests += 1
         self.rows += request.rows
         self.size_bytes += request.size_bytes
-        self.company = max(self.requests + running, self.company - (self.company - 1) / _MEMORY)
+        there = self.requests + running
+        if there > 1:
+            self.company = max(there, self.company)
+            self._look_after = min(self._look_after, _LOOK_HINTED)
         return True
+
+    def pass_by(self) -> bool:
+        """Whether a request may be run at once, without being offered: nobody is there who could keep it company."""
+        if not self.hurried or self.requests or self.company > _ALONE or self.policy.patient or self._looks:
+            return False
+        self._unlooked += 1
+        return True
+
+    @property
+    def _looks(self) -> bool:
+        """Whether the next batch waits to see what company there is."""
+        return self._unlooked >= self._look_after
 
     @property
     def filled(self) -> bool:
@@ -113,8 +140,11 @@ class BatchQueue(Generic[T]):
     @property
     def _accompanied(self) -> bool:
         """Whether as many wait as may be hoped for."""
-        if self.hurried and self.company < _FEW:
-            return True
+        if self.hurried:
+            if self._looks:
+                return self.requests >= _ENOUGH
+            if self.company < _FEW:
+                return True
         return self.requests + self.running >= min(self.company - 0.5, _ENOUGH)
 
     def take(self, now_us: int, lanes: int = 1) -> Batch[T]:
@@ -131,11 +161,23 @@ class BatchQueue(Generic[T]):
                 size = self._due(waiting, now_us)
                 # What waits for company keeps nobody else waiting.
                 if size:
+                    self._look()
                     taken = self._cut(waiting, size, most, now_us, expired)
                     if not waiting:
                         del line[shape]
                     return Batch(taken, tuple(expired))
         return Batch((), tuple(expired))
+
+    def _look(self) -> None:
+        """Learns from how many are in hand when a batch goes out."""
+        there = self.requests + self.running
+        if not self._looks:
+            self._unlooked += 1
+            self.company += (there - self.company) / _MEMORY
+            return
+        self._unlooked = 0
+        self._look_after = _LOOK if there >= _FEW else min(2 * self._look_after, _LOOK_MOST)
+        self.company = float(there)
 
     def due_us(self) -> int:
         """When `take` has something at the latest, as far as is known now; a time in the past means now."""

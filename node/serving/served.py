@@ -25,8 +25,6 @@ from node.serving.quick import Quick, can_be_quick
 from node.serving.statistics import Tally
 
 _log = structlog.get_logger(__name__)
-_ALONE: Final = 1.5
-"""Company, on average, below which a request is alone."""
 _HEAVY_NS: Final = 2_000_000
 """From this time in the runtime on several batches of a model run at once; below, one lane with larger batches wins."""
 
@@ -128,13 +126,11 @@ class ServedModel:
         queue, direct, rows = self._queue, place.direct, fitted.feed.rows
         if (
             direct is None
-            or not queue.hurried
-            or queue.requests
-            or queue.company > _ALONE
             or self._at_it
             or self._running
             or self._quick is None
             or not self._quick.allows(rows, fitted.size_bytes)
+            or not queue.pass_by()
         ):
             return None
         # Who comes in with the same wake-up of the loop shall not be passed over as company.

@@ -226,3 +226,61 @@ def test_what_waits_is_shared_among_the_lanes_that_are_free() -> None:
     """Five requests on two lanes: three and two, for a lane that has nothing to do helps nobody."""
     line = queue(*[waiting(name) for name in "abcde"], policy=replace(POLICY, max_rows=8))
     assert [names(line.take(0, 2)), names(line.take(0, 1))] == ["abc", "de"]
+
+
+def hurried() -> BatchQueue[str]:
+    line: BatchQueue[str] = BatchQueue(BatchPolicy(max_rows=64, max_bytes=10_000, max_delay_us=1500))
+    line.hurried = True
+    return line
+
+
+def test_many_callers_that_were_answered_one_at_a_time_soon_share_batches() -> None:
+    """Each was gone before the next one came: only a look shows how many there are."""
+    line = hurried()
+    sizes: list[int] = []
+    for now_us in range(0, 400_000, 200):
+        batch = line.take(now_us)
+        if batch.requests:
+            sizes.append(len(batch.requests))
+        if line.pass_by():
+            sizes.append(1)
+        else:
+            assert line.offer(waiting("a", now_us))
+    assert sizes[0] == 1
+    assert set(sizes[-20:]) <= {6, 7, 8}
+
+
+def test_one_caller_is_looked_at_ever_more_seldom() -> None:
+    """The next request comes after the answer: hardly any waits, and none is run with another."""
+    line = hurried()
+    waits = now_us = 0
+    for _ in range(10_000):
+        now_us += 300
+        if line.pass_by():
+            continue
+        assert line.offer(waiting("a", now_us))
+        while not (batch := line.take(now_us)).requests:
+            now_us = line.due_us()
+        waits += 1
+        assert len(batch.requests) == 1
+    assert 0 < waits < 20
+
+
+def test_two_callers_wait_for_a_look_once_in_a_while() -> None:
+    """Little company is no reason to wait, and not to look all the time either."""
+    line = hurried()
+    waits = 0
+    for now_us in range(0, 10_000_000, 2000):
+        assert line.offer(waiting("a", now_us))
+        assert line.offer(waiting("b", now_us))
+        batch = line.take(now_us)
+        waits += not batch.requests
+        assert len((batch if batch.requests else line.take(now_us + 1500)).requests) == 2
+    assert 0 < waits < 30
+
+
+def test_nobody_passes_by_a_patient_model() -> None:
+    """Its label says that requests wait."""
+    line: BatchQueue[str] = BatchQueue(BatchPolicy(max_rows=64, max_bytes=10_000, max_delay_us=1000, patient=True))
+    line.hurried = True
+    assert not line.pass_by()
