@@ -53,7 +53,7 @@ _scale: Final = _Scale()
 
 @dataclass(slots=True)
 class Footprint:
-    """What one loaded model was seen to take, in bytes; written by its actors, read by the loop."""
+    """What one loaded model was seen to take, in bytes; written by who loads and runs it, read by the loop."""
 
     held_bytes: int = 0
     """What it has now; 0 when its loading could not be weighed."""
@@ -61,13 +61,11 @@ class Footprint:
     """The most that it had, by rows of a batch, rounded up to a power of two; `LOADING` is one of them."""
     rows: int = 0
     """The largest batch that was weighed: smaller ones take no more."""
-    _loaded: bool = False
 
     @contextmanager
     def weigh_load(self) -> Iterator[None]:
-        """Around the loading of the model. The first time counts: whoever shares the model later takes nothing."""
-        first, self._loaded = not self._loaded, True
-        ticket = _scale.on() if first else -1
+        """Around the loading of the model."""
+        ticket = _scale.on()
         if ticket < 0:
             with _scale.beside():
                 yield

@@ -1,4 +1,8 @@
-"""The model behaviour: one model in memory, asked to infer rows. Every tensor is checked before a runtime sees it."""
+"""Models in memory: one behaviour loads a model and keeps it, others run it. Every tensor is checked before that.
+
+A node's lanes run whatever model comes next: a few threads that are always warm. With threads of its own for each
+model eight small models did 0.7 of what the same threads do for all of them (bench/RESIDENCY.md).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ class CancelFlag:
 class LoadModel:
     """Load the file at `path`, whose SHA-256 is `digest`. Loading it again does nothing.
 
-    `footprint` is written while the model is loaded: all actors that share a model get the same.
+    `footprint` is written while the model is loaded, and by whoever runs it.
     """
 
     path: Path
@@ -73,19 +77,6 @@ class InferRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """The model is loaded."""
-
-    digest: str
-    inputs: tuple[TensorFacts, ...]
-    outputs: tuple[TensorFacts, ...]
-    direct: Together | None = None
-    """For a caller that runs batches in its own thread while the actor lives; None where nobody can tell how long.
-
-    The session MUST allow concurrent runs, as SharedBackend asks for."""
-
-
-@dataclass(frozen=True, slots=True)
 class Inferred:
     """Outputs: name, element type and shape of each, rows first; their bytes one after the other."""
 
@@ -96,63 +87,21 @@ class Inferred:
     """Time inside the runtime in microseconds."""
 
 
-ModelMessage: TypeAlias = LoadModel | InferRows | InferBatch | UnloadModel
-ModelReply: TypeAlias = Loaded | Inferred | Batched | None
+class OpenModel:
+    """A loaded model, to be run from any thread and from several at once while somebody keeps it loaded."""
 
+    def __init__(self, session: Session, parameter_bytes: int = 0) -> None:
+        self._session = session
+        self.together = Together(session)
+        """Runs batches."""
+        self._parameter_bytes = parameter_bytes
 
-class ModelBehavior:
-    """Holds at most one model."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._session: Session | None = None
-        self._together: Together | None = None
-        self._loaded: Loaded | None = None
-        self._parameter_bytes = 0
-
-    def start(self) -> None:
-        """Nothing: a model is loaded by its message, so that a bad file is an answer and no failure."""
-
-    def receive(self, message: ModelMessage) -> ModelReply:
-        """Loads, infers or unloads. Raises DataRefusedError with the reason."""
-        match message:
-            case LoadModel():
-                return self._load(message)
-            case InferBatch():
-                if self._together is None:
-                    raise _unloaded()
-                return self._together.run(message)
-            case InferRows():
-                return self._infer(message)
-            case UnloadModel():
-                self.stop()
-                return None
-
-    def stop(self) -> None:
-        """Releases the model."""
-        session, self._session, self._together, self._loaded = self._session, None, None, None
-        if session is not None:
-            session.close()
-
-    def _load(self, message: LoadModel) -> Loaded:
-        if self._loaded is not None and self._loaded.digest == message.digest:
-            return self._loaded
-        self.stop()
-        with verified(message.path, message.digest) as file:
-            facts = inspect_onnx(file)
-            self._parameter_bytes = facts.parameter_bytes
-            with message.footprint.weigh_load():
-                session = self._backend.open(file)
-        self._session = WeighedSession(session, message.footprint)
-        self._together = Together(self._session)
-        direct = Together(self._session) if is_steady(facts.operators) else None
-        self._loaded = Loaded(message.digest, self._session.inputs, self._session.outputs, direct)
-        return self._loaded
+    def run(self, message: InferRows | InferBatch) -> Inferred | Batched:
+        """Infers. Raises DataRefusedError with the reason."""
+        return self.together.run(message) if isinstance(message, InferBatch) else self._infer(message)
 
     def _infer(self, message: InferRows) -> Inferred:
         session = self._session
-        if session is None:
-            raise _unloaded()
         target = _single_input(session)
         message.layout.require_fits(target)
         outputs = _selected(session, message.outputs)
@@ -187,8 +136,83 @@ class ModelBehavior:
         return parts
 
 
-def _unloaded() -> HivefoldError:
-    return HivefoldError("the model was unloaded; load it again first", reason=Reason.RUNTIME_FAILED)
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is loaded."""
+
+    digest: str
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    model: OpenModel
+    direct: Together | None = None
+    """For a caller that runs batches in its own thread while it has the model; None where nobody can tell how long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run this through a model that is loaded, and stays so until the reply."""
+
+    model: OpenModel
+    what: InferRows | InferBatch
+
+
+ModelMessage: TypeAlias = LoadModel | UnloadModel
+ModelReply: TypeAlias = Loaded | None
+
+
+class ModelBehavior:
+    """Loads a model and keeps it, one at most."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._session: Session | None = None
+        self._loaded: Loaded | None = None
+
+    def start(self) -> None:
+        """Nothing: a model is loaded by its message, so that a bad file is an answer and no failure."""
+
+    def receive(self, message: ModelMessage) -> ModelReply:
+        """Loads or unloads. Raises DataRefusedError with the reason."""
+        match message:
+            case LoadModel():
+                return self._load(message)
+            case UnloadModel():
+                self.stop()
+                return None
+
+    def stop(self) -> None:
+        """Releases the model."""
+        session, self._session, self._loaded = self._session, None, None
+        if session is not None:
+            session.close()
+
+    def _load(self, message: LoadModel) -> Loaded:
+        if self._loaded is not None and self._loaded.digest == message.digest:
+            return self._loaded
+        self.stop()
+        with verified(message.path, message.digest) as file:
+            facts = inspect_onnx(file)
+            with message.footprint.weigh_load():
+                opened = self._backend.open(file)
+        session = self._session = WeighedSession(opened, message.footprint)
+        model = OpenModel(session, facts.parameter_bytes)
+        direct = model.together if is_steady(facts.operators) else None
+        self._loaded = Loaded(message.digest, session.inputs, session.outputs, model, direct)
+        return self._loaded
+
+
+class LaneBehavior:
+    """Runs one batch after the other, each through the model that comes with it."""
+
+    def start(self) -> None:
+        """Nothing."""
+
+    def receive(self, message: Run) -> Inferred | Batched:
+        """Infers. Raises DataRefusedError with the reason."""
+        return message.model.run(message.what)
+
+    def stop(self) -> None:
+        """Nothing: the models are not its own."""
 
 
 def _single_input(session: Session) -> TensorFacts:

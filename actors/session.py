@@ -11,7 +11,7 @@ from hivefold.models import TensorFacts
 
 
 class Session(Protocol):
-    """A model that a runtime has loaded."""
+    """A model that a runtime has loaded. `run` MUST be allowed from several threads at once."""
 
     @property
     def inputs(self) -> tuple[TensorFacts, ...]:

@@ -8,7 +8,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +17,6 @@ from typing import Any, Final
 import structlog
 import uvloop
 
-from actors.backends.shared import SharedBackend
 from actors.bridge import Outlet, ask
 from actors.model import ModelBehavior
 from actors.probes.host import HostProbe
@@ -25,6 +24,7 @@ from actors.probes.memory import host_memory
 from actors.probes.nvml import NvmlProbe
 from actors.reader import ReaderBehavior
 from actors.runtime import ActorRef, Failed, spawn
+from actors.session import Backend
 from actors.telemetry import Measure, TelemetryBehavior
 from hivefold import limits, observe
 from hivefold.blobs.jetstream import JetStreamChunks
@@ -53,6 +53,7 @@ from node.core import NodeCore
 from node.identity import held_data_dir, node_identity
 from node.infer import InferRunner
 from node.keeper import Keeper
+from node.lanes import Lanes
 from node.models import ModelShelf
 from node.residency.peaks import Peaks
 from node.residency.policy import Rules
@@ -176,7 +177,7 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
     signals = NatsSignals(boot.link)
     slots, threads = _capacity(config)
     content = Content(JetStreamChunks(boot.link))
-    shelf = _shelf(config, boot, content, (slots, threads), lambda: agent.reading)
+    shelf = _shelf(config, boot, content, (slots, threads))
     spec = fleet_pb2.NodeSpec(
         node_id=boot.node_id,
         boot_id=boot.boot_id,
@@ -268,23 +269,17 @@ def _shelf(
     boot: _Boot,
     content: Content,
     capacity: tuple[int, int],
-    reading: Callable[[], telemetry_pb2.Reading | None],
 ) -> ModelShelf:
     """The models, in the room that the configuration gives them."""
-
-    def gpus() -> Sequence[telemetry_pb2.GpuReading]:
-        latest = reading()
-        return latest.gpus if latest else ()
-
     slots, threads = capacity
     return ModelShelf(
         config.data_dir / "models",
         content,
         _model_factory(max(1, threads // slots)),
-        slots=slots,
+        lanes=Lanes(slots),
         clock=boot.clock,
         rules=Rules(models=config.models, idle_ms=int(config.model_idle_s * 1000)),
-        memory=Room(config.model_memory, host_memory, gpus),
+        memory=Room(config.model_memory, host_memory),
         peaks=Peaks(config.data_dir / "models" / "peaks.json", f"onnxruntime {version('onnxruntime')}"),
     )
 
@@ -303,15 +298,15 @@ def _capacity(config: NodeConfig) -> tuple[int, int]:
 
 
 def _model_factory(threads: int) -> Callable[[], ModelBehavior]:
-    """Makes model behaviours that share what they load. ONNX Runtime is imported for the first one: it is large."""
-    backend: SharedBackend | None = None
+    """Makes model behaviours. ONNX Runtime is imported for the first one: it is large."""
+    backend: Backend | None = None
 
     def make() -> ModelBehavior:
         nonlocal backend
         if backend is None:
             from actors.backends.onnxruntime import OnnxRuntimeBackend
 
-            backend = SharedBackend(OnnxRuntimeBackend(threads))
+            backend = OnnxRuntimeBackend(threads)
         return ModelBehavior(backend)
 
     return make

@@ -104,8 +104,7 @@ class InferRunner:
         return rows
 
     async def _infer(self, place: Place, request: InferRows, deadline_ms: int) -> Inferred:
-        async with self.shelf.lane(place) as actor:
-            reply = await ask(actor, request, deadline_ms=deadline_ms)
+        reply = await self.shelf.run(place, request, deadline_ms=deadline_ms)
         assert isinstance(reply, Inferred)
         return reply
 

@@ -1,10 +1,13 @@
-"""The models of a node: loaded on demand, leased while they are used, each in actors of its own."""
+"""The models of a node: loaded on demand, leased while they are used, each kept by an actor of its own.
+
+They are run by the node's lanes: a few actors, whichever model it is.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -13,16 +16,17 @@ import structlog
 
 from actors.bridge import ask
 from actors.footprint import Footprint
-from actors.model import Loaded, LoadModel, ModelBehavior, ModelMessage, ModelReply, UnloadModel
+from actors.model import Inferred, InferRows, LoadModel, ModelBehavior, ModelMessage, ModelReply, OpenModel, UnloadModel
 from actors.runtime import ActorRef, BehaviorFailedError, spawn
-from actors.together import Together
+from actors.together import Batched, InferBatch, Together
 from hivefold.clock import Clock, SystemClock
 from hivefold.errors import DataRefusedError, HivefoldError, LimitExceededError, Reason, UnavailableError
 from hivefold.limits import MODEL_LOAD_MS
 from hivefold.v1 import model_pb2
 from node.content import Content
+from node.lanes import Lane, Lanes
 from node.residency.files import ModelFiles, Transfer
-from node.residency.limits import MODEL_REQUESTS_WAITING, MODEL_UNLOAD_MS, ROOM_LOOK_MS, RUNS_A_SLOT
+from node.residency.limits import MODEL_REQUESTS_WAITING, MODEL_UNLOAD_MS, ROOM_LOOK_MS
 from node.residency.peaks import Peaks
 from node.residency.policy import HOST, NEVER, Full, Memory, Phase, Residency, Resident, Rules
 from node.residency.port import ResidentModel
@@ -39,14 +43,13 @@ _IMPORTANCE: Final = "resident.priority"
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A loaded model; each lane is an actor that computes one batch."""
+    """A loaded model, and the actor that keeps it."""
 
     digest: str
-    path: Path
     resident: Resident
-    footprint: Footprint = field(default_factory=Footprint)
-    lanes: list[ModelActor] = field(default_factory=list)
-    idle: list[ModelActor] = field(default_factory=list)
+    keeper: ModelActor
+    model: OpenModel
+    footprint: Footprint
     direct: Together | None = None
     """Runs batches in the caller's thread while a lease keeps the model; None where that is not advisable."""
     noted: dict[int, int] = field(default_factory=dict)
@@ -75,7 +78,7 @@ class ModelShelf:
         rules: Rules | None = None,
         memory: Callable[[], Memory] = unmeasured,
         peaks: Peaks | None = None,
-        slots: int = 1,
+        lanes: Lanes | None = None,
     ) -> None:
         self._content = content
         self._make_behavior = make_behavior
@@ -83,7 +86,7 @@ class ModelShelf:
         self._memory = memory
         self._peaks = peaks or Peaks()
         self._quiet = Quiet()
-        self._runs = asyncio.Semaphore(RUNS_A_SLOT * slots)
+        self._lanes = lanes or Lanes()
         self._desk = Residency(rules or Rules())
         self._files = ModelFiles(folder, content, self._desk.residents)
         self._places: dict[str, Place] = {}
@@ -140,25 +143,15 @@ class ModelShelf:
         if self._desk.end(place.resident, self._clock.monotonic_ms()) and self._desk.wants_room():
             self._step()
 
-    @asynccontextmanager
-    async def lane(self, place: Place) -> AsyncIterator[ModelActor]:
-        """An actor that has the model and computes for nobody else, when it is this run's turn.
-
-        All models share the node's threads: RUNS_A_SLOT runs are under way for each slot, the others wait in the order
-        in which they came. An actor that fails or hangs is replaced.
-        """
-        async with self._runs:
-            actor = place.idle.pop() if place.idle else await self._open(place, place.path)
-            try:
-                yield actor
-            except (BehaviorFailedError, UnavailableError):
-                place.lanes.remove(actor)
-                place.direct = None
-                actor.stop()
-                raise
-            finally:
-                if actor in place.lanes:
-                    place.idle.append(actor)
+    async def run(self, place: Place, what: InferRows | InferBatch, *, deadline_ms: int) -> Inferred | Batched:
+        """Runs a leased model in a lane. Raises as Lanes.run does; a model that broke is loaded anew for the next."""
+        try:
+            return await self._lanes.run(place.model, what, deadline_ms=deadline_ms)
+        except (BehaviorFailedError, UnavailableError) as error:
+            place.direct = None
+            if isinstance(error, BehaviorFailedError):
+                self._desk.release(place.digest)
+            raise
 
     # -- wishes (node.residency.port.Residents) -------------------------------
 
@@ -187,17 +180,17 @@ class ModelShelf:
 
     # -- the end --------------------------------------------------------------
 
-    def stop(self) -> tuple[ModelActor, ...]:
+    def stop(self) -> tuple[ModelActor | Lane, ...]:
         """Tells every model to unload; the actors, for whoever wants to wait."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
             task.cancel()
-        actors = tuple(actor for place in self._places.values() for actor in place.lanes)
-        for actor in actors:
-            actor.stop()
-        return actors
+        keepers = [place.keeper for place in self._places.values()]
+        for keeper in keepers:
+            keeper.stop()
+        return (*self._lanes.stop(), *keepers)
 
     async def save(self) -> None:
         """Keeps what was measured for the next start."""
@@ -325,25 +318,22 @@ class ModelShelf:
 
     async def _loaded(self, model: model_pb2.Model, resident: Resident) -> Place:
         path = await self._fetched(model)
-        place = Place(model.digest, path, resident)
         try:
             async with self._quiet.turn(alone=not self._peaks.measured(model.digest)):
-                place.idle.append(await self._open(place, path))
+                return await self._open(model, path, resident)
         except DataRefusedError as error:
             if error.reason in {Reason.DIGEST_MISMATCH, Reason.FILE_UNREADABLE}:
                 path.unlink(missing_ok=True)
             raise
-        return place
 
     async def _unload(self, place: Place) -> None:
         _log.info("model.unloaded", digest=place.digest)
         self._weigh(place)
         async with self._quiet.turn(alone=False):
-            for actor in place.lanes:
-                # One that does not answer keeps its memory: the next measurement shows it.
-                with suppress(HivefoldError):
-                    await ask(actor, UnloadModel(), deadline_ms=MODEL_UNLOAD_MS)
-                actor.stop()
+            # One that does not answer keeps its memory: the next measurement shows it.
+            with suppress(HivefoldError):
+                await ask(place.keeper, UnloadModel(), deadline_ms=MODEL_UNLOAD_MS)
+            place.keeper.stop()
         del self._places[place.digest]
         self._desk.gone(place.resident)
         self._step()
@@ -359,17 +349,18 @@ class ModelShelf:
         self._peaks.note(place.digest, {rows: size for rows, size in seen.items() if place.noted.get(rows) != size})
         place.noted = seen
 
-    async def _open(self, place: Place, path: Path) -> ModelActor:
-        actor: ModelActor = spawn(self._make_behavior, name=f"model-{place.digest[:12]}")
+    async def _open(self, model: model_pb2.Model, path: Path, resident: Resident) -> Place:
+        keeper, footprint = self._open_keeper(model), Footprint()
         try:
-            loaded = await ask(actor, LoadModel(path, place.digest, place.footprint), deadline_ms=MODEL_LOAD_MS)
+            loaded = await ask(keeper, LoadModel(path, model.digest, footprint), deadline_ms=MODEL_LOAD_MS)
+            assert loaded is not None
         except BaseException:
-            actor.stop()
+            keeper.stop()
             raise
-        if not place.lanes and isinstance(loaded, Loaded):
-            place.direct = loaded.direct
-        place.lanes.append(actor)
-        return actor
+        return Place(model.digest, resident, keeper, loaded.model, footprint, loaded.direct)
+
+    def _open_keeper(self, model: model_pb2.Model) -> ModelActor:
+        return spawn(self._make_behavior, name=f"model-{model.digest[:12]}")
 
     async def _fetched(self, model: model_pb2.Model) -> Path:
         return await self._files.fetched(model)

@@ -7,7 +7,8 @@ no new leases any more and go once the ones they have end, the one that is resid
 asked for all the time cannot keep the others out. Whoever waits too long is refused. A model that is leased or pinned
 is never unloaded.
 
-Memory comes in pools: `HOST`, and a GPU each by its UUID. A pool that was not measured counts as free.
+Memory comes in pools, of which there is one so far: `HOST`, for models run on processors alone. A pool that was not
+measured counts as free.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 
 from actors.batching import Batch, BatchPolicy, BatchQueue, Waiting
-from actors.bridge import ask
 from actors.signature import Fitted, Signature
 from actors.together import Answer, Batched, InferBatch, Together
 from hivefold.clock import Clock, stopwatch_ns
@@ -241,8 +240,7 @@ class ServedModel:
         first = batch.requests[0].what
         message = InferBatch(tuple([waiting.what.fitted.feed for waiting in batch.requests]), first.fitted.outputs)
         try:
-            async with self._shelf.lane(first.place) as actor:
-                reply = await ask(actor, message, deadline_ms=BATCH_MS)
+            reply = await self._shelf.run(first.place, message, deadline_ms=BATCH_MS)
             assert isinstance(reply, Batched)
         except HivefoldError as error:
             for waiting in batch.requests:

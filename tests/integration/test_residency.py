@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from actors.backends.onnxruntime import OnnxRuntimeBackend
-from actors.backends.shared import SharedBackend
 from hivefold.blobs.content import upload_bytes
 from hivefold.client import connect
 from hivefold.errors import LimitExceededError
@@ -33,7 +32,7 @@ ROWS = np.arange(8, dtype="<f4").reshape(2, 4)
 @asynccontextmanager
 async def node_of_many(folder: Path, rules: Rules, **more: object) -> AsyncIterator[Serving]:
     """A node with MODELS registered: `times-3` triples, and so on. Real sessions, each with its own weights."""
-    backend = SharedBackend(OnnxRuntimeBackend(1))
+    backend = OnnxRuntimeBackend(1)
     async with serving(folder, backend=backend, rules=rules, **more) as node:  # type: ignore[arg-type]
         for factor in range(1, MODELS + 1):
             content = weighty_model(folder / "m.onnx", factor, 8 * 1024)

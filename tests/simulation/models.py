@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
 
-from actors.model import Inferred, InferRows, Loaded, LoadModel, ModelBehavior, ModelMessage, ModelReply
-from actors.runtime import ActorRef, BehaviorFailedError, ReplyCallback
+from actors.model import Inferred, InferRows, Loaded, LoadModel, ModelBehavior, ModelMessage, ModelReply, OpenModel, Run
+from actors.runtime import BehaviorFailedError, ReplyCallback
+from actors.together import InferBatch
 from coordinator.core.model import BlobRef, DataSet, InferSpec, Job, Model, TensorSpec
 from hivefold.blobs.content import upload_bytes
 from hivefold.blobs.memory import MemoryChunks
@@ -23,7 +25,8 @@ from hivefold.ids import Digest, ModelName
 from hivefold.models import TensorFacts
 from hivefold.v1 import model_pb2
 from node.content import Content
-from node.models import ModelActor, ModelShelf, Place
+from node.lanes import Lane, Lanes
+from node.models import ModelActor, ModelShelf
 
 ROWS: Final = 3000
 """Rows of the one data set that all jobs take parts of; each row is two numbers, the first is its index."""
@@ -131,7 +134,7 @@ class ScriptedProbes:
 
 
 class ScriptedModel:
-    """A model's actor without a thread: rows take virtual time; it fails or dies as it was drawn."""
+    """What keeps a model, without a thread, and the model itself: it fails or dies as it was drawn."""
 
     def __init__(self, model: model_pb2.Model, draw: random.Random, failure_ratio: float) -> None:
         self.name = f"model-{model.name}"
@@ -141,50 +144,86 @@ class ScriptedModel:
 
     def ask(self, message: ModelMessage, reply: ReplyCallback) -> None:
         """Answers one message, after a while."""
-        seconds = message.row_count * 0.0005 if isinstance(message, InferRows) else 0.2
-        # The rows are read at the end: their memory must still be theirs then.
-        asyncio.get_running_loop().call_later(
-            self._draw.expovariate(1 / seconds), lambda: reply(*self._answer(message))
-        )
+        _reply_later(self._draw, 0.2, reply, lambda: self._kept(message))
+
+    def run(self, message: InferRows | InferBatch) -> Inferred:
+        """The output for the rows."""
+        assert isinstance(message, InferRows)
+        _fail(self._draw, self._failure_ratio / 2)
+        rows = np.frombuffer(message.data, "<f4").reshape(message.row_count, 2)
+        data = _output(rows[:, 0], self._width)
+        facts = TensorFacts("y", "FP32", (message.row_count, self._width))
+        return Inferred((facts,), data, hashlib.sha256(data).hexdigest(), 1000)
 
     def stop(self) -> None:
         """Nothing to release."""
 
-    def _answer(self, message: ModelMessage) -> tuple[ModelReply, BaseException | None]:
-        if self._draw.random() < self._failure_ratio / 2:
-            return None, BehaviorFailedError("the actor died as it was drawn")
-        if isinstance(message, LoadModel):
-            return Loaded(message.digest, (), ()), None
-        if not isinstance(message, InferRows):
-            return None, None
-        rows = np.frombuffer(message.data, "<f4").reshape(message.row_count, 2)
-        data = _output(rows[:, 0], self._width)
-        facts = TensorFacts("y", "FP32", (message.row_count, self._width))
-        return Inferred((facts,), data, hashlib.sha256(data).hexdigest(), 1000), None
+    def _kept(self, message: ModelMessage) -> ModelReply:
+        _fail(self._draw, self._failure_ratio / 2)
+        return Loaded(message.digest, (), (), cast(OpenModel, self)) if isinstance(message, LoadModel) else None
+
+
+class ScriptedLane:
+    """A lane without a thread: rows take virtual time."""
+
+    name = "lane"
+
+    def __init__(self, draw: random.Random) -> None:
+        self._draw = draw
+
+    def ask(self, message: Run, reply: ReplyCallback) -> None:
+        """Answers one message, after a while."""
+        assert isinstance(message.what, InferRows)
+        # The rows are read at the end: their memory must still be theirs then.
+        _reply_later(self._draw, message.what.row_count * 0.0005, reply, lambda: message.model.run(message.what))
+
+    def stop(self) -> None:
+        """Nothing to release."""
+
+
+def _reply_later(draw: random.Random, seconds: float, reply: ReplyCallback, answer: Callable[[], object]) -> None:
+    def answered() -> None:
+        try:
+            value = answer()
+        except HivefoldError as error:
+            reply(None, error)
+        else:
+            reply(value, None)
+
+    asyncio.get_running_loop().call_later(draw.expovariate(1 / seconds), answered)
+
+
+def _fail(draw: random.Random, ratio: float) -> None:
+    if draw.random() < ratio:
+        raise BehaviorFailedError("the actor died as it was drawn")
+
+
+class SimLanes(Lanes):
+    """Lanes without threads."""
+
+    def __init__(self, draw: random.Random, slots: int) -> None:
+        super().__init__(slots)
+        self._draw = draw
+
+    def _open(self) -> Lane:
+        return cast(Lane, ScriptedLane(self._draw))
 
 
 class SimShelf(ModelShelf):
     """The node's models without files and threads."""
 
     def __init__(self, content: Content, clock: Clock, draw: random.Random, failure_ratio: float, slots: int) -> None:
-        super().__init__(Path("nowhere"), content, _no_behavior, clock=clock, slots=slots)
+        super().__init__(Path("nowhere"), content, _no_behavior, clock=clock, lanes=SimLanes(draw, slots))
         self._draw = draw
         self._failure_ratio = failure_ratio
-        self._models: dict[Path, model_pb2.Model] = {}
 
     async def _fetched(self, model: model_pb2.Model) -> Path:
         file = b"".join([piece async for piece in self._content.stream(model.artifact.root)])
         assert hashlib.sha256(file).hexdigest() == model.digest
-        path = Path(f"{model.digest}.onnx")
-        self._models[path] = model
-        return path
+        return Path(f"{model.digest}.onnx")
 
-    async def _open(self, place: Place, path: Path) -> ModelActor:
-        actor = cast(
-            ActorRef[ModelMessage, ModelReply], ScriptedModel(self._models[path], self._draw, self._failure_ratio)
-        )
-        place.lanes.append(actor)
-        return actor
+    def _open_keeper(self, model: model_pb2.Model) -> ModelActor:
+        return cast(ModelActor, ScriptedModel(model, self._draw, self._failure_ratio))
 
 
 def _no_behavior() -> ModelBehavior:

@@ -11,8 +11,18 @@ from onnx import TensorProto
 
 from actors.backends.echo import EchoBackend
 from actors.backends.onnxruntime import OnnxRuntimeBackend
-from actors.backends.shared import SharedBackend
-from actors.model import CancelFlag, Inferred, InferRows, Loaded, LoadModel, ModelBehavior, UnloadModel
+from actors.model import (
+    CancelFlag,
+    Inferred,
+    InferRows,
+    LaneBehavior,
+    Loaded,
+    LoadModel,
+    ModelBehavior,
+    OpenModel,
+    Run,
+    UnloadModel,
+)
 from actors.tensors import Layout
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
 from tests.fixtures.onnx_models import doubling_model, save_model
@@ -32,17 +42,22 @@ def request(rows: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = ROWS, /, *
     return InferRows(**values)  # type: ignore[arg-type]
 
 
-def loaded(path: Path, backend: EchoBackend | OnnxRuntimeBackend | SharedBackend | None = None) -> ModelBehavior:
+def kept(path: Path, backend: EchoBackend | OnnxRuntimeBackend | None = None) -> tuple[ModelBehavior, Loaded]:
     if not path.exists():
         doubling_model(path)
     behavior = ModelBehavior(backend or OnnxRuntimeBackend(1))
     behavior.start()
-    behavior.receive(LoadModel(path, hashlib.sha256(path.read_bytes()).hexdigest()))
-    return behavior
+    reply = behavior.receive(LoadModel(path, hashlib.sha256(path.read_bytes()).hexdigest()))
+    assert reply is not None
+    return behavior, reply
 
 
-def inferred(behavior: ModelBehavior, message: InferRows) -> Inferred:
-    reply = behavior.receive(message)
+def loaded(path: Path, backend: EchoBackend | OnnxRuntimeBackend | None = None) -> OpenModel:
+    return kept(path, backend)[1].model
+
+
+def inferred(model: OpenModel, message: InferRows) -> Inferred:
+    reply = LaneBehavior().receive(Run(model, message))
     assert isinstance(reply, Inferred)
     return reply
 
@@ -112,7 +127,7 @@ def test_rows_that_do_not_fit_are_refused_before_the_runtime_sees_them(
     backend = EchoBackend()
     behavior = loaded(model, backend)
     with pytest.raises(DataRefusedError) as refusal:
-        behavior.receive(request(**change))
+        behavior.run(request(**change))
     assert refusal.value.reason is reason
     assert backend.batches == []
     assert inferred(behavior, request()).tensors
@@ -124,7 +139,7 @@ def test_nan_is_refused_with_its_row_or_allowed(model: Path) -> None:
     rows[7, 1] = np.nan
     behavior = loaded(model)
     with pytest.raises(DataRefusedError, match="row 107") as refusal:
-        behavior.receive(request(rows))
+        behavior.run(request(rows))
     assert refusal.value.reason is Reason.NAN_FOUND
     assert refusal.value.metadata == {"row": "107"}
     assert np.isnan(np.frombuffer(inferred(behavior, request(rows, nan_allowed=True)).data, "<f4")).sum() == 1
@@ -143,7 +158,7 @@ def test_a_cancelled_attempt_ends_between_two_batches(model: Path) -> None:
     cancel.reason = Reason.CANCELLED
     backend = EchoBackend()
     with pytest.raises(HivefoldError) as error:
-        loaded(model, backend).receive(request(cancel=cancel, batch_rows=1))
+        loaded(model, backend).run(request(cancel=cancel, batch_rows=1))
     assert error.value.reason is Reason.CANCELLED
     assert backend.batches == []
 
@@ -153,7 +168,7 @@ def test_an_output_that_is_not_per_row_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sum.onnx"
     save_model(path, [("ReduceSum", ["x"], "y")], [None, 4])
     with pytest.raises(DataRefusedError, match="one entry per row") as refusal:
-        loaded(path).receive(request())
+        loaded(path).run(request())
     assert refusal.value.reason is Reason.MODEL_INVALID
 
 
@@ -189,33 +204,20 @@ def test_a_file_that_is_no_model_is_not_opened(tmp_path: Path) -> None:
 def test_loading_the_same_model_again_does_nothing(model: Path) -> None:
     """Idempotent, and it says what the model takes and gives."""
     backend = EchoBackend()
-    behavior = loaded(model, backend)
+    behavior, first = kept(model, backend)
     reply = behavior.receive(LoadModel(model, hashlib.sha256(model.read_bytes()).hexdigest()))
-    assert isinstance(reply, Loaded)
+    assert reply is first
     assert [tensor.name for tensor in reply.inputs] == ["x"]
     assert len(backend.opened) == 1
 
 
 def test_an_unloaded_model_refuses_rows(model: Path) -> None:
-    """Until it is loaded again."""
-    behavior = loaded(model)
+    """Whoever still runs it when it goes, for it was left, gets an error."""
+    behavior, reply = kept(model)
     behavior.receive(UnloadModel())
     with pytest.raises(HivefoldError) as error:
-        behavior.receive(request())
+        inferred(reply.model, request())
     assert error.value.reason is Reason.RUNTIME_FAILED
-
-
-def test_actors_that_share_a_model_load_it_once(model: Path) -> None:
-    """The last one to let go releases it."""
-    inner = EchoBackend()
-    shared = SharedBackend(inner)
-    first, second = loaded(model, shared), loaded(model, shared)
-    assert len(inner.opened) == 1
-    first.stop()
-    assert inferred(second, request()).tensors
-    second.stop()
-    loaded(model, shared)
-    assert len(inner.opened) == 2
 
 
 @pytest.mark.parametrize(

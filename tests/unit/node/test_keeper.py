@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
+from typing import cast
 
 import pytest
 
+from actors.backends.echo import EchoSession
+from actors.footprint import Footprint
+from actors.model import OpenModel
 from hivefold.errors import HivefoldError, LimitExceededError, NotFoundError, Reason, UnavailableError
 from hivefold.v1 import error_pb2, model_pb2, work_pb2
 from node import keeper as keeping
 from node.keeper import Keeper
-from node.models import Place
+from node.models import ModelActor, Place
 from node.residency.files import Transfer
 from node.residency.policy import Resident
 
@@ -35,7 +38,9 @@ class FakeShelf:
         if model.digest in self.failing:
             raise self.failing[model.digest]
         self.loaded.add(model.digest)
-        return Place(model.digest, Path(), Resident(model.digest, {}, 2, pinned=False, asked_ms=0))
+        resident = Resident(model.digest, {}, 2, pinned=False, asked_ms=0)
+        nobody = cast(ModelActor, None)  # who keeps it is none of the keeper's business
+        return Place(model.digest, resident, nobody, OpenModel(EchoSession([])), Footprint())
 
     def give(self, place: Place) -> None:
         assert place.digest in self.loaded

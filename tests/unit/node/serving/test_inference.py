@@ -73,9 +73,9 @@ async def test_a_request_is_answered_by_the_latest_version(tmp_path: Path) -> No
 
 
 async def test_requests_that_wait_share_a_batch_and_each_gets_its_own(tmp_path: Path) -> None:
-    """What came while the model was busy goes out at once when it is free."""
+    """What came while the model was busy goes out at once when it is free, in one batch where there is one lane."""
     backend = Gated()
-    async with serving(tmp_path, backend=backend) as node:
+    async with serving(tmp_path, backend=backend, lanes=1) as node:
         first = asyncio.create_task(node.infer(rows(1)))
         await entered(backend)
         others = [asyncio.create_task(node.infer(rows(index % 3 + 1, index))) for index in range(9)]
