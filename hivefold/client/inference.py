@@ -100,9 +100,6 @@ class Inference:
             except HivefoldError as error:
                 if error.reason in _ELSEWHERE:
                     failed[address] = error
-                    if len(failed) >= len(self._known.nodes):
-                        self._known.asked_ms = -_FRESH_MS - 1
-                        raise
                 elif error.reason is Reason.SERVER_BUSY:
                     pause_s = int(error.metadata.get("retry_ms", RETRY_MS)) * (0.5 + jitter()) / 1000
                     if self._clock.monotonic_ms() + pause_s * 1000 >= deadline_ms:
@@ -118,6 +115,9 @@ class Inference:
             if node.state == fleet_pb2.NODE_STATE_ONLINE and node.spec.grpc_address not in failed
         ]
         if not able:
+            self._known.asked_ms = -_FRESH_MS - 1
+            if failed:
+                raise [*failed.values()][-1]
             raise UnavailableError(
                 "no node of the fleet takes requests; look at them with: hivefold node ls",
                 reason=Reason.SERVER_UNAVAILABLE,

@@ -84,6 +84,16 @@ async def test_a_lost_node_is_passed_over_at_once() -> None:
     assert error.value.reason is Reason.SERVER_UNAVAILABLE
 
 
+async def test_the_last_that_can_be_asked_says_why_nobody_answers() -> None:
+    """Nodes that are not online are no reason to hide what became of the one that was asked."""
+    fleet = Fleet()
+    fleet.node("a", error_for(Reason.NODE_LOST, "gone"))
+    fleet.node("b", state=SUSPECTED)
+    with pytest.raises(HivefoldError, match="gone"):
+        await fleet.client().infer("m", ROWS)
+    assert fleet.asked == ["a"]
+
+
 async def test_a_full_node_is_asked_again_when_it_said() -> None:
     """Within the caller's time, and not beyond."""
     fleet = Fleet()
