@@ -50,6 +50,14 @@ def allocated_bytes() -> int:
     return count() if count is not None else 0
 
 
+def peak_resident_bytes() -> int:
+    """The most memory that this process was ever resident with; 0 where that is not known (Linux only).
+
+    getrusage's ru_maxrss is no such figure: it counts what the parent had when it started this process, too.
+    """
+    return _status_bytes("VmHWM")
+
+
 class PeakResident:
     """The most memory that the process was resident with between `__init__` and `rise_bytes` (Linux only)."""
 
@@ -60,7 +68,7 @@ class PeakResident:
 
     def rise_bytes(self) -> int:
         """By how much it rose at most; 0 where that is not known."""
-        return max(0, _status_bytes("VmHWM") - self._before_bytes)
+        return max(0, peak_resident_bytes() - self._before_bytes)
 
 
 class _Mallinfo2(ctypes.Structure):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from coordinator.replay import replay
 from hivefold.log.chain import record_hash
 from hivefold.log.file import LogFileReader
 from hivefold.log.file_writer import LogFileStart, LogFileWriter
+from hivefold.memory import peak_resident_bytes
 
 
 async def _export(path: str, url: str, user: str, password: str) -> int:
@@ -66,8 +66,7 @@ def _verb(measure: Callable[..., Awaitable[int]]) -> Verb:
         began = time.perf_counter()
         records = await measure(**arguments)
         seconds = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"records": records, "seconds": seconds, "peak_bytes": peak}
+        return {"records": records, "seconds": seconds, "peak_bytes": peak_resident_bytes()}
 
     def verb(**arguments: Any) -> dict[str, Any]:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

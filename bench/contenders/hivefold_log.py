@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections.abc import Awaitable, Callable
 from itertools import accumulate
@@ -28,6 +27,7 @@ from hivefold.limits import (
 from hivefold.log.jetstream import JetStreamEventLog, open_log
 from hivefold.log.port import Entry
 from hivefold.log.snapshots import open_snapshots
+from hivefold.memory import peak_resident_bytes
 
 _RECORD_BYTES: Final = 200
 _SPARE_RECORDS: Final = 100
@@ -82,7 +82,7 @@ async def _replay(url: str, user: str, password: str) -> dict[str, Any]:
         "fold_s": folded - opened,
         "records": head.sequence,
         "digest": digest,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_resident_bytes(),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import nullcontext
@@ -32,6 +31,7 @@ from hivefold.ids import BootId, NodeId, RequestId
 from hivefold.log.chain import GENESIS_HASH, record_hash
 from hivefold.log.file_writer import LogFileStart, LogFileWriter
 from hivefold.log.port import Stored
+from hivefold.memory import peak_resident_bytes
 from hivefold.proof.checkpoint import Checkpoint, sign_checkpoint
 from hivefold.proof.key_file import KeyFile
 from hivefold.proof.keys import SEED_BYTES, Signer
@@ -167,12 +167,11 @@ async def _verify(path: str) -> dict[str, Any]:
     verified = verify_file(Path(path))
     seconds = time.perf_counter() - began
     assert verified.signed == verified.sequence, "the last record is signed"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "seconds": seconds,
         "records": verified.records,
         "checkpoints": verified.checkpoints,
-        "peak_bytes": peak,
+        "peak_bytes": peak_resident_bytes(),
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.broker import embedded_server, log_of
-from bench.contender import ContenderError
+from bench.contender import ROOT, ContenderError
 from bench.context import Context
 from bench.restarting import configured, running_coordinator
 from bench.results import Better, Measure, Section, Target
@@ -141,25 +141,13 @@ def _take_export(found: _Found, factor: int, answer: dict[str, Any], seconds: fl
 
 def _exported(path: Path, address: str) -> tuple[dict[str, Any], float, float]:
     """What the command says, how long it took from its start to its end, and its peak memory in bytes."""
-    command: list[str | Path] = [
-        Path(sys.executable).parent / "hivefold",
-        "log",
-        "export",
-        path,
-        "--address",
-        address,
-        "-o",
-        "json",
-    ]
+    command = [sys.executable, "-m", "bench.contenders.command", "log", "export", str(path), "--address", address]
     began = os.times().elapsed
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        said = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise ContenderError(f"hivefold log export ended with {process.returncode}")
-    return json.loads(said), os.times().elapsed - began, usage.ru_maxrss * 1024
+    done = subprocess.run([*command, "-o", "json"], cwd=ROOT, capture_output=True, check=False)
+    seconds = os.times().elapsed - began
+    if done.returncode:
+        raise ContenderError(f"hivefold log export ended with {done.returncode}")
+    return json.loads(done.stdout), seconds, float(done.stderr.split()[-1])
 
 
 def _targets(found: _Found) -> tuple[Target, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from hivefold.memory import peak_resident_bytes
 from tests.fixtures.passports import FILES
 from tests.fuzz.mutation import files
 from tests.fuzz.target import inspect
@@ -44,7 +44,7 @@ def plain(seconds: int, seed: int) -> int:
         slowest = max(slowest, time.monotonic() - start)
         if time.monotonic() - began > seconds:
             break
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    memory = peak_resident_bytes() >> 20
     print(f"{count} files in {seconds} s, the slowest {slowest * 1000:.0f} ms, {memory} MiB resident at most")
     return 0
 

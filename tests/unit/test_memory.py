@@ -46,3 +46,14 @@ def test_the_allocator_counts_what_it_gave() -> None:
     give_back_freed()
     assert allocated_bytes() - before < 2 * 1024 * 1024
     assert platform.system() != "Linux" or peak.rise_bytes() >= 15 * 1024 * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="proc(5)")
+def test_a_process_is_not_charged_with_the_memory_of_its_parent() -> None:
+    """What a large process starts has a peak of its own, which getrusage does not tell."""
+    ballast = b"\1" * (200 << 20)
+    code = "from hivefold.memory import peak_resident_bytes; print(peak_resident_bytes())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    del ballast
+
+    assert 0 < int(told) < 100 << 20
