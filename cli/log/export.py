@@ -16,7 +16,7 @@ from cli.log.source import LiveLog
 from cli.output import facts, show_one
 from cli.progress import Bar
 from hivefold.errors import InvalidRequestError
-from hivefold.limits import CHECKPOINT_INTERVAL_S
+from hivefold.limits import CHECKPOINT_INTERVAL_S, GRPC_DEADLINE_S
 
 if TYPE_CHECKING:
     from cli.log.json_lines import JsonLinesWriter
@@ -121,8 +121,11 @@ async def _hash(fleet: Fleet, position: int) -> bytes:
 
 
 async def _signed_end(fleet: Fleet, head: int) -> int:
-    """The position of the first checkpoint that covers `head`; `head` where none comes in time."""
-    deadline = asyncio.get_running_loop().time() + 2 * CHECKPOINT_INTERVAL_S
+    """The position of the first checkpoint that covers `head`; `head` where none comes in time.
+
+    One is due each CHECKPOINT_INTERVAL_S; a coordinator or disk that is busy may take as long as for any other answer.
+    """
+    deadline = asyncio.get_running_loop().time() + GRPC_DEADLINE_S
     while head and asyncio.get_running_loop().time() < deadline:
         async for checkpoint in fleet.log.checkpoints(after_size=head - 1):
             return _size(checkpoint)

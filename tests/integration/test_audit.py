@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hivefold.client import connect
 from hivefold.log.file import LogFileReader
 from tests.integration.fleets import RunningFleet, environment, hivefold, running_fleet
 
@@ -53,8 +54,11 @@ def test_a_file_tells_everything_when_the_fleet_is_gone(tmp_path: Path) -> None:
     """
     path = tmp_path / "fleet.hflog"
     with running_fleet(tmp_path / "hf") as fleet:
-        job = fleet.json("job", "submit", "probe", "--tasks", "1200", "--task-duration", "0.02")["jobId"]
-        os.kill(fleet.endpoints["pids"]["node-2"], signal.SIGKILL)
+        node = fleet.endpoints["pids"]["node-2"]
+        with connect(directory=fleet.directory) as client:
+            # Killed as soon as it is accepted: a command's process might end after the job.
+            job = client.jobs.submit_probe(1200, task_duration_s=0.02).job_id
+            os.kill(node, signal.SIGKILL)
         assert fleet.run("job", "wait", job).returncode == 0
         live = fleet.json("log", "explain", job, "--limit", "100000")
         exported = fleet.json("log", "export", path)
