@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from hivefold import limits
+from hivefold.bus.frames import check_length
 from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import Message
+from hivefold.v1 import work_pb2
+from node.core import Attempt
 from node.uplink import Uplink
+from node.wire import OutcomeWriter, Output
 
 
 class Gate:
@@ -81,3 +86,16 @@ async def test_express_outcomes_are_told_before_they_are_stored_where_nothing_el
     assert len(gate.batches) == 2
     assert len(told) == 1
     running.cancel()
+
+
+def test_no_model_makes_an_outcome_that_the_broker_does_not_take() -> None:
+    """The bounds add up: a node that had one that is too large would end, and so would the next one that tried."""
+    part = work_pb2.TensorPart(
+        name="n" * limits.MODEL_NAME_BYTES, data_type=1, shape=[2**63] * (limits.TENSOR_RANK + 1)
+    )
+    blob = work_pb2.TaskOutput(tensors=[part] * limits.MODEL_TENSORS, digest="d" * 64, size_bytes=2**63)
+    writer = OutcomeWriter("n" * 64, "b" * 64, "j" * 64, 2**63, "t" * 64)
+    attempt = Attempt(2**63, 2**31, 0, 2**31)
+    ((subject, data),) = writer.produced(attempt, 2**52, 2**52, Output(blob, bytes(limits.INLINE_OUTPUT_BYTES)))
+    check_length(subject, len(data))
+    assert len(data) > limits.MODEL_TENSORS * limits.MODEL_NAME_BYTES
