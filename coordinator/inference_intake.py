@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import structlog
@@ -49,11 +49,12 @@ class InferenceIntake:
     async def run(self) -> None:
         """Records batches until it is cancelled. Raises NotLeaderError."""
         async for messages in self._batches.batches():
-            for part in _parts(messages):
+            async for part in _parts(messages):
                 await self._record(part)
             await self._batches.acknowledge(messages[-1].sequence)
-            # What comes meanwhile is recorded together.
-            await asyncio.sleep(AUDIT_GATHER_S)
+            if not _is_much(messages):
+                # What comes meanwhile is recorded together.
+                await asyncio.sleep(AUDIT_GATHER_S)
 
     async def _record(self, batches: tuple[InferenceBatch, ...]) -> None:
         while True:
@@ -68,12 +69,19 @@ class InferenceIntake:
                 return
 
 
-def _parts(messages: Sequence[ResultMessage]) -> Iterator[tuple[InferenceBatch, ...]]:
+def _is_much(messages: Sequence[ResultMessage]) -> bool:
+    """Whether as much came as is pulled at once: then more waits, and a pause would let it grow."""
+    size = sum(len(message.data) for message in messages)
+    return 2 * len(messages) > limits.PULL_MESSAGES or 2 * size > limits.PULL_BYTES
+
+
+async def _parts(messages: Sequence[ResultMessage]) -> AsyncIterator[tuple[InferenceBatch, ...]]:
     """The batches, as many at once as one record should hold."""
     part: list[InferenceBatch] = []
     size = 0
     for message in messages:
         found = read_batch(message)
+        await asyncio.sleep(0)  # one of thousands of requests takes milliseconds
         if found is None:
             _log.error("foreign message in the stream of inference passed over", subject=message.subject)
             continue

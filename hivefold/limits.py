@@ -39,6 +39,7 @@ BROKER_RETRY_MAX_MS: Final = 1000
 PULL_MESSAGES: Final = 1000
 """Messages that a receiver holds or has asked for."""
 PULL_BYTES: Final = 8 * 1024 * 1024
+"""Bytes that one request brings at most; with more than half of them held, none is made."""
 PULL_EXPIRES_S: Final = 60
 PULL_HEARTBEAT_S: Final = 5
 """Sign of life of an idle pull; a receiver that misses two asks anew."""

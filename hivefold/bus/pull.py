@@ -67,6 +67,7 @@ class Puller:
         self._open: dict[bytes, int] = {}
         """Requests that the server holds, oldest first: number to messages left."""
         self._buffer: list[Pulled] = []
+        self._held_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._bound = False
         self._closed = False
@@ -81,7 +82,7 @@ class Puller:
                 await self._bind()
             elif self._buffer:
                 taken, self._buffer = self._buffer, []
-                self._wait_ms = 0
+                self._held_bytes = self._wait_ms = 0
                 self._replenish()
                 return taken
             else:
@@ -93,6 +94,7 @@ class Puller:
         self._bound = False
         if self._rebind is not None:
             self._buffer = []
+            self._held_bytes = 0
         self._wake()
 
     async def close(self) -> None:
@@ -161,6 +163,7 @@ class Puller:
             self._status(subject, headers)
             return
         self._buffer.append(Pulled(subject, reply, data, headers))
+        self._held_bytes += len(data)
         if self._open:
             number = next(iter(self._open))
             if self._open[number] > 1:
@@ -186,7 +189,8 @@ class Puller:
     def _replenish(self) -> None:
         """Asks for more once half of what may be held or asked for is used up."""
         room = PULL_MESSAGES - len(self._buffer) - sum(self._open.values())
-        if room * 2 < PULL_MESSAGES or not self._bound:
+        # A request ends at PULL_BYTES, too: while they are not taken, the next one would bring as much again.
+        if room * 2 < PULL_MESSAGES or self._held_bytes * 2 > PULL_BYTES or not self._bound:
             return
         self._asked += 1
         body = {

@@ -11,6 +11,7 @@ import pytest
 
 from hivefold.bus.link import Handler, Link
 from hivefold.bus.pull import Puller
+from hivefold.limits import PULL_BYTES
 
 
 class BreakingLink:
@@ -55,6 +56,12 @@ class BreakingLink:
             if to.startswith(prefix.encode()):
                 handler(to, b"ack", data, None)
 
+    def end(self, request: bytes) -> None:
+        """The server has sent as many bytes as a request allows."""
+        for prefix, handler in self.handlers.values():
+            if request.startswith(prefix.encode()):
+                handler(request, b"", b"", b"NATS/1.0 409 Message Size Exceeds MaxBytes\r\n\r\n")
+
 
 async def test_what_an_old_request_brings_is_handed_over_however_often_the_connection_broke(
     monkeypatch: pytest.MonkeyPatch,
@@ -73,4 +80,24 @@ async def test_what_an_old_request_brings_is_handed_over_however_often_the_conne
         link.deliver(link.asked[0], b"work")
         taken = await taking
     assert [message.data for message in taken] == [b"work"]
+    await puller.close()
+
+
+async def test_no_more_is_asked_for_while_much_is_held() -> None:
+    """Messages may be large: who takes them slowly holds PULL_BYTES or so of them, not PULL_MESSAGES."""
+    link, piece = BreakingLink(), bytes(PULL_BYTES // 8)
+    puller = Puller(cast(Link, link), "STREAM", "node")
+    taking = asyncio.ensure_future(puller.take())
+    async with asyncio.timeout(5):
+        while not link.asked:
+            await asyncio.sleep(0)
+        link.deliver(link.asked[0], piece)
+        assert len(await taking) == 1
+        for _ in range(7):
+            link.deliver(link.asked[0], piece)
+        link.end(link.asked[0])
+        assert len(link.asked) == 1
+
+        assert len(await puller.take()) == 7
+        assert len(link.asked) == 2
     await puller.close()

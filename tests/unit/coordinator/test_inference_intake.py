@@ -11,6 +11,7 @@ from coordinator.core.commands import RecordInferences
 from coordinator.core.events import InferencesRecorded
 from coordinator.inference_intake import InferenceIntake, read_batch
 from coordinator.writer import Writer
+from hivefold import limits
 from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import ResultMessage
 from hivefold.oip.limits import AUDIT_SUMMARY_BYTES
@@ -109,6 +110,23 @@ async def test_what_waits_is_recorded_together() -> None:
         await recorded_by(writer, broker, 5)
 
         assert writer.state.sequence == before + 1
+
+
+async def test_where_much_waits_there_is_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise many busy nodes would fill the stream faster than it is read, and the oldest would go unrecorded."""
+    monkeypatch.setattr(limits, "PULL_MESSAGES", 4)
+    monkeypatch.setattr("coordinator.inference_intake.AUDIT_GATHER_S", 3600.0)
+    broker = MemoryBroker()
+    for number in range(1, 6):
+        broker.store_result(subject_of(number), batch_bytes(number))
+    async with leading() as writer, asyncio.timeout(5):
+        running = asyncio.create_task(InferenceIntake(writer, broker.connect().result_receiver()).run())
+        for number in (5, 6):
+            while broker.acknowledged < number:
+                await asyncio.sleep(0)
+            broker.store_result(subject_of(6), batch_bytes(6))
+        running.cancel()
+        await asyncio.wait((running,))
 
 
 async def test_batches_out_of_order_are_passed_over() -> None:
