@@ -9,7 +9,7 @@ from hivefold import limits
 from hivefold.bus.frames import check_length
 from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import Message
-from hivefold.v1 import work_pb2
+from hivefold.v1 import model_pb2, work_pb2
 from node.core import Attempt
 from node.uplink import Uplink
 from node.wire import OutcomeWriter, Output
@@ -91,7 +91,7 @@ async def test_express_outcomes_are_told_before_they_are_stored_where_nothing_el
 def test_no_model_makes_an_outcome_that_the_broker_does_not_take() -> None:
     """The bounds add up: a node that had one that is too large would end, and so would the next one that tried."""
     part = work_pb2.TensorPart(
-        name="n" * limits.MODEL_NAME_BYTES, data_type=1, shape=[2**63] * (limits.TENSOR_RANK + 1)
+        name="n" * limits.MODEL_NAME_BYTES, data_type=model_pb2.DATA_TYPE_FP32, shape=[2**63] * (limits.TENSOR_RANK + 1)
     )
     blob = work_pb2.TaskOutput(tensors=[part] * limits.MODEL_TENSORS, digest="d" * 64, size_bytes=2**63)
     writer = OutcomeWriter("n" * 64, "b" * 64, "j" * 64, 2**63, "t" * 64)
