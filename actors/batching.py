@@ -84,6 +84,8 @@ class BatchQueue(Generic[T]):
         self.size_bytes = 0
         self.hurried = False
         """Set by the caller while a batch costs next to nothing to start: then nobody waits for little company."""
+        self.heavy = False
+        """Set by the caller while a batch takes so long that company saves nothing: then nobody waits for any."""
         self.running = 0
         """Set by the caller: requests that are being run, and cannot be company to those that wait."""
         self.company = 1.0
@@ -140,6 +142,8 @@ class BatchQueue(Generic[T]):
     @property
     def _accompanied(self) -> bool:
         """Whether as many wait as may be hoped for."""
+        if self.heavy:
+            return True
         if self.hurried:
             if self._looks:
                 return self.requests >= _ENOUGH

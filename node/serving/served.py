@@ -25,7 +25,8 @@ from node.serving.statistics import Tally
 
 _log = structlog.get_logger(__name__)
 _HEAVY_NS: Final = 2_000_000
-"""From this time in the runtime on several batches of a model run at once; below, one lane with larger batches wins."""
+"""From this time in the runtime on several batches of a model run at once, and none waits for company: a lane that
+does nothing costs more than batches save. Below, one lane with larger batches wins."""
 
 
 @dataclass(slots=True)
@@ -170,14 +171,15 @@ class ServedModel:
     @property
     def _most(self) -> int:
         """Batches at once."""
-        return self._lanes if self._usual_ns > _HEAVY_NS else 1
+        return self._lanes if self._queue.heavy else 1
 
     def _dispatch(self) -> None:
         """Starts what is due."""
         self._woken = False
         while self._queue.requests and self._running < self._most:
             now_us = stopwatch_ns() // 1000
-            batch = self._queue.take(now_us, self._most - self._running)
+            # Shared with the lanes that are busy, too: one that ends its batch shall not find everything taken.
+            batch = self._queue.take(now_us, self._most)
             for over in batch.expired:
                 _settle(over.what, _expired())
             if not batch.requests:
@@ -272,6 +274,7 @@ class ServedModel:
 
     def _learn(self, rows: int, reply: Batched, *, here: bool) -> None:
         self._usual_ns += (reply.infer_ns - self._usual_ns) // 8
+        self._queue.heavy = self._usual_ns > _HEAVY_NS
         if self._quick is not None and reply.runs == 1:
             self._quick.note(rows, reply.infer_ns, here=here)
             self._queue.hurried = self._quick.allows(rows, 0)

@@ -284,3 +284,15 @@ def test_nobody_passes_by_a_patient_model() -> None:
     line: BatchQueue[str] = BatchQueue(BatchPolicy(max_rows=64, max_bytes=10_000, max_delay_us=1000, patient=True))
     line.hurried = True
     assert not line.pass_by()
+
+
+def test_a_heavy_model_waits_for_no_company() -> None:
+    """A lane is free: whatever is there goes out, however many there were lately; a patient one waits all the same."""
+    line: BatchQueue[str] = BatchQueue(BatchPolicy(max_rows=64, max_bytes=10_000, max_delay_us=1000))
+    assert line.offer(waiting("a"), running=20)
+    assert names(line.take(0)) == ""
+    line.heavy = True
+    assert names(line.take(0)) == "a"
+    line.policy = replace(line.policy, patient=True)
+    assert line.offer(waiting("b"))
+    assert names(line.take(0)) == ""
