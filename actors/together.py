@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from actors.session import Session
@@ -41,16 +40,14 @@ class Feed(NamedTuple):
 Answer: TypeAlias = tuple[OutputTensor, ...] | HivefoldError
 
 
-@dataclass(frozen=True, slots=True)
-class InferBatch:
+class InferBatch(NamedTuple):
     """Run these requests; of several, all inputs have the batch axis first and the same shape after it."""
 
     requests: tuple[Feed, ...]
     outputs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Batched:
+class Batched(NamedTuple):
     """An answer for each request in order, and where the time went, in nanoseconds."""
 
     answers: tuple[Answer, ...]
@@ -81,7 +78,7 @@ class Together:
         except HivefoldError:
             return self._one_by_one(requests, message.outputs)
         if batched is None or not (self._trusted or self._same(message, batched)):
-            return replace(self._one_by_one(requests, message.outputs), apart=True)
+            return self._one_by_one(requests, message.outputs)._replace(apart=True)
         self._trusted = True
         return batched
 
@@ -106,10 +103,9 @@ class Together:
     def _all(self, requests: tuple[Feed, ...], outputs: tuple[str, ...]) -> Batched | None:
         """None when the outputs cannot be told apart by rows. Raises HivefoldError when the runtime refuses."""
         began_ns = stopwatch_ns()
-        feeds = {
-            facts.name: _array(facts, dtype, [request.tensors[index] for request in requests])
-            for index, (facts, dtype) in enumerate(self._inputs)
-        }
+        feeds: dict[str, Array] = {}
+        for index, (facts, dtype) in enumerate(self._inputs):
+            feeds[facts.name] = _array(facts, dtype, [request.tensors[index] for request in requests])
         fed_ns = stopwatch_ns()
         arrays = self._session.run(outputs, feeds)
         ran_ns = stopwatch_ns()
@@ -159,8 +155,6 @@ def _type(facts: TensorFacts) -> np.dtype[Any] | None:
 
 def _array(target: TensorFacts, dtype: np.dtype[Any] | None, parts: list[FeedTensor]) -> Array:
     """The parts one after the other, without a copy where there is one part and it is aligned."""
-    import numpy as np
-
     first = parts[0]
     if len(parts) == 1:
         data, shape = first.data, first.shape
@@ -169,6 +163,8 @@ def _array(target: TensorFacts, dtype: np.dtype[Any] | None, parts: list[FeedTen
         shape = (sum([part.shape[0] for part in parts]), *first.shape[1:])
     if dtype is None:
         return _texts(target.name, data, shape)
+    import numpy as np
+
     array = np.frombuffer(data, dtype).reshape(shape)
     return array if array.flags.aligned else array.copy()
 
@@ -216,10 +212,10 @@ def _split(expected: tuple[TensorFacts, np.dtype[Any] | None], array: Array, row
 
 
 def _flat(array: Array) -> Raw:
-    import numpy as np
-
     if array.nbytes < _COPIED_BYTES:
         return array.tobytes()
+    import numpy as np
+
     return np.ascontiguousarray(array).reshape(-1).view("u1").data
 
 
