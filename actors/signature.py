@@ -10,7 +10,7 @@ from hivefold.errors import DataRefusedError, FieldViolation, Reason
 from hivefold.models import TensorFacts
 from hivefold.oip.limits import FITTED_SHAPES
 from hivefold.oip.requests import InferRequest
-from hivefold.oip.tensors import WireTensor
+from hivefold.oip.tensors import Raw, WireTensor
 
 
 class Fitted(NamedTuple):
@@ -20,6 +20,11 @@ class Fitted(NamedTuple):
     outputs: tuple[str, ...]
     shape: Hashable
     size_bytes: int
+
+    def with_bytes(self, data: Raw) -> Fitted:
+        """As a request with one input is taken that has other bytes and is like this in all else."""
+        rows, ((shape, _),) = self.feed
+        return Fitted(Feed(rows, (FeedTensor(shape, data),)), self.outputs, self.shape, len(data))
 
 
 class Signature:

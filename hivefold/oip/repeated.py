@@ -6,10 +6,28 @@ says was found right, that need not be done again. Everything else goes the long
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from hivefold.errors import InvalidRequestError
 from hivefold.oip.limits import RAW_IN_PLACE_BYTES, REPEATED_HEADS, REPEATED_MISSES
 from hivefold.oip.requests import Addressed, InferRequest, address, open_request, raw_at_end
 from hivefold.oip.tensors import WireTensor
+
+
+@dataclass(slots=True)
+class Head:
+    """What requests say before their raw bytes, which begin at `start`. `route` is for who reads them to keep."""
+
+    request: InferRequest
+    start: int
+    route: Any = None
+
+    def with_bytes(self, data: bytes) -> InferRequest:
+        """The request that these bytes are, whose head this is."""
+        name, version, _, ((tensor, data_type, shape, _),), outputs, priority, timeout_us, mark_final = self.request
+        inputs = (WireTensor(tensor, data_type, shape, data[self.start :]),)
+        return InferRequest(name, version, "", inputs, outputs, priority, timeout_us, mark_final)
 
 
 class Repeated:
@@ -18,28 +36,20 @@ class Repeated:
     def __init__(self) -> None:
         self._starts: dict[int, int] = {}
         """Where the raw bytes begin in messages of a length."""
-        self._heads: dict[bytes, InferRequest] = {}
+        self._heads: dict[bytes, Head] = {}
         self._missed = 0
+
+    def head(self, data: bytes) -> Head | None:
+        """The head of a request, if one with the same was read and checked before."""
+        start = self._starts.get(len(data))
+        return None if start is None else self._heads.get(data[:start])
 
     def address(self, data: bytes) -> Addressed:
         """As hivefold.oip.requests.address. Raises InvalidRequestError for bytes that are no request."""
-        start = self._starts.get(len(data))
-        if start is not None:
-            known = self._heads.get(data[:start])
-            if known is not None:
-                (tensor,) = known.inputs
-                tensor = WireTensor(tensor.name, tensor.data_type, tensor.shape, data[start:])
-                opened = InferRequest(
-                    known.model_name,
-                    known.model_version,
-                    "",
-                    (tensor,),
-                    known.outputs,
-                    known.priority,
-                    known.timeout_us,
-                    known.mark_final,
-                )
-                return Addressed(known.model_name, known.model_version, "", None, (), opened)
+        head = self.head(data)
+        if head is not None:
+            opened = head.with_bytes(data)
+            return Addressed(opened.model_name, opened.model_version, "", None, (), opened)
         asked = address(data)
         if not asked.id and len(asked.raw) == 1 and len(data) < RAW_IN_PLACE_BYTES and self._room():
             self._keep(data, asked)
@@ -67,4 +77,4 @@ class Repeated:
         if start is not None and request.inputs[0].data_type != "BYTES":
             (tensor,) = request.inputs
             self._starts[len(data)] = start
-            self._heads[data[:start]] = request._replace(inputs=(tensor._replace(data=b""),))
+            self._heads[data[:start]] = Head(request._replace(inputs=(tensor._replace(data=b""),)), start)

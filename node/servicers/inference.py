@@ -43,13 +43,22 @@ class InferenceServicer:
         left_s = context.time_remaining()
         most_s = GRPC_DEADLINE_MAX_S if left_s is None else min(left_s, GRPC_DEADLINE_MAX_S)
         deadline_us = stopwatch_ns() // 1000 + int(most_s * 1e6)
-        return await self._inference.infer(
-            self._repeated.address(data),
-            data,
-            deadline_us=deadline_us,
-            forwarded=lambda: _is_forwarded(context),
-            caller=lambda: _caller(context),
-        )
+        inference = self._inference
+        head = self._repeated.head(data)
+        route = None if head is None else inference.route(head)
+        if head is None or route is None:
+            return await inference.infer(
+                self._repeated.address(data),
+                data,
+                deadline_us=deadline_us,
+                forwarded=lambda: _is_forwarded(context),
+                caller=lambda: _caller(context),
+            )
+        inference.in_hand += 1
+        try:
+            return await route.served.infer(head.with_bytes(data), deadline_us, lambda: _caller(context), route.like)
+        finally:
+            inference.in_hand -= 1
 
     async def model_stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """ModelStreamInfer: requests of a stream are in hand together, their answers come in order."""

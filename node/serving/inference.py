@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from actors.signature import Signature
+from actors.signature import Fitted, Signature
 from hivefold.clock import Clock, stopwatch_ns
 from hivefold.errors import HivefoldError, Reason, UnavailableError
 from hivefold.models import TensorFacts
 from hivefold.oip.audit import AUDIT_LABEL, Level
 from hivefold.oip.limits import STATISTICS_MODELS
+from hivefold.oip.repeated import Head
 from hivefold.oip.requests import Addressed, InferRequest, open_request
 from hivefold.v1 import model_pb2
 from node.models import ModelShelf
@@ -33,6 +34,14 @@ Its value is the node, and after a blank who asked there where the model's audit
 _FULL: Final = frozenset({Reason.SERVER_BUSY, Reason.NODE_FULL, Reason.OUT_OF_MEMORY})
 _NO_ANSWER: Final = _FULL | {Reason.SERVER_UNAVAILABLE, Reason.NODE_LOST}
 """After these another node is asked: the request was not run, or its answer is lost and it may be run again."""
+
+
+class Route(NamedTuple):
+    """Where requests with one head go while their name stands for `model`, and how they fit it."""
+
+    model: model_pb2.Model
+    served: ServedModel
+    like: Fitted
 
 
 class PassOn(Protocol):
@@ -91,13 +100,28 @@ class Inference:
         finally:
             self.in_hand -= 1
 
+    def route(self, head: Head) -> Route | None:
+        """Where a request with this head is served now, without asking anybody; None: `infer` finds out."""
+        request = head.request
+        model = self.catalogue.known(request.model_name, request.model_version)
+        if model is None:
+            return None
+        known: Route | None = head.route
+        if known is None or known.model is not model or not known.served.kept:
+            served = self.served(model)
+            try:
+                known = head.route = Route(model, served, served.signature.fit(request))
+            except HivefoldError:
+                return None
+        return known if self.shelf.has(known.served.digest) else None
+
     def served(self, model: model_pb2.Model) -> ServedModel:
         """The model as it is served here; it is loaded by its first request."""
         key = f"{model.name}@{model.version}"
         served = self._served.get(key)
         if served is None:
             if len(self._served) >= STATISTICS_MODELS:
-                del self._served[next(iter(self._served))]
+                self._served.pop(next(iter(self._served))).kept = False
             signature = Signature(_facts(model.inputs), _facts(model.outputs))
             policy = batch_policy(model.labels, batchable=signature.batchable)
             tally = self.statistics.of(model.name, model.version)
