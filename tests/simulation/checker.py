@@ -250,14 +250,20 @@ class Checker:
         self._hold(batch.term >= highest, f"{node_id} takes work of term {batch.term} after it heard of {highest}")
 
     def work_acknowledged(self, node_id: str, boot_id: str, work: work_pb2.WorkBatch) -> None:
-        """A node lets the work stream forget a message. One of an old term it refuses: the new leader sends anew."""
+        """A node lets the work stream forget a message. One of an old term it refuses: the new leader sends anew.
+
+        An attempt whose outcome was recorded by its signal may have a successor before the stream has that outcome: its
+        work, when it comes only then, is of no use to anybody.
+        """
         if work.term < self._terms[node_id, boot_id]:
             return
         mine = self._started[node_id, boot_id]
         for item in work.items:
             ran = (work.job_id, item.task, item.attempt) in mine
             subject = f"results.{node_id}.{work.job_id}.{item.task}.{item.attempt}"
-            self._hold(not ran or subject in self._subjects, f"{subject} is acknowledged before its outcome is stored")
+            over = self._assigned.get((work.job_id, item.task), (0, ""))[0] > item.attempt
+            kept = subject in self._subjects
+            self._hold(not ran or over or kept, f"{subject} is acknowledged before its outcome is stored")
 
     # -- the end -------------------------------------------------------------------
 
