@@ -250,12 +250,14 @@ class Checker:
         self._hold(batch.term >= highest, f"{node_id} takes work of term {batch.term} after it heard of {highest}")
 
     def work_acknowledged(self, node_id: str, boot_id: str, work: work_pb2.WorkBatch) -> None:
-        """A node lets the work stream forget a message. One of an old term it refuses: the new leader sends anew.
+        """A node lets the work stream forget a message.
 
-        An attempt whose outcome was recorded by its signal may have a successor before the stream has that outcome: its
-        work, when it comes only then, is of no use to anybody.
+        One of an old term it refuses: the new leader sends anew. One of a term that was never proven to it, too, even
+        where it repeats an attempt that runs: that one has come in a message of its own. And an attempt whose outcome
+        was recorded by its signal may have a successor before the stream has that outcome: its work, when it comes
+        only then, is of no use to anybody.
         """
-        if work.term < self._terms[node_id, boot_id]:
+        if work.term != self._terms[node_id, boot_id]:
             return
         mine = self._started[node_id, boot_id]
         for item in work.items:
