@@ -80,7 +80,7 @@ AUDIT_CALLER_CHARACTERS: Final = 2 * AUDIT_ADDRESS_CHARACTERS + 8
 """What is kept of a caller: its address, and that of who passed its request on."""
 AUDIT_DIGEST_AT: Final = 512
 """Requests that wait to be digested before that is done without waiting for the window's end."""
-AUDIT_SLICE: Final = 16
+AUDIT_SLICE: Final = 24
 """Requests that are digested before others may have the interpreter: a tenth of a millisecond."""
 AUDIT_HELD_REQUESTS: Final = 16_384
 AUDIT_HELD_BYTES: Final = 64 * 1024 * 1024

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from hivefold.errors import Reason
 from hivefold.oip.digests import NO_DIGEST, TensorDigester
 from hivefold.oip.limits import AUDIT_BATCH_CALLERS, AUDIT_BATCH_REQUESTS
-from hivefold.oip.tensors import WireTensor
 from hivefold.v1 import audit_pb2, error_pb2
 from node.serving.audit import Audited, Noted, Window, Windows
 
+_NONE: Final = error_pb2.REASON_UNSPECIFIED
 _NUMBERS: Final = {reason: error_pb2.Reason.Value(f"REASON_{reason.value}") for reason in Reason}
 
 
@@ -38,17 +39,18 @@ class Sheet:
 
     def add(self, noted: Sequence[Noted]) -> None:
         """Digests requests; no more than there is room for."""
-        message = self.message
+        message, models, callers, digest = self.message, self._models, self._callers, self._digester.digest
+        times_us = [self._last_us, *[each.arrived_us for each in noted]]
+        self._last_us = times_us[-1]
+        message.time_steps_us.extend([later - earlier for earlier, later in pairwise(times_us)])
+        message.durations_us.extend([each.took_us for each in noted])
+        message.model_indexes.extend([models.setdefault(each.audited, len(models)) for each in noted])
+        message.caller_indexes.extend([callers.setdefault(each.caller, len(callers)) for each in noted])
+        message.reasons.extend([_NUMBERS[each.reason] if each.reason else _NONE for each in noted])
         for each in noted:
-            message.time_steps_us.append(each.arrived_us - self._last_us)
-            self._last_us = each.arrived_us
-            message.durations_us.append(each.took_us)
-            message.model_indexes.append(self._models.setdefault(each.audited, len(self._models)))
-            message.caller_indexes.append(self._callers.setdefault(each.caller, len(self._callers)))
-            message.reasons.append(_NUMBERS[each.reason] if each.reason else error_pb2.REASON_UNSPECIFIED)
-            self._inputs += self._digested(each.inputs)
-            outputs = zip(each.names, each.outputs, strict=True)
-            self._outputs += self._digested([WireTensor(*name, *output) for name, output in outputs])
+            self._inputs += digest(each.inputs) if each.inputs else NO_DIGEST
+            outputs = [(*name, *output) for name, output in zip(each.names, each.outputs, strict=True)]
+            self._outputs += digest(outputs) if outputs else NO_DIGEST
 
     def counts(self) -> Counter[Audited]:
         """How many of its requests were of each model."""
@@ -63,9 +65,6 @@ class Sheet:
         message.callers.extend(self._callers)
         message.input_digests, message.output_digests = bytes(self._inputs), bytes(self._outputs)
         return message
-
-    def _digested(self, tensors: Sequence[WireTensor]) -> bytes:
-        return self._digester.digest(tensors) if tensors else NO_DIGEST
 
 
 def batch_of(
