@@ -69,9 +69,7 @@ def run(tokens: Sequence[str]) -> int:
         return Exit.OK
     except OSError as error:
         _debug()
-        report_plain(
-            _of_file(error), "check the path and its permissions", reason=Reason.FILE_UNREADABLE, as_json=as_json
-        )
+        report_plain(*_of_file(error), reason=Reason.FILE_UNREADABLE, as_json=as_json)
         return Exit.FAILED
     except Exception as error:  # noqa: BLE001 - people get a line, never a traceback
         _debug()
@@ -93,8 +91,11 @@ def _debug() -> None:
         raise  # noqa: PLE0704 - called from except blocks only
 
 
-def _of_file(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+def _of_file(error: OSError) -> tuple[str, str]:
+    """What went wrong with a file, and what to do; one without a name is where the output goes."""
+    if error.filename:
+        return f"{error.filename}: {error.strerror}", "check the path and its permissions"
+    return error.strerror or str(error), "look at the disk, and at where the output of this command goes"
 
 
 def _version() -> str:

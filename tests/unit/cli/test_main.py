@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -141,6 +142,21 @@ def test_a_defect_is_one_line_and_a_traceback_on_request(
     monkeypatch.setenv("HIVEFOLD_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         run(["version", "-o", "jsonl"])
+
+
+def test_an_output_that_cannot_be_written_is_no_wrong_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk behind `> file` has no name here: the person is sent to the disk, not to a path."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cli.version.write_json", full)
+    assert run(["version", "-o", "jsonl"]) == 1
+
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert (told["message"], "disk" in told["hint"]) == ("No space left on device", True)
 
 
 def test_the_start_imports_nothing_heavy() -> None:
