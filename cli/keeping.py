@@ -48,6 +48,8 @@ def alias(
     """
     from cli.views.models import alias_facts
 
+    if "@" not in alias:
+        raise InvalidRequestError(f"{alias!r} is no alias: give NAME@ALIAS, e.g. {alias}@prod")
     if (version is None) is not remove:
         raise InvalidRequestError(f"say what {alias} is to stand for: hivefold model alias {alias} VERSION, or --rm")
     if version is None:

@@ -74,7 +74,7 @@ def report(error: HivefoldError, *, as_json: bool, hint: str | None = None) -> N
         return
     _write(f"{_red('error:')} {_one_line(error.message)}")
     for violation in error.violations:
-        if error.message != f"{violation.field} {violation.description}":
+        if violation.description not in error.message:
             _write(f"  {violation.field}: {_one_line(violation.description)}")
     if not _says(error.message, hint):
         _write(f"  -> {hint}")

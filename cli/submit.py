@@ -17,7 +17,7 @@ from cli.output import Format, note, show_one
 from cli.progress import Bar
 from cli.sizes import Size
 from cli.waiting import exit_for, save_output, wait_for
-from hivefold.errors import InvalidRequestError
+from hivefold.errors import HivefoldError, InvalidRequestError
 
 if TYPE_CHECKING:
     from hivefold.client import Fleet, JobOptions
@@ -99,7 +99,7 @@ def infer(
     Parameters
     ----------
     model
-        NAME for the latest version, or NAME@VERSION.
+        NAME for the latest version, NAME@VERSION or NAME@ALIAS.
     input_file
         The rows: .npy, .npz or .csv.
     output
@@ -143,7 +143,7 @@ def infer(
         with Bar(input_file.name, "bytes") as bar:
             sending = replace(wanted, on_upload=bar.update)
             job = await fleet.jobs.submit_infer(model, input_file, infer=sending, options=options)
-        return await _follow(fleet, job, wait=asked.wait or file is not None, file=file)
+        return await follow(fleet, job, wait=asked.wait or file is not None, file=file)
 
     return _end(target, target.ask(submit), waited=asked.wait or file is not None)
 
@@ -169,7 +169,7 @@ def probe(
 
     async def submit(fleet: Fleet) -> job_pb2.Job:
         job = await fleet.jobs.submit_probe(tasks, task_duration_s=task_duration, options=options)
-        return await _follow(fleet, job, wait=asked.wait, file=None)
+        return await follow(fleet, job, wait=asked.wait, file=None)
 
     return _end(target, target.ask(submit), waited=asked.wait)
 
@@ -198,13 +198,18 @@ def output_file(path: Path) -> Path:
     return path
 
 
-async def _follow(fleet: Fleet, job: job_pb2.Job, *, wait: bool, file: Path | None) -> job_pb2.Job:
+async def follow(fleet: Fleet, job: job_pb2.Job, *, wait: bool, file: Path | None) -> job_pb2.Job:
+    """The job once it has ended and its output, if there is one, is in the file; as it is without `wait`."""
     if not wait:
         return job
     note(f"submitted {job.job_id}")
     ended = await wait_for(fleet, job.job_id)
     if file is not None and exit_for(ended) is Exit.OK:
-        await save_output(fleet, job.job_id, file)
+        try:
+            await save_output(fleet, job.job_id, file)
+        except (HivefoldError, OSError):
+            note(f"job {job.job_id} succeeded, and keeps its output: hivefold job output {job.job_id} FILE")
+            raise
         note(f"wrote {file}")
     return ended
 

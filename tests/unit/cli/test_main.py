@@ -96,6 +96,7 @@ def test_a_wrong_command_line_is_a_usage_error(line: str, what: str, capsys: pyt
         ("job submit infer --model m --input x.npy --output nowhere/out.npz", "nowhere is no directory"),
         ("job output j-1 nowhere/out.npz", "nowhere is no directory"),
         ("model load m --memory lots", "is no size"),
+        ("model alias digits 1", "digits@prod"),
         ("node trust nowhere", "no node's data directory"),
         ("node trust nowhere --reset", "no node's data directory"),
         ("log verify any.hflog --witness nowhere", "no such file"),
