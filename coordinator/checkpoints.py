@@ -33,6 +33,7 @@ from hivefold.proof.merkle import EMPTY, CompactRange, RangeBuilder
 from hivefold.v1 import checkpoint_pb2 as pb
 
 _log = structlog.get_logger(__name__)
+_HASH_DELAY_S: Final = 0.001
 _RESTORE: Final = (
     "find out why before anything else. Restore the log from its mirror; "
     "to go on with this one, delete stream HF_CHECKPOINTS and tell every node to trust anew"
@@ -172,8 +173,8 @@ class Checkpointer:
     def _add(self, commits: Sequence[Committed]) -> None:
         if commits[0].sequence == 1:
             self._chain_id = commits[0].hash
-        if not self._unhashed:  # not now, but while the writer waits for its next append
-            asyncio.get_running_loop().call_soon(self._hash)
+        if not self._unhashed:  # not now, when somebody waits for an answer, but while the writer waits for the log
+            asyncio.get_running_loop().call_later(_HASH_DELAY_S, self._hash)
         self._unhashed += [committed.hash for committed in commits]
         self._wake.set()
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import assert_never
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
 
 import structlog
 
 from coordinator.core.erased import erased_us
 from coordinator.core.events import JobCancelled, JobFailed, JobSucceeded
-from coordinator.core.model import InferSpec, Job, JobState
+from coordinator.core.model import InferSpec, Job, JobState, State
 from coordinator.core.plan import (
     SendCancel,
     SendKeeps,
@@ -44,6 +45,16 @@ from hivefold.v1 import work_pb2
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Work that went out as a signal a while ago: what is still owed of it."""
+
+    work: SendWork
+
+
+_Action: TypeAlias = SendWork | _Copy | SendCancel | SendKeeps
+
+
 class Dispatcher:
     """Carries actions from commits to nodes."""
 
@@ -65,14 +76,19 @@ class Dispatcher:
         self._work_keys: dict[JobId, WorkKeys] = {}
         """Of open jobs."""
         self._clock = clock
-        self._queue: deque[SendWork | SendCancel | SendKeeps] = deque()
+        self._queue: deque[_Action] = deque()
+        self._signalled: deque[tuple[float, SendWork]] = deque()
+        """Work that went out as a signal, oldest first: what is owed of it still at that time goes to the stream."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._ready: tuple[SendWork, State, bytes] | None = None
+        """Work as it will go out once the state that owes it is durable."""
         self._ended: deque[JobId] = deque(maxlen=limits.DISPATCH_QUEUE)
         self._worked = False
         self._resync = True
         self._forget_due = False
         self._wake = asyncio.Event()
         self._wake.set()
-        writer.on_commit(self._on_commit)
+        writer.on_commit(self._on_commit, self._prepare)
         signals.on_reconnect(self.resync)
 
     def resync(self) -> None:
@@ -94,9 +110,13 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Performs actions until it is cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_performing())
-            group.create_task(self._keep_clearing())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_performing())
+                group.create_task(self._keep_clearing())
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def _keep_performing(self) -> None:
         while True:
@@ -148,6 +168,7 @@ class Dispatcher:
         return not self._worked and not self._writer.state.open_jobs
 
     def _on_commit(self, commits: Sequence[Committed]) -> None:
+        alone = not self._queue and not self._resync
         for committed in commits:
             work, cancels = follow_up(committed.events, committed.state)
             self._queue.extend(work)
@@ -165,8 +186,59 @@ class Dispatcher:
         if len(self._queue) > limits.DISPATCH_QUEUE:
             self._queue.clear()
             self._resync = True
+        if alone and len(self._queue) == 1 and self._signal_at_once(self._queue[0], commits[-1].state):
+            self._queue.clear()
+        self._ready = None
         if self._queue or self._resync:
             self._wake.set()
+
+    def _prepare(self, commits: Sequence[Committed]) -> None:
+        """Makes the one signal that these commits will owe, while the log stores them."""
+        if len(commits) > 1 or self._queue or self._resync or observe.tracing():
+            return
+        state = commits[0].state
+        work, _ = follow_up(commits[0].events, state)
+        if len(work) == 1 and self._may_signal(work[0]):
+            keys = self._keys_at_hand(work[0], state)
+            batch = self._batch(work[0], keys, state) if keys is not None else None
+            if batch is not None:
+                self._ready = work[0], state, batch.SerializeToString()
+
+    def _signal_at_once(self, action: _Action, state: State) -> bool:
+        """Whether this was work for which nothing has to be waited for, and is on its way before anything else runs."""
+        if not isinstance(action, SendWork) or not self._may_signal(action):
+            return False
+        if self._ready is not None and self._ready[0] == action and self._ready[1] is state:
+            self._publish(action, self._ready[2])
+            return True
+        keys = self._keys_at_hand(action, state)
+        if keys is None:
+            return False
+        self._signal(action, keys)
+        return True
+
+    def _keys_at_hand(self, action: SendWork, state: State) -> WorkKeys | None:
+        """The keys of a job's work; None where they have to be looked up."""
+        job = state.jobs.get(action.job_id)
+        if job is None or not isinstance(job.spec.kind, InferSpec):
+            return WorkKeys()
+        return self._work_keys.get(action.job_id)
+
+    def _may_signal(self, action: SendWork) -> bool:
+        return len(action.tasks) <= limits.EXPRESS_ITEMS and len(self._signalled) < limits.EXPRESS_WAITING
+
+    def _queue_copies(self) -> None:
+        """Most of what went out as a signal is done by now; `_batch` leaves that out."""
+        self._timer = None
+        now_s = asyncio.get_running_loop().time()
+        while self._signalled and self._signalled[0][0] <= now_s:
+            self._queue.append(_Copy(self._signalled.popleft()[1]))
+            self._wake.set()
+        self._copy_later()
+
+    def _copy_later(self) -> None:
+        if self._signalled and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(self._signalled[0][0], self._queue_copies)
 
     async def _perform_waiting(self) -> None:
         if self._resync:
@@ -194,13 +266,15 @@ class Dispatcher:
         for keeps in owed.keeps:
             await self._perform(keeps)
 
-    async def _perform(self, action: SendWork | SendCancel | SendKeeps, *, alone: bool = False) -> None:
+    async def _perform(self, action: _Action, *, alone: bool = False) -> None:
         match action:
             case SendWork():
-                await self._send_work(action, express=alone and len(action.tasks) <= limits.EXPRESS_ITEMS)
+                await self._send_work(action, express=alone and self._may_signal(action))
+            case _Copy(work):
+                await self._send_work(work, express=False)
             case SendCancel(node_id, job_id):
                 cancel = work_pb2.CancelWork(term=self._writer.state.term, job_id=job_id)
-                await self._signals.publish(Message(f"control.{node_id}", cancel.SerializeToString()))
+                self._signals.publish(Message(f"control.{node_id}", cancel.SerializeToString()))
             case SendKeeps():
                 await self._send_keeps(action)
             case other:
@@ -214,15 +288,39 @@ class Dispatcher:
         order = work_pb2.KeepModels(term=state.term, boot_id=action.boot_id, sequence=action.sequence)
         for keep in action.keeps:
             order.models.add(model=keep.model, digest=keep.digest, pinned=keep.pinned)
-        await self._signals.publish(Message(f"control.{action.node_id}", order.SerializeToString()))
+        self._signals.publish(Message(f"control.{action.node_id}", order.SerializeToString()))
 
     async def _send_work(self, action: SendWork, *, express: bool) -> None:
-        """Sends the attempts that are still current; `express` also as a signal, which is there sooner."""
+        """Sends the attempts that are still current; `express` as a signal, which is there sooner, and soon again."""
         keys = await self._keys_for(action.job_id)
-        state = self._writer.state
-        job = state.jobs.get(action.job_id)
-        if job is None or keys is None:
+        if keys is None:
             return
+        if express:
+            self._signal(action, keys)
+            return
+        batch = self._batch(action, keys, self._writer.state)
+        if batch is not None:
+            with _span(batch):
+                headers = {"traceparent": batch.traceparent} if batch.traceparent else None
+                await self._sender.send(action.node_id, batch.SerializeToString(), headers)
+
+    def _signal(self, action: SendWork, keys: WorkKeys) -> None:
+        batch = self._batch(action, keys, self._writer.state)
+        if batch is not None:
+            with _span(batch):
+                self._publish(action, batch.SerializeToString())
+
+    def _publish(self, action: SendWork, data: bytes) -> None:
+        self._signals.publish(Message(f"express.work.{action.node_id}", data))
+        copy_s = asyncio.get_running_loop().time() + limits.EXPRESS_COPY_MS / 1000
+        self._signalled.append((copy_s, action))
+        self._copy_later()
+
+    def _batch(self, action: SendWork, keys: WorkKeys, state: State) -> work_pb2.WorkBatch | None:
+        """The attempts that are current in a state; None where there are none."""
+        job = state.jobs.get(action.job_id)
+        if job is None:
+            return None
         batch = work_pb2.WorkBatch(
             term=state.term,
             node_id=action.node_id,
@@ -231,6 +329,7 @@ class Dispatcher:
             spec=job_spec_to_proto(job.spec),
             model=job_model_to_proto(job.model) if job.model else None,
             deadline_time=timestamp(job.deadline_time_us),
+            traceparent=job.traceparent,
             job_key=keys.job_key,
             data_key=keys.data_key,
         )
@@ -244,16 +343,7 @@ class Dispatcher:
                 item.spec.infer.first_row, item.spec.infer.row_count = rows
             else:
                 item.spec.probe.SetInParent()
-        if not batch.items:
-            return
-        attributes = {"hivefold.job.id": job.job_id, "hivefold.node.id": action.node_id}
-        with observe.span("send work", kind="producer", parent=job.traceparent, attributes=attributes) as span:
-            batch.traceparent = span.traceparent or job.traceparent
-            headers = {"traceparent": batch.traceparent} if batch.traceparent else None
-            data = batch.SerializeToString()
-            if express:
-                await self._signals.publish(Message(f"express.work.{action.node_id}", data))
-            await self._sender.send(action.node_id, data, headers)
+        return batch if batch.items else None
 
     async def _keys_for(self, job_id: JobId) -> WorkKeys | None:
         """The keys of an open job; None once it has ended."""
@@ -273,3 +363,11 @@ class Dispatcher:
 
 def _has_output(job: Job) -> bool:
     return job.state is JobState.SUCCEEDED and isinstance(job.spec.kind, InferSpec)
+
+
+def _span(batch: work_pb2.WorkBatch) -> observe.ActiveSpan:
+    """The span of a send, which the batch names as its cause."""
+    attributes = {"hivefold.job.id": batch.job_id, "hivefold.node.id": batch.node_id}
+    span = observe.span("send work", kind="producer", parent=batch.traceparent, attributes=attributes)
+    batch.traceparent = span.traceparent or batch.traceparent
+    return span

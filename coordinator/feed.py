@@ -87,7 +87,7 @@ class Feed:
     async def _respond(self, batch: Sequence[_Item]) -> None:
         for item in batch:
             if item.response_subject:
-                await self._signals.publish(Message(item.response_subject, item.data))
+                self._signals.publish(Message(item.response_subject, item.data))
 
     async def _oldest_wanted(self) -> int:
         """Position before the oldest record that an empty stream would still hold, found by bisection."""

@@ -16,11 +16,12 @@ from typing import Final
 import structlog
 from google.protobuf.message import DecodeError
 
+from coordinator.batch import RecordTooLargeError
 from coordinator.core.commands import OutcomeColumns, OutcomeReport, ReportOutcomes
 from coordinator.core.model import Failure, TaskOutput
 from coordinator.wire.times import micros
 from coordinator.wire.values import failure_from_proto, output_from_proto
-from coordinator.writer import RecordTooLargeError, Writer
+from coordinator.writer import Writer
 from hivefold import limits, observe
 from hivefold.bus.port import Message, ResultMessage, ResultReceiver, Signals
 from hivefold.errors import HivefoldError, LimitExceededError, NotLeaderError, Reason, UnavailableError

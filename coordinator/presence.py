@@ -311,7 +311,7 @@ class Presence:
             checkpoint=self.checkpoints.latest if self.checkpoints else None,
             models_sequence=self._models_sequence,
         )
-        await self.signals.publish(Message("fleet.pulse", pulse.SerializeToString()))
+        self.signals.publish(Message("fleet.pulse", pulse.SerializeToString()))
 
     def _forgive(self) -> None:
         """Starts every silence anew."""

@@ -16,37 +16,22 @@ from typing import TypeAlias
 
 import structlog
 
-from coordinator.core.commands import CloseSegment, Command, CommandBody, EndTerm, OpenSegment, PlaceTasks, StartTerm
-from coordinator.core.decide import decide
-from coordinator.core.events import Event
+from coordinator.batch import Accepted, Batch
+from coordinator.core.commands import CloseSegment, CommandBody, EndTerm, OpenSegment, PlaceTasks, StartTerm
 from coordinator.core.model import Job, Rejected, State
 from coordinator.core.plan import due
 from coordinator.endings import Endings
 from coordinator.followers import Committed, Follower, Followers
 from coordinator.replay import Replayed
-from coordinator.wire.records import NewRecord, record_hash
 from hivefold import limits, observe
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
 from hivefold.errors import FencedError, LimitExceededError, NotLeaderError, UnavailableError
 from hivefold.failpoints import Failpoint, reach
-from hivefold.log.port import Entry, EventLog, Head
+from hivefold.log.port import EventLog, Head
 from hivefold.proof.merkle import CompactRange, RangeBuilder
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A decided command: the record's position (0 when there was nothing to record), its events, the state."""
-
-    sequence: int
-    events: tuple[Event, ...]
-    state: State
-
-
-class RecordTooLargeError(LimitExceededError):
-    """The decision does not fit into one record."""
 
 
 @dataclass(slots=True)
@@ -88,6 +73,7 @@ class Writer:
         self._followers = Followers()
         self._endings = Endings()
         self._acts: list[Callable[[Sequence[Committed]], None]] = []
+        self._prepares: list[Callable[[Sequence[Committed]], None]] = []
         self._vain_placement = -1
         self._stopped: Exception | None = None
         self._ending = False
@@ -147,9 +133,17 @@ class Writer:
         """Whoever signs the log has the tree of its hashes: it need not be computed twice."""
         self._tree, self._grow = tree, None
 
-    def on_commit(self, act: Callable[[Sequence[Committed]], None]) -> None:
-        """Calls `act` with each batch after it is durable, in order. It MUST return at once."""
+    def on_commit(
+        self, act: Callable[[Sequence[Committed]], None], prepare: Callable[[Sequence[Committed]], None] | None = None
+    ) -> None:
+        """Calls `act` with each batch after it is durable, in order. It MUST return at once.
+
+        `prepare` gets the batch while the log stores it, for what `act` will want to have at hand: it MUST NOT do
+        anything that shows outside, for the batch may never be durable.
+        """
         self._acts.append(act)
+        if prepare is not None:
+            self._prepares.append(prepare)
 
     async def begin(self, coordinator_id: str, code_version: str) -> None:
         """Starts a term at the head that was replayed. Raises FencedError when another was faster."""
@@ -157,7 +151,7 @@ class Writer:
 
     async def record(self, body: CommandBody) -> None:
         """Records one command at once; nothing where nothing is to be recorded. MUST NOT meet another append."""
-        batch = _Batch(self._state, self._head_hash, self._now_us(), self._entropy)
+        batch = Batch(self._state, self._head_hash, self._now_us(), self._entropy)
         batch.add(body, "")
         if batch.records:
             await self._append(batch)
@@ -224,7 +218,7 @@ class Writer:
         except UnavailableError as error:
             self._refuse_waiting(error)
             return False
-        batch = _Batch(self._state, self._head_hash, self._now_us(), self._entropy)
+        batch = Batch(self._state, self._head_hash, self._now_us(), self._entropy)
         answers = self._decide_waiting(batch)
         self._decide_due(batch)
         try:
@@ -263,7 +257,7 @@ class Writer:
             if not waiting.answer.done():
                 waiting.answer.set_exception(error)
 
-    def _decide_waiting(self, batch: _Batch) -> list[_Answer]:
+    def _decide_waiting(self, batch: Batch) -> list[_Answer]:
         answers: list[_Answer] = []
         while self._queue and not batch.full:
             waiting = self._queue.popleft()
@@ -271,7 +265,7 @@ class Writer:
                 answers.append((waiting, batch.add(waiting.body, waiting.traceparent)))
         return answers
 
-    def _decide_due(self, batch: _Batch) -> None:
+    def _decide_due(self, batch: Batch) -> None:
         """Adds the timer commands that the tentative state makes due."""
         for body in due(batch.state, batch.time_us):
             if batch.full or (isinstance(body, PlaceTasks) and batch.state.sequence == self._vain_placement):
@@ -291,11 +285,13 @@ class Writer:
     def _placement_due(self) -> bool:
         return self._state.sequence != self._vain_placement and bool(due(self._state, self._now_us()))
 
-    async def _append(self, batch: _Batch) -> None:
+    async def _append(self, batch: Batch) -> None:
         """Appends the batch; once it is durable, its state is the state; then, and only then, acts."""
         if not self._may_act():
             raise UnavailableError("the lease of this leader was not renewed in time: it records nothing for now")
         reach(Failpoint.BEFORE_APPEND)
+        for prepare in self._prepares:
+            asyncio.get_running_loop().call_soon(prepare, batch.records)
         await self._log.append(
             batch.entries, expected_sequence=self._state.sequence, term_sequence=self._state.term_sequence
         )
@@ -322,60 +318,6 @@ class Writer:
                 waiting.answer.set_exception(_not_leading(error))
         self._endings.end()
         self._followers.end()
-
-
-class _Batch:
-    """Decisions upon a tentative state, not yet durable."""
-
-    def __init__(self, state: State, head_hash: bytes, time_us: int, entropy: Entropy) -> None:
-        # Recorded time never goes back, whatever the machine's clock does.
-        self.time_us = max(time_us, state.time_us)
-        self.state = state
-        self.head_hash = head_hash
-        self.records: list[Committed] = []
-        self.entries: list[Entry] = []
-        self.size = 0
-        self._entropy = entropy
-
-    @property
-    def full(self) -> bool:
-        """Whether no more fits into one atomic append."""
-        return len(self.records) >= limits.APPEND_BATCH_RECORDS - 2 or self.size >= limits.APPEND_BATCH_BYTES
-
-    def add(self, body: CommandBody, traceparent: str) -> Accepted | Rejected | LimitExceededError:
-        """Decides one command upon the tentative state."""
-        command = Command(self.time_us, body)
-        decision = decide(self.state, command)
-        if isinstance(decision, Rejected):
-            return decision
-        if not decision.events:
-            return Accepted(0, (), decision.state)
-        sequence = decision.state.sequence
-        record = NewRecord(
-            sequence=sequence,
-            term=decision.state.term,
-            record_id=self._entropy.draw(16),
-            command=command,
-            events=decision.events,
-            previous_hash=self.head_hash,
-            traceparent=traceparent,
-        )
-        entry = record.entry()
-        if len(entry.data) > limits.RECORD_BYTES:
-            return RecordTooLargeError(
-                f"the decision takes {len(entry.data)} bytes, a record at most {limits.RECORD_BYTES}: "
-                "ask for less at once",
-                metadata={"limit": str(limits.RECORD_BYTES), "bytes": str(len(entry.data))},
-            )
-        self.state = decision.state
-        self.head_hash = record_hash(sequence, entry.subject, entry.data)
-        self.size += len(entry.data)
-        self.entries.append(entry)
-        state = decision.state
-        self.records.append(
-            Committed(sequence, state.term, self.time_us, decision.events, traceparent, state, self.head_hash)
-        )
-        return Accepted(sequence, decision.events, decision.state)
 
 
 def _answer(answers: Sequence[_Answer], error: Exception | None) -> None:

@@ -49,6 +49,8 @@ ACK_DELAY_MS: Final = 50
 """How long an acknowledgement to the broker waits for others: far below any wait after which it sends again."""
 EXPRESS_ITEMS, EXPRESS_WAITING = 8, 256
 """Attempts of a message that goes out as a signal, too; outcomes that came as one, their stored copy still to come."""
+EXPRESS_COPY_MS: Final = 10
+"""How long what went out as a signal may take to be done; then it goes to its stream, too."""
 RESULTS_UNACKNOWLEDGED: Final = 50_000
 """Results handed to the coordinator and not yet recorded; then the broker waits."""
 RESULTS_ROOM_S: Final = 5.0

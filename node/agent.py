@@ -346,7 +346,7 @@ class Agent:
         if self.reading is not None:
             beat.memory_available_bytes = self.reading.memory_available_bytes
             beat.cpu_utilization_ratio = self.reading.cpu_utilization_ratio
-        await self.signals.publish(Message(f"heartbeat.{self.spec.node_id}", beat.SerializeToString()))
+        self.signals.publish(Message(f"heartbeat.{self.spec.node_id}", beat.SerializeToString()))
 
     # -- leaving ------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class TelemetryLoop:
             _log.warning("telemetry.missed", error=error.message)
             return
         self.on_reading(reading)
-        await self.signals.publish(Message(f"telemetry.{self.node_id}", reading.SerializeToString()))
+        self.signals.publish(Message(f"telemetry.{self.node_id}", reading.SerializeToString()))
 
     async def run(self) -> None:
         """Measures for ever."""

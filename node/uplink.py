@@ -63,7 +63,7 @@ class Uplink:
             reach(Failpoint.BEFORE_RESULT)
             if len(taken) == 1 and taken[0].express:
                 for subject, data in taken[0].outcomes:
-                    await self._signals.publish(Message(f"express.{subject}", data))
+                    self._signals.publish(Message(f"express.{subject}", data))
             with _span(taken):
                 await self._sender.send([outcome for piece in taken for outcome in piece.outcomes])
             reach(Failpoint.AFTER_RESULT)

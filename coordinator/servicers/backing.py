@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from coordinator.artifacts import Artifacts
+from coordinator.batch import Accepted
 from coordinator.checkpoints import Checkpointer
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Job, Rejected, State
@@ -17,7 +18,7 @@ from coordinator.index import JobIndex
 from coordinator.job_keys import JobKeys
 from coordinator.segment_care import Place
 from coordinator.standby import Standby
-from coordinator.writer import Accepted, Writer
+from coordinator.writer import Writer
 from hivefold import limits, observe
 from hivefold.blobs.port import ChunkStore
 from hivefold.bus.port import CheckpointReader, ResultReceiver

@@ -151,6 +151,13 @@ class Link(Client):
         except ConnectionResetError as error:  # before nats-py learned of it
             raise BrokerUnavailableError(f"the NATS connection was lost ({error}); wait for the reconnect") from None
 
+    def write_now(self, command: bytes) -> None:
+        """As `write`, before the loop's turn is over: for what somebody waits for, alone. Raises as `write` does."""
+        if isinstance(self._transport, Transport) and self.is_connected and not self._pending:
+            self._transport.write_now(command)
+        else:
+            self.write(command)
+
     async def ask(
         self, subject: str, data: bytes = b"", *, headers: bytes = b"", before: bytes = b"", timeout_s: float
     ) -> Reply:

@@ -61,7 +61,7 @@ class MemorySignals:
         """Calls `callback` after each reconnect."""
         self._connection.call_on_reconnect(callback)
 
-    async def publish(self, message: Message) -> None:
+    def publish(self, message: Message) -> None:
         """Delivers to all subscribers before it returns. Raises InvalidRequestError for a malformed subject."""
         frames.subject_bytes(message.subject)
         if self._connection.connected:

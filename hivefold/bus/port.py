@@ -4,7 +4,7 @@ Subjects (account NODES):
     work.<node>                               WorkBatch     stream HF_WORK (memory), one durable consumer a node
     results.<node>.<job>.<task>.<attempt>     Outcome       stream HF_RESULTS (file), one durable consumer
     express.work.<node>, express.results.<node>.<job>.<task>.<attempt>
-                                              WorkBatch, Outcome   core NATS: a copy that is there sooner
+                                              WorkBatch, Outcome   core NATS: the same, there sooner
     control.<node>                            CancelWork    core NATS
     heartbeat.<node>                          Heartbeat     core NATS
     fleet.pulse                               Pulse         core NATS
@@ -50,8 +50,8 @@ class Signals(Protocol):
         """Calls `callback` after each reconnect: whatever the broker kept in memory may be gone."""
         ...
 
-    async def publish(self, message: Message) -> None:
-        """Sends at most once; silently dropped while disconnected."""
+    def publish(self, message: Message) -> None:
+        """Sends at most once, now; silently dropped while disconnected."""
         ...
 
     async def subscribe(self, subject: str, handler: Callable[[Message], None]) -> Subscription:

@@ -29,12 +29,12 @@ class NatsSignals:
         """Calls `callback` after each reconnect."""
         self._link.on_reconnect(callback)
 
-    async def publish(self, message: Message) -> None:
+    def publish(self, message: Message) -> None:
         """Sends at most once. Raises InvalidRequestError for a malformed subject."""
         headers = frames.header_block(message.headers) if message.headers else b""
         command = frames.publish(frames.subject_bytes(message.subject), message.data, headers=headers)
         try:
-            self._link.write(command)
+            self._link.write_now(command)
         except BrokerUnavailableError:
             _log.debug("signal.dropped", subject=message.subject)
 

@@ -160,7 +160,7 @@ async def test_a_node_may_not_speak_for_another(nats_bus: NatsBus) -> None:
     await coordinator.subscribe("heartbeat.*", heard.append)
     async with asyncio.timeout(20):
         while not heard:
-            await node.publish(Message("heartbeat.node-2", b"forged"))
-            await node.publish(Message(f"heartbeat.{NODE}", b"own"))
+            node.publish(Message("heartbeat.node-2", b"forged"))
+            node.publish(Message(f"heartbeat.{NODE}", b"own"))
             await asyncio.sleep(0.01)
     assert {message.subject for message in heard} == {f"heartbeat.{NODE}"}

@@ -16,7 +16,7 @@ async def _publish_until(ends: Ends, message: Message, heard: list[Message]) -> 
     """A subscription may take a moment to reach the broker: signals are lossy, so say it again."""
     async with asyncio.timeout(20):
         while message.data not in [found.data for found in heard]:
-            await ends.signals.publish(message)
+            ends.signals.publish(message)
             await asyncio.sleep(0.01)
 
 
@@ -68,7 +68,7 @@ async def test_signals_outlive_the_broker(bus: Bus) -> None:
     coordinator.signals.on_reconnect(lambda: reconnects.append(True))
     await bus.stop_server()
     assert not node.signals.connected
-    await node.signals.publish(Message("heartbeat.node-1", b"lost"))
+    node.signals.publish(Message("heartbeat.node-1", b"lost"))
     await bus.start_server()
     await eventually(lambda: reconnects == [True])
     assert coordinator.signals.connected

@@ -74,7 +74,7 @@ class Fleet:
     async def pulse(self) -> None:
         signals = NatsSignals(self.link)
         while True:
-            await signals.publish(Message("fleet.pulse", work_pb2.Pulse(term=1).SerializeToString()))
+            signals.publish(Message("fleet.pulse", work_pb2.Pulse(term=1).SerializeToString()))
             await asyncio.sleep(0.5)
 
     async def describe(self) -> DescribeNodeResponse:

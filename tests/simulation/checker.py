@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from coordinator.batch import Accepted
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
 from coordinator.core.decide import decide
@@ -19,7 +20,6 @@ from coordinator.core.model import Job, JobState, Rejected, State
 from coordinator.followers import Committed
 from coordinator.replay import Replayer
 from coordinator.wire.records import LogRecord
-from coordinator.writer import Accepted
 from hivefold.bus.port import ResultMessage
 from hivefold.errors import HivefoldError, Reason
 from hivefold.ids import JobId, RequestId

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from coordinator.archiver import Archiver
+from coordinator.batch import Accepted
 from coordinator.checkpoints import Signing
 from coordinator.core.commands import CommandBody
 from coordinator.core.model import Rejected, SigningKey
@@ -20,7 +21,6 @@ from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
 from coordinator.snapshots import Snapshotter, restore
 from coordinator.standby import Standby
-from coordinator.writer import Accepted
 from hivefold.entropy import SeededEntropy
 from hivefold.errors import HivefoldError
 from hivefold.ids import RequestId

@@ -226,7 +226,7 @@ class Publish(Operation):
     async def on(self, cast: Cast, due: int) -> object:
         message = Message(self.subject, b"signal %d" % cast.unique(), dict(self.headers))
         try:
-            await cast.side.signals.publish(message)
+            cast.side.signals.publish(message)
         except HivefoldError as error:
             return type(error).__name__
         await cast.side.settle_signals()

@@ -64,7 +64,7 @@ def test_uvloops_word_for_a_closed_socket_is_one_that_nats_py_knows(write: Calla
     async def write_to_a_closed_socket() -> None:
         server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
-        transport: Any = Transport()  # type: ignore[no-untyped-call]
+        transport: Any = Transport()
         await transport.connect(urlparse(f"nats://{host}:{port}"), 1024, 5)
         transport._io_writer.transport.abort()
         await asyncio.sleep(0.01)
@@ -75,3 +75,33 @@ def test_uvloops_word_for_a_closed_socket_is_one_that_nats_py_knows(write: Calla
 
     with pytest.raises(ConnectionResetError):
         uvloop.run(write_to_a_closed_socket())
+
+
+def test_what_is_written_at_once_keeps_its_place() -> None:
+    """Behind what uvloop still holds back, ahead of what comes later, and in one piece with the rest."""
+
+    async def heard() -> bytes:
+        come: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            come.set_result(await reader.read())
+            writer.close()
+
+        server = await asyncio.start_server(listen, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        transport: Any = Transport()
+        await transport.connect(urlparse(f"nats://{host}:{port}"), 1024, 5)
+        transport.write_now(b"1")
+        transport.write(b"2")
+        transport.write_now(b"3")
+        await asyncio.sleep(0.01)
+        transport.write_now(large := bytes(8 * 1024 * 1024))
+        transport.write_now(b"4")
+        transport.write(b"5")
+        transport.close()
+        received = await come
+        server.close()
+        assert received[3:-2] == large
+        return received.replace(large, b"-")
+
+    assert uvloop.run(heard()) == b"123-45"

@@ -102,7 +102,7 @@ class ScriptedNode:
             for kept in self.order.models:
                 if kept.digest in self.broken:
                     beat.models_in_progress.add(digest=kept.digest, failure=error_pb2.Failure(message="too large"))
-            await signals.publish(Message(f"heartbeat.{self.node_id}", beat.SerializeToString()))
+            signals.publish(Message(f"heartbeat.{self.node_id}", beat.SerializeToString()))
             await asyncio.sleep(0.02)
 
     def _on_control(self, message: Message) -> None:

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from coordinator.batch import Accepted
 from coordinator.core import commands as cmd
 from coordinator.core.erased import owed_erasures
 from coordinator.core.model import JobSpec, ProbeSpec, Rejected
 from coordinator.job_keys import JobKeys
 from coordinator.lead import Ends, LeadSettings, take_lead
 from coordinator.presence import PresenceSettings
-from coordinator.writer import Accepted, Writer
+from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.blobs.content import key_of, upload_bytes
 from hivefold.blobs.keys import MemoryKeys

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+from coordinator.batch import Accepted
 from coordinator.core import commands as cmd
 from coordinator.core.invariants import violations
 from coordinator.core.model import JobSpec, JobState, NodeState, ProbeSpec
 from coordinator.replay import replay
-from coordinator.writer import Accepted, Writer
+from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.memory_ends import MemoryWorkSender

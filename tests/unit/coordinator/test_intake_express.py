@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+from coordinator.batch import Accepted
 from coordinator.core.commands import ReportOutcomes
 from coordinator.intake import Intake
-from coordinator.writer import Accepted, Writer
+from coordinator.writer import Writer
 from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import Message
 from hivefold.errors import UnavailableError
@@ -53,7 +54,7 @@ class Rig:
         self.intake = Intake(cast(Writer, self.writer), connection.result_receiver(), connection.signals())
 
     async def tell(self, outcome: work_pb2.Outcome, subject: str = SUBJECT) -> None:
-        await self.node.signals().publish(Message(f"express.{subject}", outcome.SerializeToString()))
+        self.node.signals().publish(Message(f"express.{subject}", outcome.SerializeToString()))
         await turn()
 
     async def store(self, outcome: work_pb2.Outcome, subject: str = SUBJECT) -> None:

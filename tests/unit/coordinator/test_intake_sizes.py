@@ -7,9 +7,10 @@ from typing import cast
 
 import pytest
 
+from coordinator.batch import Accepted, RecordTooLargeError
 from coordinator.core.commands import ReportOutcomes
 from coordinator.intake import Intake
-from coordinator.writer import Accepted, RecordTooLargeError, Writer
+from coordinator.writer import Writer
 from hivefold.bus.memory import MemoryBroker
 from hivefold.bus.port import ResultMessage, ResultReceiver
 from hivefold.errors import Reason

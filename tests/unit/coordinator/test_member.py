@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
+from coordinator.batch import Accepted
 from coordinator.core.commands import SubmitJob
 from coordinator.core.events import TermEnded, TermStarted
 from coordinator.core.model import JobSpec, ProbeSpec
 from coordinator.standby import Standby
 from coordinator.wire.records import decode_record
-from coordinator.writer import Accepted
 from hivefold import limits
 from hivefold.errors import LogCorruptError, NotLeaderError, UnavailableError
 from hivefold.ids import JobId, RequestId

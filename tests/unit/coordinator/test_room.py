@@ -52,7 +52,7 @@ async def test_an_outcome_that_came_as_a_signal_does_not_hold_up_what_is_old() -
         await until(lambda: len(served.writer.state.jobs[JobId(job.job_id)].running) == 2 and broker.acknowledged == 8)
         outcome = work_pb2.Outcome(job_id=job.job_id, node_id="n1", task=0, attempt=1, row_count=1)
         subject = f"express.results.n1.{job.job_id}.0.1"
-        await broker.connect().signals().publish(Message(subject, outcome.SerializeToString()))
+        broker.connect().signals().publish(Message(subject, outcome.SerializeToString()))
         await until(lambda: len(served.writer.state.jobs[JobId(job.job_id)].done) == 1)
         broker.results_max_bytes = 1
         await ResultRoom(served.writer, broker.connect().result_receiver()).look()

@@ -7,9 +7,9 @@ import asyncio
 import grpc.aio
 import pytest
 
+from coordinator.batch import Accepted
 from coordinator.core.commands import SubmitJob
 from coordinator.core.model import JobSpec, ProbeSpec
-from coordinator.writer import Accepted
 from hivefold.bus.memory import MemoryBroker
 from hivefold.client import JobOptions
 from hivefold.errors import InvalidRequestError

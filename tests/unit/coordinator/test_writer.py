@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from coordinator.batch import Accepted
 from coordinator.core import commands as cmd
 from coordinator.core import events as ev
 from coordinator.core.model import JobSpec, NodeSpec, ProbeSpec, Rejected, State
 from coordinator.followers import Committed, FollowerLaggedError
 from coordinator.replay import Replayed, replay
 from coordinator.wire.records import GENESIS_HASH, decode_record
-from coordinator.writer import Accepted, Writer
+from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.clock import ManualClock
 from hivefold.entropy import SeededEntropy

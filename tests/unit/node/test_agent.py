@@ -42,7 +42,7 @@ async def test_work_that_comes_as_a_signal_too_runs_once(tmp_path: Path) -> None
         await rig.until(lambda: bool(rig.beats))  # it listens
         work = probes(1)
         message = Message(f"express.work.{NODE}", work.SerializeToString())
-        await rig.coordinator.signals().publish(message)
+        rig.coordinator.signals().publish(message)
         (outcome,) = await rig.outcome_count(1)
         assert [work_pb2.Outcome.FromString(each.data) for each in told] == [outcome]
         await rig.send(work)
@@ -58,7 +58,7 @@ async def test_a_fenced_node_takes_no_work_from_a_signal(tmp_path: Path) -> None
         await rig.until(lambda: bool(rig.beats))
         rig.agent.core.fence()
         message = Message(f"express.work.{NODE}", probes(1).SerializeToString())
-        await rig.coordinator.signals().publish(message)
+        rig.coordinator.signals().publish(message)
         assert rig.agent.core.idle
         assert not rig.outcomes()
 
@@ -262,7 +262,7 @@ async def test_a_signal_of_no_sense_changes_nothing(tmp_path: Path) -> None:
     """Pulses and cancels that do not parse are dropped."""
     async with running(tmp_path) as rig:
         for subject in ("fleet.pulse", "control.node-a"):
-            await rig.coordinator.signals().publish(Message(subject, b"\xff"))
+            rig.coordinator.signals().publish(Message(subject, b"\xff"))
         await rig.send(probes(1))
         assert len(await rig.outcome_count(1)) == 1
 
