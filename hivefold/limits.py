@@ -51,6 +51,8 @@ EXPRESS_ITEMS, EXPRESS_WAITING = 8, 256
 """Attempts of a message that goes out as a signal, too; outcomes that came as one, their stored copy still to come."""
 EXPRESS_COPY_MS: Final = 10
 """How long what went out as a signal may take to be done; then it goes to its stream, too."""
+EXPRESS_STORE_MS: Final = 2
+"""How long an outcome that went out as a signal leaves the disk to the record of it."""
 RESULTS_UNACKNOWLEDGED: Final = 50_000
 """Results handed to the coordinator and not yet recorded; then the broker waits."""
 RESULTS_ROOM_S: Final = 5.0

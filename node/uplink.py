@@ -10,7 +10,7 @@ from typing import Final
 
 from hivefold.bus.port import Message, ResultSender, Signals
 from hivefold.failpoints import Failpoint, reach
-from hivefold.limits import EXPRESS_ITEMS
+from hivefold.limits import EXPRESS_ITEMS, EXPRESS_STORE_MS
 from hivefold.observe import ActiveSpan, span, tracing
 from node.wire import Stored
 
@@ -23,7 +23,6 @@ class _Piece:
     outcomes: Sequence[Stored]
     when_stored: Callable[[], None]
     traceparent: str
-    express: bool
 
 
 class Uplink:
@@ -46,11 +45,18 @@ class Uplink:
     ) -> None:
         """Takes outcomes over; calls `when_stored` once they are all stored durably.
 
-        `express` ones (few, and without output bytes) that need not wait for others go out as signals, too:
-        the coordinator can record them while the stream still stores them.
+        `express` ones (few, and without output bytes) that need not wait for others go out as signals, at once:
+        the coordinator records them before the stream stores them. They are stored EXPRESS_STORE_MS later, or with
+        what comes before: the disk is first needed for that record.
         """
-        self._pieces.append(_Piece(outcomes, when_stored, traceparent, express and len(outcomes) <= EXPRESS_ITEMS))
-        self._wake.set()
+        alone = express and not self._pieces and len(outcomes) <= EXPRESS_ITEMS
+        self._pieces.append(_Piece(outcomes, when_stored, traceparent))
+        if not alone:
+            self._wake.set()
+            return
+        for subject, data in outcomes:
+            self._signals.publish(Message(f"express.{subject}", data))
+        asyncio.get_running_loop().call_later(EXPRESS_STORE_MS / 1000, self._wake.set)
 
     async def run(self) -> None:
         """Sends for ever. While the broker is away, the sender keeps trying."""
@@ -61,9 +67,6 @@ class Uplink:
                 self._wake.clear()
                 continue
             reach(Failpoint.BEFORE_RESULT)
-            if len(taken) == 1 and taken[0].express:
-                for subject, data in taken[0].outcomes:
-                    self._signals.publish(Message(f"express.{subject}", data))
             with _span(taken):
                 await self._sender.send([outcome for piece in taken for outcome in piece.outcomes])
             reach(Failpoint.AFTER_RESULT)

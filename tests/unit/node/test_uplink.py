@@ -13,6 +13,7 @@ from hivefold.v1 import model_pb2, work_pb2
 from node.core import Attempt
 from node.uplink import Uplink
 from node.wire import OutcomeWriter, Output
+from tests.unit.coordinator.fleet import on_virtual_time
 
 
 class Gate:
@@ -69,21 +70,21 @@ async def test_a_send_is_bounded_and_what_belongs_together_stays_together() -> N
 
 
 async def test_express_outcomes_are_told_before_they_are_stored_where_nothing_else_waits() -> None:
-    """The first goes out as a signal, too; those that gathered meanwhile do not: they are many, and late anyway."""
+    """The first goes out as a signal, too; what comes meanwhile does not: it is many, and is stored at once with it."""
     gate = Gate()
     broker = MemoryBroker()
     told: list[Message] = []
     await broker.connect().signals().subscribe("express.results.>", told.append)
     uplink = Uplink(gate, broker.connect().signals(), batch_outcomes=10)
     running = asyncio.create_task(uplink.run())
-    for name in "abc":
-        uplink.put([(f"results.n.j.{name}.1", name.encode())], lambda: None, express=True)
-        await turn()
+    uplink.put([("results.n.j.a.1", b"a")], lambda: None, express=True)
     assert [(message.subject, message.data) for message in told] == [("express.results.n.j.a.1", b"a")]
-    assert gate.batches == [["results.n.j.a.1"]]
-    gate.may_send.release()
     await turn()
-    assert len(gate.batches) == 2
+    assert gate.batches == []
+    for name in "bc":
+        uplink.put([(f"results.n.j.{name}.1", name.encode())], lambda: None, express=True)
+    await turn()
+    assert gate.batches == [[f"results.n.j.{name}.1" for name in "abc"]]
     assert len(told) == 1
     running.cancel()
 
@@ -99,3 +100,15 @@ def test_no_model_makes_an_outcome_that_the_broker_does_not_take() -> None:
     ((subject, data),) = writer.produced(attempt, 2**52, 2**52, Output(blob, bytes(limits.INLINE_OUTPUT_BYTES)))
     check_length(subject, len(data))
     assert len(data) > limits.MODEL_TENSORS * limits.MODEL_NAME_BYTES
+
+
+@on_virtual_time
+async def test_what_was_told_is_stored_soon_by_itself() -> None:
+    """A signal may be lost: the outcome waits for nobody else to come."""
+    gate = Gate()
+    uplink = Uplink(gate, MemoryBroker().connect().signals(), batch_outcomes=10)
+    running = asyncio.create_task(uplink.run())
+    uplink.put([("results.n.j.a.1", b"a")], lambda: None, express=True)
+    await asyncio.sleep(1.5 * limits.EXPRESS_STORE_MS / 1000)
+    assert gate.batches == [["results.n.j.a.1"]]
+    running.cancel()
