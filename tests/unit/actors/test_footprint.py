@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from actors.backends.echo import EchoBackend, EchoSession
+from actors.backends.echo import EchoSession
 from actors.footprint import LOADING, Footprint, WeighedSession
 from actors.tensors import Array
 from hivefold.memory import allocated_bytes
@@ -17,8 +17,18 @@ pytestmark = pytest.mark.skipif(not allocated_bytes(), reason="this C library do
 MIB = 1024 * 1024
 
 
+GIVEN = 64 * 1024
+"""Bytes of output for each row: more than NumPy and the allocator keep ready, so that giving it moves memory."""
+
+
+@pytest.fixture(autouse=True)
+def no_garbage() -> None:
+    """The whole process is counted: what earlier tests left must not be collected in the midst of a measurement."""
+    gc.collect()
+
+
 class Heavy(EchoSession):
-    """Keeps a MiB for each row of the largest batch, as a runtime's arena does."""
+    """Keeps a MiB for each row of the largest batch, as a runtime's arena does, and gives arrays of its own."""
 
     def __init__(self) -> None:
         super().__init__([])
@@ -28,7 +38,7 @@ class Heavy(EchoSession):
         rows = len(feeds["x"])
         if rows * MIB > self.arena.nbytes:
             self.arena = np.ones(rows * MIB, "u1")
-        return super().run(outputs, feeds)
+        return [np.ones((rows, GIVEN), "u1") for _ in outputs]
 
 
 def run(session: WeighedSession, rows: int) -> None:
@@ -36,7 +46,7 @@ def run(session: WeighedSession, rows: int) -> None:
 
 
 def test_a_model_is_weighed_by_loading_and_by_its_largest_batches() -> None:
-    """By powers of two of rows; batches that are smaller than one before tell nothing new."""
+    """By powers of two of rows; batches that are smaller than one before tell nothing new. What it gives is not its."""
     footprint, kept = Footprint(), []
     with footprint.weigh_load():
         kept.append(np.ones(4 * MIB, "u1"))
@@ -45,21 +55,20 @@ def test_a_model_is_weighed_by_loading_and_by_its_largest_batches() -> None:
     for rows in (3, 2, 4, 1, 7):
         run(weighed, rows)
     assert set(footprint.peaks) == {LOADING, 4, 8}
-    assert footprint.peaks[LOADING] == pytest.approx(4.5 * MIB, abs=MIB / 2 + 4096)
-    assert footprint.peaks[4] == pytest.approx(8.5 * MIB, abs=MIB / 2 + 4096)
-    assert footprint.peaks[8] == pytest.approx(11.5 * MIB, abs=MIB / 2 + 4096)
-    assert footprint.held_bytes == pytest.approx(footprint.peaks[8], abs=MIB)
+    assert footprint.peaks[LOADING] >= 4 * MIB
+    assert 8 * MIB <= footprint.peaks[4] - 4 * GIVEN < 9 * MIB
+    assert 11 * MIB <= footprint.peaks[8] - 7 * GIVEN < 12 * MIB
+    assert footprint.held_bytes == footprint.peaks[8] - 7 * GIVEN
 
 
-def test_who_shares_a_loaded_model_takes_nothing(tmp_path: Path) -> None:
-    """The second actor's loading does not count."""
+def test_a_load_that_reuses_what_was_freed_is_weighed_all_the_same() -> None:
+    """What is resident rises little then: the allocator's count is the least that a model is taken for."""
     footprint = Footprint()
+    freed = [np.ones(100_000, "u1") for _ in range(200)]
+    del freed
     with footprint.weigh_load():
-        first = np.ones(4 * MIB, "u1")
-    held = footprint.held_bytes
-    with footprint.weigh_load():
-        EchoBackend().open(tmp_path)
-    assert footprint.held_bytes == held >= first.nbytes
+        kept = [np.ones(100_000, "u1") for _ in range(200)]
+    assert footprint.peaks[LOADING] >= footprint.held_bytes >= sum(array.nbytes for array in kept)
 
 
 def test_what_others_moved_meanwhile_spoils_a_measurement() -> None:
