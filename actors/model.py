@@ -1,7 +1,7 @@
 """Models in memory: one behaviour loads a model and keeps it, others run it. Every tensor is checked before that.
 
 A node's lanes run whatever model comes next: a few threads that are always warm. With threads of its own for each
-model eight small models did 0.7 of what the same threads do for all of them (bench/RESIDENCY.md).
+model eight small models did 0.7 of what the same threads do for all of them (ADR 21).
 """
 
 from __future__ import annotations
