@@ -142,19 +142,17 @@ def set_residency(draft: Draft, body: cmd.SetResidency) -> Rejected | None:
     malformed = _refused(_residency_violations(body))
     if malformed is not None:
         return malformed
-    known = next((r for r in state.model_requests if r.request_id == body.request_id), None)
-    # A repeat is about the version that the name stood for then.
-    model = (state.models.get(ModelRef(known.subject)) if known else None) or resolve(state, body.model)
-    if model is None:
-        return unknown_model(state, body.model)
     values = (
         None if body.replica_count is None else str(body.replica_count),
         None if body.pinned is None else str(body.pinned),
         None if body.needs is None else repr(body.needs),
     )
-    repeated = _repeated(state, body.request_id, model.ref, values)
+    model = resolve(state, body.model)
+    repeated = _repeated(state, body.request_id, _named_then(state, body) or (model.ref if model else ""), values)
     if repeated is not None:
         return repeated.rejected
+    if model is None:
+        return unknown_model(state, body.model)
     before = state.residencies.get(model.ref)
     wanted = mev.ResidencySet(
         model=model.ref,
@@ -175,6 +173,14 @@ def set_residency(draft: Draft, body: cmd.SetResidency) -> Rejected | None:
     if same != (wanted.replica_count, wanted.pinned, wanted.needs):
         draft.emit(wanted)
     return None
+
+
+def _named_then(state: State, body: cmd.SetResidency) -> str | None:
+    """The version that a repeated request was about: what its name stood for then, whatever has become of it."""
+    known = next((r.subject for r in state.model_requests if r.request_id == body.request_id), "")
+    named = parse_model(body.model)
+    same = known == body.model if named and named[1] else known.partition("@")[0] == body.model.partition("@")[0]
+    return known if same else None
 
 
 def remove_model(draft: Draft, body: cmd.RemoveModel) -> Rejected | None:

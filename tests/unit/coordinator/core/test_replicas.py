@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from coordinator.core import commands as cmd
 from coordinator.core.decide import Decision, decide
-from coordinator.core.model import Needs, State
+from coordinator.core.model import Needs, Rejected, State
 from coordinator.core.model_events import ReplicasPlaced
+from hivefold.errors import Reason
 from hivefold.ids import BootId, Digest, NodeId, RequestId
 from tests import samples
 
@@ -14,7 +15,11 @@ N1 = NodeId("n1")
 
 def after(*bodies: cmd.CommandBody) -> State:
     """The state once all this was decided."""
-    state = State()
+    return after_all(State(), *bodies)
+
+
+def after_all(state: State, *bodies: cmd.CommandBody) -> State:
+    """The state once all this was decided, too."""
     for body in bodies:
         decided = decide(state, cmd.Command(samples.START_US, body))
         assert isinstance(decided, Decision)
@@ -47,3 +52,33 @@ def test_room_that_one_model_gives_up_is_anothers_in_the_same_record() -> None:
     assert [(event.model, event.node_ids) for event in decided.events if isinstance(event, ReplicasPlaced)] == [
         ("early@1", (N1,))
     ]
+
+
+def test_a_repeat_is_known_when_its_version_is_gone() -> None:
+    """The name stands for another version now, or for none: what was asked for was done, and is not done again."""
+    asked = cmd.SetResidency("digits", 1, None, None, RequestId("k"))
+    state = after(
+        cmd.StartTerm("c", "0"),
+        cmd.RegisterModel(samples.model("digits", digest=Digest("a" * 64))),
+        cmd.RegisterModel(samples.model("digits", digest=Digest("b" * 64))),
+        asked,
+        cmd.RemoveModel("digits@2", True, "", RequestId("r2")),
+    )
+    left = after_all(state, cmd.RemoveModel("digits@1", True, "", RequestId("r1")))
+
+    assert decide(state, cmd.Command(samples.START_US, asked)) == Decision((), state)
+    assert decide(left, cmd.Command(samples.START_US, asked)) == Decision((), left)
+
+
+def test_a_request_about_another_model_is_no_repeat() -> None:
+    """Though it asks for the same of it."""
+    state = after(
+        cmd.StartTerm("c", "0"),
+        cmd.RegisterModel(samples.model("digits", digest=Digest("a" * 64))),
+        cmd.RegisterModel(samples.model("other", digest=Digest("b" * 64))),
+        cmd.SetResidency("digits", 1, None, None, RequestId("k")),
+    )
+    decided = decide(state, cmd.Command(samples.START_US, cmd.SetResidency("other", 1, None, None, RequestId("k"))))
+
+    assert isinstance(decided, Rejected)
+    assert decided.reason is Reason.REQUEST_ID_REUSED
