@@ -13,7 +13,7 @@ from immutables import Map
 
 from coordinator.core import events as ev
 from coordinator.core.erased import with_erasure, with_shredded
-from coordinator.core.evolve_models import keeps_any, model_changed, model_registered, node_gone
+from coordinator.core.evolve_models import model_changed, model_registered, orders_after_loss
 from coordinator.core.model import (
     Attempt,
     Done,
@@ -144,7 +144,8 @@ def _node_event(state: State, event: ev.NodeEvent) -> State:
             assert_never(event)
     nodes = state.nodes.set(event.node_id, node._replace(sequence=state.sequence))
     if node.state.gone:
-        return state._replace(nodes=forget_gone_nodes(nodes), kept=node_gone(state.kept, event.node_id))
+        nodes = forget_gone_nodes(nodes)
+        return state._replace(nodes=nodes, kept=orders_after_loss(state, nodes, event.node_id))
     return state._replace(nodes=nodes)
 
 
@@ -159,8 +160,9 @@ def _node_joined(state: State, event: ev.NodeJoined) -> State:
         outstanding=known.outstanding if known else 0,
         tasks_succeeded=known.tasks_succeeded if known else 0,
     )
-    # A node that boots anew and is back before it was missed keeps what it is to keep.
-    kept = state.kept.set(event.spec.node_id, state.sequence) if keeps_any(state, event.spec.node_id) else state.kept
+    # One that boots anew and is back before it was missed keeps what it is to keep, one that was given up nothing.
+    told = event.spec.node_id in state.kept
+    kept = state.kept.set(event.spec.node_id, state.sequence) if told else state.kept
     return state._replace(nodes=state.nodes.set(event.spec.node_id, node), kept=kept)
 
 

@@ -7,7 +7,7 @@ from typing import assert_never
 from immutables import Map
 
 from coordinator.core import model_events as mev
-from coordinator.core.model import Model, State
+from coordinator.core.model import Model, Node, State
 from coordinator.core.registered import Alias, ModelRequest, ReplicaFailure, Residency
 from hivefold.ids import ModelName, ModelRef, NodeId, RequestId, alias_ref
 from hivefold.models.limits import MODEL_REQUESTS_KEPT, REPLICA_RETRY_MAX_US, REPLICA_RETRY_US
@@ -142,11 +142,13 @@ def _order(state: State, node_ids: tuple[NodeId, ...]) -> State:
     return state._replace(kept=kept)
 
 
-def node_gone(kept: Map[NodeId, int], node_id: NodeId) -> Map[NodeId, int]:
-    """The orders that are owed once a node is gone."""
-    return kept.delete(node_id) if node_id in kept else kept
+def orders_after_loss(state: State, left: Map[NodeId, Node], node_id: NodeId) -> Map[NodeId, int]:
+    """The orders that are owed once a node is gone, and `left` are those that are remembered.
 
-
-def keeps_any(state: State, node_id: NodeId) -> bool:
-    """Whether a node is to keep any model."""
-    return any(node_id in residency.nodes for residency in state.residencies.values())
+    One that was ever told to keep anything is owed another order: should the same boot come back, it has its models still.
+    """
+    kept = state.kept.set(node_id, state.sequence) if node_id in state.kept else state.kept
+    if len(left) < len(state.nodes):
+        for forgotten in [known for known in kept if known not in left]:
+            kept = kept.delete(forgotten)
+    return kept
