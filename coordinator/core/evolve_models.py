@@ -145,7 +145,7 @@ def _order(state: State, node_ids: tuple[NodeId, ...]) -> State:
 def orders_after_loss(state: State, left: Map[NodeId, Node], node_id: NodeId) -> Map[NodeId, int]:
     """The orders that are owed once a node is gone, and `left` are those that are remembered.
 
-    One that was ever told to keep anything is owed another order: should the same boot come back, it has its models still.
+    One that was ever told to keep anything is owed another order: should the same boot come back, it has its models.
     """
     kept = state.kept.set(node_id, state.sequence) if node_id in state.kept else state.kept
     if len(left) < len(state.nodes):

@@ -114,7 +114,7 @@ def owed_work(job: Job, node_id: NodeId | None = None) -> tuple[SendWork, ...]:
 
 
 def owed_keeps(state: State, node_ids: Iterable[NodeId]) -> tuple[SendKeeps, ...]:
-    """The orders that these nodes are owed: what they are to keep loaded, from who was ever told anything and is there."""
+    """The orders that these nodes are owed: what they are to keep loaded. Only who is there, and was ever told any."""
     by_node: dict[NodeId, list[Keep]] = {
         node_id: [] for node_id in node_ids if node_id in state.kept and not state.nodes[node_id].state.gone
     }

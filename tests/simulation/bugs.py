@@ -34,6 +34,7 @@ from node.agent import Agent
 from node.core import NodeCore
 from node.witness import Witness
 from tests.simulation.log import LogStore
+from tests.simulation.registry_bugs import REGISTRY_BUGS
 
 
 @contextmanager
@@ -388,5 +389,6 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
         unanswered_checkpoint_forgotten,
         witness_trusts_anew,
         witness_forgets_when_it_restarts,
+        *REGISTRY_BUGS,
     )
 }

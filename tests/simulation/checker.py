@@ -27,6 +27,7 @@ from hivefold.log.port import Stored
 from hivefold.v1 import work_pb2
 from node.core import Attempt, Batch
 from tests.simulation.proofs import Proofs
+from tests.simulation.registry import Book, Change, calls_by_name
 
 TaskKey = tuple[str, int]
 
@@ -65,6 +66,7 @@ class Checker:
         self.ended: dict[str, Job] = {}
         """Each job as it was when it ended: states let go of those that ended long ago."""
         self.proofs = Proofs(self._hold, self.states)
+        self.registry = Book(self._hold)
         self._followed: dict[str, int] = {}
         self._causes: list[cmd.CommandBody] = [cmd.PlaceTasks()]
         self._leaders: dict[int, str] = {}
@@ -122,6 +124,7 @@ class Checker:
         self._hold(same, f"record {record.sequence} is not what its cause decides")
         for event in record.events:
             self._check_event(event)
+            self.registry.recorded(event, state)
             if isinstance(event, ev.JobSucceeded | ev.JobFailed | ev.JobCancelled):
                 self._hold(event.job_id not in self.ended, f"{event.job_id} ended twice")
                 self.ended[event.job_id] = _as_ended(before, record, event.job_id)
@@ -181,8 +184,10 @@ class Checker:
             alike = state.sequence < len(self.states) and state == self.states[state.sequence]
             self._hold(alike, f"{name} follows with another state at #{state.sequence}")
 
-    def answered(self, body: cmd.CommandBody, answer: Accepted | Rejected) -> None:
-        """A client got this answer."""
+    def answered(self, body: cmd.CommandBody, answer: Accepted | Rejected, *, again: bool) -> None:
+        """A client got this answer; `again` is as for Book.answered."""
+        if isinstance(body, Change):
+            self.registry.answered(body, answer, again=again)
         if isinstance(answer, Rejected):
             self._check_refusal(body, answer)
             return
@@ -209,7 +214,11 @@ class Checker:
             self._hold(not lost, f"{body.job_id} was acknowledged and is unknown")
         if isinstance(body, cmd.SubmitJob):
             foreign = answer.reason is Reason.REQUEST_ID_REUSED and self._specs.get(body.request_id) != body.spec
-            self._hold(foreign, f"request {body.request_id} was refused: {answer.message}")
+            nameless = answer.reason is Reason.MODEL_NOT_FOUND and body.request_id not in self._outcome_of
+            self._hold(
+                foreign or (nameless and calls_by_name(body.spec)),
+                f"request {body.request_id} was refused: {answer.message}",
+            )
 
     def result_stored(self, result: ResultMessage) -> None:
         """The results stream took an outcome."""
@@ -276,13 +285,14 @@ class Checker:
         outstanding = [
             f"{node_id} owes {node.outstanding}" for node_id, node in state.nodes.items() if node.outstanding
         ]
-        return jobs + outstanding
+        return [*jobs, *outstanding, *self.registry.unsettled(state)]
 
     def converged(self) -> None:
         """The faults are over and the fleet had its time."""
         state = self.state
         still = self.open_work()
         self._hold(not still, f"did not converge: {still[:5]}")
+        self.registry.check_reasons(state)
         for request_id, job_id in self._outcome_of.items():
             self._hold(job_of(state, request_id) == job_id, f"acknowledged request {request_id} is lost")
         self._hold(set(self.ended) >= set(state.jobs), "a job has no end")

@@ -6,14 +6,15 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from coordinator.archiver import Archiver
 from coordinator.batch import Accepted
 from coordinator.checkpoints import Signing
-from coordinator.core.commands import CommandBody
-from coordinator.core.model import Rejected, SigningKey
+from coordinator.core.commands import CommandBody, RegisterModel
+from coordinator.core.model import Model, Rejected, SigningKey
+from coordinator.core.resolve import resolve
 from coordinator.followers import Followed
 from coordinator.job_keys import JobKeys
 from coordinator.lead import Ends, Leadership, LeadSettings
@@ -21,9 +22,11 @@ from coordinator.member import Member, leaves
 from coordinator.presence import PresenceSettings
 from coordinator.snapshots import Snapshotter, restore
 from coordinator.standby import Standby
+from hivefold.blobs.memory import MemoryChunks
+from hivefold.blobs.port import ChunkStore
 from hivefold.entropy import SeededEntropy
-from hivefold.errors import HivefoldError
-from hivefold.ids import RequestId
+from hivefold.errors import HivefoldError, UnavailableError
+from hivefold.ids import ModelName, RequestId
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.memory import LeaseStore
 from hivefold.lease.port import Holder
@@ -31,6 +34,7 @@ from hivefold.log.snapshots import MemorySnapshots
 from tests.simulation.checker import Checker
 from tests.simulation.hosts import Process
 from tests.simulation.log import LogStore, SimLease, SimLog
+from tests.simulation.models import SimChunks, stored_model
 from tests.simulation.parts import SimBroker, SimClock
 from tests.simulation.witnesses import SimKeyFile
 
@@ -52,6 +56,7 @@ class Shared:
     snapshot_records: int
     keep_segments: int
     job_keys: JobKeys
+    chunks: MemoryChunks
     signing_keys: SimKeyFile
 
 
@@ -65,7 +70,10 @@ class Incarnation:
     lease: SimLease
     checker: Checker
     entropy: SeededEntropy
+    chance: random.Random
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    chunks: SimChunks | None = None
+    """Over its connection, while it leads."""
     leadership: Leadership | None = None
     standby: Standby | None = None
 
@@ -124,7 +132,8 @@ class CoordinatorHost:
             lease.disconnect()
         name = f"{self.name}#{self._starts}"
         entropy = SeededEntropy(random.Random(f"{shared.seed}/{name}").getrandbits(60))
-        return Incarnation(name, Process(shared.broker), log, lease, shared.checker, entropy)
+        chance = random.Random(f"{shared.seed}/{name}/chunks")
+        return Incarnation(name, Process(shared.broker), log, lease, shared.checker, entropy, chance)
 
     async def _serve(self, current: Incarnation) -> None:
         entropy = current.entropy
@@ -157,6 +166,7 @@ class CoordinatorHost:
         if self.cut_off:
             connection.disconnect()
         current.process.connections.append(connection)
+        current.chunks = SimChunks(connection, self._shared.chunks, current.chance)
         archiver = Archiver(current.log, self._shared.store.archive, self.clock, keep=self._shared.keep_segments)
         archiving = current.process.spawn(archiver.run())
         try:
@@ -165,7 +175,7 @@ class CoordinatorHost:
                 connection.signals(),
                 connection.work_sender(),
                 connection.result_receiver(),
-                self._shared.job_keys,
+                replace(self._shared.job_keys, chunks=current.chunks),
                 connection.event_sender(),
                 Signing(connection.checkpoints(), self._shared.signing_keys, current.entropy),
             )
@@ -244,24 +254,46 @@ class Group:
 
     async def call(self, body: CommandBody, draw: random.Random) -> Accepted | Rejected | None:
         """What a client's call gives; None when nobody answers."""
-        return await self._ask(draw, lambda lead: lead.writer.execute(body))
+        return await self._ask(draw, lambda lead, _: lead.writer.execute(body))
 
     async def rotate(self, request_id: RequestId, draw: random.Random) -> SigningKey | None:
         """Has another key sign; None when nobody answers."""
 
-        async def rotated(lead: Leadership) -> SigningKey:
+        async def rotated(lead: Leadership, _: ChunkStore) -> SigningKey:
             assert lead.checkpoints is not None
             return await lead.checkpoints.rotate(request_id)
 
         return await self._ask(draw, rotated)
 
-    async def _ask(self, draw: random.Random, question: Callable[[Leadership], Coroutine[Any, Any, T]]) -> T | None:
+    async def register(self, name: ModelName, content: str, draw: random.Random) -> Accepted | Rejected | None:
+        """Has a model file stored and registered as its next version; None when nobody answers."""
+
+        async def registered(lead: Leadership, chunks: ChunkStore) -> Accepted | Rejected:
+            async with lead.artifacts.adding():
+                model = await stored_model(chunks, name, content)
+                return await lead.writer.execute(RegisterModel(model))
+
+        return await self._ask(draw, registered)
+
+    def look_up(self, reference: str, draw: random.Random) -> Model | None:
+        """What a leader that answers says that a name stands for. Raises UnavailableError where none does."""
+        leaders = [leader for leader in self.leaders if not leader.process.owner.frozen]
+        if not leaders:
+            raise UnavailableError("nobody answers")
+        lead = draw.choice(leaders).leadership
+        assert lead is not None
+        return resolve(lead.writer.state, reference)
+
+    async def _ask(
+        self, draw: random.Random, question: Callable[[Leadership, ChunkStore], Coroutine[Any, Any, T]]
+    ) -> T | None:
         leaders = self.leaders
         if not leaders:
             return None
         leader = draw.choice(leaders)
         assert leader.leadership is not None
-        task = leader.process.spawn(question(leader.leadership))
+        assert leader.chunks is not None
+        task = leader.process.spawn(question(leader.leadership, leader.chunks))
         await asyncio.wait({task}, timeout=_ANSWER_S)
         if not task.done() or task.cancelled():
             return None

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from actors.reader import ReadRange
 from actors.runtime import ActorRef
+from coordinator.core.model import Model
 from hivefold.blobs.memory import MemoryChunks
 from hivefold.bus.port import Message
+from hivefold.errors import HivefoldError
+from hivefold.ids import AliasRef, ModelName, ModelRef, model_ref
 from hivefold.limits import NODE_PREFETCH, RESULTS_BATCH
 from hivefold.proof.extension import first_seen
-from hivefold.v1 import fleet_pb2, telemetry_pb2
+from hivefold.v1 import telemetry_pb2
 from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 from node.agent import Agent
 from node.content import Content
 from node.core import Batch, Effect, NodeCore, Start
 from node.infer import InferRunner
+from node.keeper import Keeper
+from node.serving.catalogue import Catalogue
 from node.uplink import Uplink
 from tests.simulation.checker import Checker
 from tests.simulation.loop import Owner, VirtualLoop
 from tests.simulation.models import ScriptedProbes, SimChunks, SimShelf
 from tests.simulation.parts import SimBroker, SimClock, SimConnection
+from tests.simulation.registry import SimRegistry, node_spec
 from tests.simulation.witnesses import SimKeyFile, WatchedWitness, WitnessFile, forged_work, pretence
 
 T = TypeVar("T")
@@ -114,6 +120,8 @@ class NodeHost:
     draw: random.Random
     failure_ratio: float
     chunks: MemoryChunks
+    look_up: Callable[[str, random.Random], Model | None]
+    """Asks the coordinator that leads what a model's name stands for."""
     boots: int = 0
     down_s: float = 0.0
     """How long it stays down when it ends; drawn where it is 0."""
@@ -121,6 +129,10 @@ class NodeHost:
     seen: WitnessFile = field(default_factory=WitnessFile)
     """What its disk has of the log's checkpoints."""
     unexpected: list[BaseException] = field(default_factory=list)
+    asking: random.Random = field(default_factory=random.Random)
+    keeper: Keeper = field(init=False)
+    catalogue: Catalogue = field(init=False)
+    shelf: SimShelf = field(init=False)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def supervise(self) -> None:
@@ -178,13 +190,30 @@ class NodeHost:
         if self.process is not None:
             self.process.owner.thaw()
 
+    def keeps(self, digests: set[str]) -> bool:
+        """Whether it is told to keep exactly these models, and has them."""
+        return set(self.keeper._wishes) == digests and all(map(self.shelf.has, digests))
+
+    async def finds(self, alias: AliasRef) -> ModelRef | None:
+        """What somebody who asks this node for a model by its alias gets; None where there is none, or no answer."""
+        assert self.process is not None
+        asked = self.process.spawn(self.catalogue.find(*alias.split("@")))
+        await asyncio.wait({asked})
+        error = None if asked.cancelled() else asked.exception()
+        if asked.cancelled() or isinstance(error, HivefoldError):
+            return None
+        return model_ref(ModelName(asked.result().name), asked.result().version)
+
     def _agent(self, process: Process) -> Agent:
         boot_id = f"{self.node_id}-b{self.boots}"
         connection = process.connect()
         content = Content(SimChunks(connection, self.chunks, self.draw))
         shelf = SimShelf(content, self.clock, self.draw, self.failure_ratio, self.slots)
+        self.catalogue = Catalogue(SimRegistry(connection, self.look_up, self.asking), self.clock)
+        self.keeper = Keeper(boot_id, shelf, self.catalogue.find)
+        self.shelf = shelf
         return Agent(
-            spec=fleet_pb2.NodeSpec(node_id=self.node_id, boot_id=boot_id, slot_count=self.slots, memory_bytes=1 << 34),
+            spec=node_spec(self.node_id, boot_id, self.slots),
             core=WatchedCore(self.node_id, boot_id, self.slots + NODE_PREFETCH, self.broker.checker),
             signals=connection.signals(),
             receiver=connection.watched_work(self.node_id, boot_id),
@@ -195,5 +224,7 @@ class NodeHost:
             run_probes=ScriptedProbes(self.draw, self.failure_ratio),
             witness=WatchedWitness(self.node_id, self.seen, connection.checkpoints(), self.clock, self.broker.checker),
             clock=self.clock,
+            keeper=self.keeper,
+            names_changed=self.catalogue.outdate,
             reading=telemetry_pb2.Reading(memory_available_bytes=1 << 33),
         )

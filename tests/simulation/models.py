@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -18,6 +18,7 @@ from actors.together import InferBatch
 from coordinator.core.model import BlobRef, DataSet, InferSpec, Job, Model, TensorSpec
 from hivefold.blobs.content import upload_bytes
 from hivefold.blobs.memory import MemoryChunks
+from hivefold.blobs.port import ChunkStore
 from hivefold.bus.memory import MemoryConnection
 from hivefold.clock import Clock
 from hivefold.errors import HivefoldError, Reason
@@ -31,8 +32,14 @@ from node.models import ModelActor, ModelShelf
 ROWS: Final = 3000
 """Rows of the one data set that all jobs take parts of; each row is two numbers, the first is its index."""
 _ROW_BYTES: Final = 8
-WIDTHS: Final = {"narrow": 1, "wide": 40}
-"""Models by the width of their output: each repeats a row's first number; wide outputs do not fit inline."""
+WIDTHS: Final = {"narrow": 1, "wide": 40, "first": 2, "second": 3, "third": 4}
+"""Model files by the width of their output: each repeats a row's first number; wide outputs do not fit inline."""
+_LASTING: Final = ("narrow", "wide")
+"""Those that are registered once, as models of their own; of the others people make versions."""
+NAMES: Final = (ModelName("alpha"), ModelName("beta"))
+"""Models that people add versions to, name, keep and remove."""
+VERSIONS: Final = ("first", "second", "third")
+"""Files that these versions have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +49,37 @@ class Fixtures:
     models: tuple[Model, ...]
     data: BlobRef
 
-    def spec(self, draw: random.Random) -> InferSpec:
-        """A job on some of the rows."""
+    def spec(self, draw: random.Random, names: Sequence[str]) -> InferSpec:
+        """A job on some of the rows, at times for a model that is called by one of these names."""
         first = draw.randrange(ROWS)
         data_set = DataSet(
             self.data, "", "FP32", (2,), draw.randint(1, ROWS - first), data_offset_bytes=first * _ROW_BYTES
         )
-        return InferSpec(draw.choice(self.models).ref, data_set)
+        model = draw.choice(self.models).ref
+        return InferSpec(draw.choice(names) if names and draw.random() < 0.5 else model, data_set)
+
+
+def file_of(content: str) -> bytes:
+    """A model file."""
+    return f"the file of {content}".encode()
+
+
+_WIDTH_OF: Final = {hashlib.sha256(file_of(content)).hexdigest(): width for content, width in WIDTHS.items()}
+
+
+async def stored_model(chunks: ChunkStore, name: ModelName, content: str, version: int = 0) -> Model:
+    """Stores a model file; what is to be registered then."""
+    file = file_of(content)
+    artifact = await upload_bytes(chunks, file)
+    return Model(
+        name,
+        version,
+        Digest(hashlib.sha256(file).hexdigest()),
+        BlobRef(Digest(artifact.root), artifact.size_bytes),
+        "onnxruntime_onnx",
+        (TensorSpec("x", "FP32", (-1, 2)),),
+        (TensorSpec("y", "FP32", (-1, WIDTHS[content])),),
+    )
 
 
 async def stored_fixtures(chunks: MemoryChunks) -> Fixtures:
@@ -56,21 +87,7 @@ async def stored_fixtures(chunks: MemoryChunks) -> Fixtures:
     rows = np.arange(2 * ROWS, dtype="<f4").reshape(ROWS, 2)
     rows[:, 0] = np.arange(ROWS)
     data = await upload_bytes(chunks, rows.tobytes())
-    models = []
-    for name, width in WIDTHS.items():
-        file = f"the file of {name}".encode()
-        artifact = await upload_bytes(chunks, file)
-        models.append(
-            Model(
-                ModelName(name),
-                1,
-                Digest(hashlib.sha256(file).hexdigest()),
-                BlobRef(Digest(artifact.root), artifact.size_bytes),
-                "onnxruntime_onnx",
-                (TensorSpec("x", "FP32", (-1, 2)),),
-                (TensorSpec("y", "FP32", (-1, width)),),
-            )
-        )
+    models = [await stored_model(chunks, ModelName(name), name, 1) for name in _LASTING]
     return Fixtures(tuple(models), BlobRef(Digest(data.root), data.size_bytes))
 
 
@@ -79,7 +96,7 @@ def expected_output(job: Job) -> bytes:
     assert isinstance(job.spec.kind, InferSpec)
     assert job.model is not None
     first = job.spec.kind.data_set.data_offset_bytes // _ROW_BYTES
-    return _output(np.arange(first, first + job.spec.kind.data_set.row_count), WIDTHS[job.model.name])
+    return _output(np.arange(first, first + job.spec.kind.data_set.row_count), _WIDTH_OF[job.model.digest])
 
 
 def _output(numbers: np.ndarray[tuple[int, ...], np.dtype[np.generic]], width: int) -> bytes:
@@ -138,7 +155,7 @@ class ScriptedModel:
 
     def __init__(self, model: model_pb2.Model, draw: random.Random, failure_ratio: float) -> None:
         self.name = f"model-{model.name}"
-        self._width = WIDTHS[model.name]
+        self._width = _WIDTH_OF[model.digest]
         self._draw = draw
         self._failure_ratio = failure_ratio
 

@@ -7,12 +7,23 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from coordinator.core.commands import CancelJob, CommandBody, DrainNode, RegisterModel, SubmitJob, UndrainNode
+from coordinator.core.commands import (
+    CancelJob,
+    CommandBody,
+    DrainNode,
+    MoveAlias,
+    RegisterModel,
+    RemoveModel,
+    SetResidency,
+    SubmitJob,
+    UndrainNode,
+)
 from coordinator.core.model import JobSpec, Priority, ProbeSpec
-from hivefold.ids import JobId, NodeId, RequestId
+from hivefold.ids import JobId, NodeId, RequestId, alias_ref
 from tests.simulation.checker import Checker
 from tests.simulation.coordinators import Group
-from tests.simulation.models import Fixtures
+from tests.simulation.models import NAMES, VERSIONS, Fixtures
+from tests.simulation.registry import NEEDS
 from tests.simulation.scenario import Act
 
 
@@ -25,6 +36,7 @@ class People:
         self._fixtures = fixtures
         self._note = note
         self._specs: dict[int, JobSpec] = {}
+        self._changes: dict[int, CommandBody] = {}
 
     async def do(self, act: Act, draw: random.Random, node_ids: Sequence[str]) -> None:
         """One act, until it is answered."""
@@ -48,6 +60,14 @@ class People:
                 await self._insist(draw, DrainNode(node_id))
                 await asyncio.sleep(draw.expovariate(0.2))
                 await self._insist(draw, UndrainNode(node_id))
+            case "register":
+                await self._register(draw)
+            case "move alias" | "keep" | "remove model":
+                body = self._changes[act.request] = self._drawn_change(act, draw)
+                await self._insist(draw, body)
+            case "change again":
+                if act.request in self._changes:
+                    await self._insist(draw, self._changes[act.request])
             case "rotate":
                 await self._rotate(RequestId(f"key-{act.number}"), draw)
             case other:
@@ -58,6 +78,33 @@ class People:
             await asyncio.sleep(draw.uniform(0.05, 1.0))
         if key not in self._checker.state.signing_keys:
             self._checker.fail(f"signing key {key.key_id} was acknowledged and is not in the log")
+
+    async def _register(self, draw: random.Random) -> None:
+        """Adds a file as the next version of a model, as often as it takes."""
+        name, content = draw.choice(NAMES), draw.choice(VERSIONS)
+        while (answer := await self._group.register(name, content, draw)) is None:
+            await asyncio.sleep(draw.uniform(0.05, 1.0))
+        self._note(f"{name} of {content} -> {type(answer).__name__} {getattr(answer, 'sequence', '')}")
+
+    def _drawn_change(self, act: Act, draw: random.Random) -> CommandBody:
+        """What somebody wants who looked at the registry, or did not."""
+        state, request_id = self._checker.state, RequestId(f"change-{act.request}")
+        name, alias = draw.choice(NAMES), draw.choice(["prod", "prod", "prod", "canary"])
+        there = sorted(model.version for model in state.models.values() if model.name == name)
+        version = draw.choice(there) if there and draw.random() < 0.8 else draw.randint(0, 3)
+        if act.name == "move alias":
+            known = state.aliases.get(alias_ref(name, alias))
+            expected = draw.choice([None, None, known.version if known else 0, draw.randint(0, 2)])
+            return MoveAlias(name, alias, 0 if draw.random() < 0.2 else version, expected, "", request_id)
+        if act.name == "remove model":
+            return RemoveModel(f"{name}@{max(1, version)}", draw.random() < 0.5, "", request_id)
+        return SetResidency(
+            draw.choice([name, f"{name}@{max(1, version)}", f"{name}@{alias}"]),
+            draw.choice([None, 0, 1, 1, 2, 3]),
+            draw.choice([None, None, False, True]),
+            draw.choice([None, *NEEDS]),
+            request_id,
+        )
 
     async def _submit(self, act: Act, draw: random.Random, request_id: RequestId) -> None:
         spec = self._drawn_spec(draw)
@@ -71,7 +118,7 @@ class People:
         """A small job: quick tasks or slow ones, at times rows for a model, at times with a deadline."""
         probe = ProbeSpec(draw.randint(1, 12), draw.choice([0, 0, 10_000, 300_000, 3_000_000]))
         return JobSpec(
-            self._fixtures.spec(draw) if draw.random() < 0.25 else probe,
+            self._fixtures.spec(draw, sorted(self._checker.state.aliases)) if draw.random() < 0.25 else probe,
             priority=draw.choice(list(Priority)),
             timeout_us=draw.choice([0, 0, 0, 60_000_000]),
             max_attempts=draw.choice([0, 2, 5]),
@@ -81,9 +128,10 @@ class People:
         """Asks again until there is an answer, as hivefold's own client does; the server draws a job id each time."""
         for attempt in range(1, 10_000):
             asked = replace(body, job_id=JobId(f"{body.job_id}-{attempt}")) if isinstance(body, SubmitJob) else body
+            again = self._checker.registry.has_changed(asked)
             answer = await self._group.call(asked, draw)
             if answer is not None:
                 self._note(f"{type(body).__name__} -> {type(answer).__name__} {getattr(answer, 'sequence', '')}")
-                self._checker.answered(asked, answer)
+                self._checker.answered(asked, answer, again=again)
                 return
             await asyncio.sleep(draw.uniform(0.05, 1.0))

@@ -34,7 +34,9 @@ FAULTS: Final = (
     "impostor",
 )
 """Kinds of fault besides what the network does to messages; what each does is in tests.simulation.faults."""
-CALLS: Final = ("submit", "repeat", "reuse", "cancel", "drain", "rotate")
+CHANGES: Final = ("register", "move alias", "keep", "remove model", "change again")
+"""What people do to the registry of models; the last repeats another of them."""
+CALLS: Final = ("submit", "repeat", "reuse", "cancel", "drain", "rotate", *CHANGES)
 """What clients and operators do."""
 _NO_JOBS_RETIRED: Final = 1000
 _NO_SNAPSHOTS: Final = 100_000
@@ -42,7 +44,7 @@ _NO_SEGMENTS: Final = 100_000
 
 
 class Act(NamedTuple):
-    """Something that happens at a moment. `request` is the number of the job that a client's call is about."""
+    """Something that happens at a moment. `request` numbers the job, or the change, that a client's call is about."""
 
     number: int
     at_s: float
@@ -117,13 +119,19 @@ def drawn(seed: int) -> Scenario:
         losses=draw.choice([0.0, 0.0, 0.01, 0.05, 0.2]),
         slowness_s=draw.choice([0.0005, 0.002, 0.02, 0.2]),
         shuffle=draw.random() < 0.5,
-        acts=_numbered([*_faults(draw, chaos_s), *_calls(draw, chaos_s)]),
+        acts=_with_changes(_numbered([*_faults(draw, chaos_s), *_calls(draw, chaos_s)]), draw, chaos_s),
     )
 
 
 def _numbered(acts: list[Act]) -> tuple[Act, ...]:
     """In the order of time."""
     return tuple(act._replace(number=number) for number, act in enumerate(sorted(acts, key=_moment), 1))
+
+
+def _with_changes(acts: tuple[Act, ...], draw: random.Random, chaos_s: float) -> tuple[Act, ...]:
+    """With what people do to the registry, numbered after all else: that stays as it is without."""
+    changes = _numbered(list(_changes(draw, chaos_s)))
+    return tuple(sorted((*acts, *(act._replace(number=len(acts) + act.number) for act in changes)), key=_moment))
 
 
 def _moment(act: Act) -> float:
@@ -155,6 +163,18 @@ def _calls(draw: random.Random, chaos_s: float) -> Iterator[Act]:
         if draw.random() < ratio:
             for at_s in _arrivals(draw, mean_s, chaos_s):
                 yield Act(0, at_s, name)
+
+
+def _changes(draw: random.Random, chaos_s: float) -> Iterator[Act]:
+    if draw.random() < 0.5:
+        return
+    for request in range(1, min(16, max(6, round(chaos_s * _between(draw, 0.08, 0.4)))) + 1):
+        # There is little to change before there are versions.
+        at_s = draw.uniform(0.0, chaos_s if request > 3 else chaos_s / 5)
+        name = CHANGES[0] if request <= 3 else draw.choices(CHANGES[:-1], [2, 5, 3, 2])[0]
+        yield Act(0, at_s, name, request)
+        if draw.random() < 0.25:
+            yield Act(0, at_s + draw.expovariate(0.2), CHANGES[-1], request)
 
 
 def _arrivals(draw: random.Random, mean_s: float, until_s: float) -> Iterator[float]:

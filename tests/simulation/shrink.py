@@ -71,7 +71,7 @@ def promise(broken: str) -> str:
 
 def command(scenario: Scenario, bug: str | None) -> str:
     """What to type to see this run again."""
-    parts = [f"make sim SEED={scenario.seed}", f"KEEP={ranges([act.number for act in scenario.acts])}"]
+    parts = [f"make sim SEED={scenario.seed}", f"KEEP={ranges(sorted(act.number for act in scenario.acts))}"]
     if scenario.plain:
         parts.append(f"PLAIN={','.join(scenario.plain)}")
     return " ".join([*parts, *([f"BUG={bug}"] if bug else [])])

@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -20,7 +20,10 @@ from structlog.typing import EventDict
 from coordinator.replay import replay
 from coordinator.wire.records import decode_record
 from hivefold import limits
+from hivefold.blobs.content import read_all
 from hivefold.blobs.memory import MemoryChunks
+from hivefold.errors import HivefoldError
+from hivefold.ids import AliasRef
 from hivefold.lease.memory import LeaseStore
 from hivefold.log.snapshots import MemorySnapshots
 from hivefold.proof.checkpoint import read_note
@@ -36,7 +39,7 @@ from tests.simulation.models import stored_fixtures
 from tests.simulation.outputs import check_outputs
 from tests.simulation.parts import SimBroker, SimClock
 from tests.simulation.people import People
-from tests.simulation.scenario import CALLS, Scenario
+from tests.simulation.scenario import CALLS, CHANGES, Scenario
 from tests.simulation.witnesses import SimKeyFile, keep_in_memory
 
 CALM_S: Final = 150.0
@@ -87,6 +90,7 @@ class World:
             scenario.snapshot_records,
             scenario.keep_segments,
             self.job_keys,
+            self.chunks,
             signing_keys,
         )
         self.group = Group(
@@ -105,7 +109,10 @@ class World:
     def _node(self, number: int, slots: int) -> NodeHost:
         name = f"n{number}"
         draw = self.scenario.drawing(name)
-        return NodeHost(name, slots, self.broker, SimClock(self.loop), draw, self.scenario.failing, self.chunks)
+        clock, failing = SimClock(self.loop), self.scenario.failing
+        host = NodeHost(name, slots, self.broker, clock, draw, failing, self.chunks, self.group.look_up)
+        host.asking = self.scenario.drawing(f"{name} asks")
+        return host
 
     def note(self, line: str) -> None:
         """Adds a line to the trace."""
@@ -118,6 +125,8 @@ class World:
         for machine in self._machines:
             self._spawn(machine.supervise())
         self._spawn(self._redeliver())
+        if any(act.name in CHANGES for act in self.scenario.acts):
+            self._spawn(self._use_names())
         calls = await self._act(people)
         self.note("-- calm --")
         self.faults.heal()
@@ -125,6 +134,7 @@ class World:
         self.checker.converged()
         await self._check_replay()
         await self._check_proofs()
+        await self._check_registry()
         await check_outputs(self.checker, self.broker.connect_for_checks(), self.job_keys)
 
     async def _act(self, people: People) -> list[asyncio.Task[None]]:
@@ -212,6 +222,38 @@ class World:
             self.checker.fail("a closed segment is not archived although everything has healed")
         proofs.check_archive(store.records, store.archive)
 
+    async def _check_registry(self) -> None:
+        """Nodes keep what they are to keep, know what names stand for, and the bytes of all models are there."""
+        end_s, book, state = self.loop.time() + CALM_S, self.checker.registry, self.checker.state
+        for node in self.nodes:
+            while not node.keeps(book.kept_by(state, node.node_id)) and self.loop.time() < end_s:
+                await asyncio.sleep(0.1)
+            if not node.keeps(book.kept_by(state, node.node_id)):
+                self.checker.fail(f"{node.node_id} does not keep what the log says that it keeps")
+            for alias, stands_for in sorted(book.aliases.items()):
+                while (found := await node.finds(alias)) != stands_for and self.loop.time() < end_s:
+                    await asyncio.sleep(0.1)
+                if found != stands_for:
+                    self.checker.fail(f"{node.node_id} takes {alias} for {found}, it stands for {stands_for}")
+        for ref, model in sorted(book.needed().items()):
+            try:
+                async with aclosing(read_all(self.chunks, model.artifact.root)) as pieces:
+                    assert b"".join([piece async for piece in pieces])
+            except HivefoldError as error:
+                self.checker.fail(f"the bytes of {ref} are lost: {error}")
+
+    async def _use_names(self) -> None:
+        """Somebody asks nodes for models by their aliases."""
+        draw = self.scenario.drawing("users")
+        while True:
+            await asyncio.sleep(draw.expovariate(0.5))
+            node, aliases = draw.choice(self.nodes), sorted(self.checker.state.aliases)
+            if aliases and node.process is not None and not node.process.dead:
+                self._spawn(self._ask_node(node, draw.choice(aliases)))
+
+    async def _ask_node(self, node: NodeHost, alias: AliasRef) -> None:
+        await node.finds(alias)
+
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self.loop.create_task(work)
         self._tasks.append(task)
@@ -258,6 +300,8 @@ def _shortened(scenario: Scenario) -> Iterator[None]:
         patch("asyncio.sleep", sleep),
         patch("node.witness._keep", keep_in_memory),
         patch("node.buffers._STEP_BYTES", 4096),
+        patch("coordinator.core.evolve_models.REPLICA_RETRY_US", 2_000_000),
+        patch("coordinator.core.evolve_models.REPLICA_RETRY_MAX_US", 8_000_000),
     ):
         yield
 

@@ -6,6 +6,7 @@ from coordinator.core import commands as cmd
 from coordinator.core.decide import Decision, decide
 from coordinator.core.model import Needs, Rejected, State
 from coordinator.core.model_events import ReplicasPlaced
+from coordinator.core.plan import owed_keeps
 from hivefold.errors import Reason
 from hivefold.ids import BootId, Digest, NodeId, RequestId
 from tests import samples
@@ -82,3 +83,23 @@ def test_a_request_about_another_model_is_no_repeat() -> None:
 
     assert isinstance(decided, Rejected)
     assert decided.reason is Reason.REQUEST_ID_REUSED
+
+
+def test_a_boot_that_comes_back_after_it_was_given_up_is_told_to_let_go() -> None:
+    """It has what it kept still, and another may keep that now; no order goes to it while it is away."""
+    kept = after(
+        cmd.StartTerm("c", "0"),
+        cmd.JoinNode(samples.node_spec("n1")),
+        cmd.ObserveNode(N1, BootId("b1"), (), 8 * samples.GIB, 0),
+        cmd.RegisterModel(samples.model("digits", digest=Digest("a" * 64))),
+        keep("digits", 1),
+    )
+    (order,) = owed_keeps(kept, (N1,))
+    lost = after_all(kept, cmd.ReportSilence(N1, BootId("b1"), 6000, 3000, 6000), keep("digits", 0))
+
+    (later,) = owed_keeps(after_all(lost, cmd.JoinNode(samples.node_spec("n1"))), (N1,))
+
+    assert [keep.model for keep in order.keeps] == ["digits@1"]
+    assert owed_keeps(lost, (N1,)) == ()
+    assert later.keeps == ()
+    assert later.sequence > order.sequence
