@@ -15,6 +15,7 @@ import uvloop
 from bench.contenders.history import History
 from bench.contenders.hivefold_log import open_bench_log
 from bench.contenders.protocol import Verb, serve
+from coordinator import batch
 from coordinator.checkpoints import Checkpointer, Signing, key_message, signed_past
 from coordinator.core.commands import ChangeSigningKey, DrainNode, JoinNode, UndrainNode
 from coordinator.core.model import NodeSpec, SigningKey
@@ -73,7 +74,7 @@ class _Turns:
         """
         self._checkpoints.on = proven
         first = self._writer.state.sequence
-        with nullcontext() if proven else patch("coordinator.writer.record_hash", lambda *_: GENESIS_HASH):
+        with nullcontext() if proven else patch.object(batch, "record_hash", lambda *_: GENESIS_HASH):
             began, busy = time.perf_counter(), time.process_time()
             await asyncio.gather(*(self._toggle(name, each) for name in self._names), *self._signing(proven))
             took_s, busy_s = time.perf_counter() - began, time.process_time() - busy
