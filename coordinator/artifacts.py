@@ -72,13 +72,21 @@ class Artifacts:
             self._wake.set()
 
     async def _remove(self, root: Digest) -> None:
-        """Chunks first, the manifest last: it says which chunks are left where this is cut short."""
+        """Chunks first, the manifest last: it says which chunks are left where this is cut short.
+
+        The store knows of no terms: one that was deposed asks the log first, for its successor may have removed these
+        bytes already, and stored them again for another model. (What a process does that stands still after it asked,
+        nobody can call back.)
+        """
         try:
             manifest = await get_manifest(self._chunks, root)
         except NotFoundError:
             manifest = None
         if manifest is not None:
             shared = await self._shared(self._writer.state, root)
+            await self._writer.confirm()
+            if root not in owed_discards(self._writer.state):
+                return
             for digest in sorted(_digests(manifest) - shared):
                 await self._chunks.delete(f"chunk.{digest.hex()}")
             for part in range(len(manifest.parts()) - 1, -1, -1):

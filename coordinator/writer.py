@@ -17,7 +17,7 @@ from typing import TypeAlias
 import structlog
 
 from coordinator.batch import Accepted, Batch
-from coordinator.core.commands import CloseSegment, CommandBody, EndTerm, OpenSegment, PlaceTasks, StartTerm
+from coordinator.core.commands import CloseSegment, CommandBody, EndTerm, ExpireJobs, OpenSegment, PlaceTasks, StartTerm
 from coordinator.core.model import Job, Rejected, State
 from coordinator.core.plan import due
 from coordinator.endings import Endings
@@ -185,6 +185,13 @@ class Writer:
             if isinstance(decided, Accepted):
                 span.set("hivefold.record.sequence", decided.sequence)
             return decided
+
+    async def confirm(self) -> None:
+        """Returns once the log has said that this coordinator leads still. Raises as `execute`.
+
+        For what the log does not fence. What is due is recorded, or nothing is: the log answers either.
+        """
+        await self.execute(ExpireJobs())
 
     def tick(self) -> None:
         """Looks whether time has made a command due; called a few times a second."""
