@@ -1,9 +1,33 @@
-"""Probe tasks: they do nothing, so they run on the event loop; what they cost is the way there and back."""
+"""Probe tasks: they do nothing, and cost what the way through an actor costs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 
-def run_probes(count: int) -> None:
-    """Runs `count` probe tasks, one after the other. A task that sleeps does so before: sleeping needs no thread."""
-    for _ in range(count):
-        pass
+
+@dataclass(frozen=True, slots=True)
+class RunProbes:
+    """Run `count` probe tasks."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbesDone:
+    """They ran."""
+
+
+class ProbeBehavior:
+    """Runs probe tasks. A task that sleeps does so before it comes here: sleeping needs no thread."""
+
+    def start(self) -> None:
+        """Nothing."""
+
+    def receive(self, message: RunProbes) -> ProbesDone:
+        """Runs them one after the other."""
+        for _ in range(message.count):
+            pass
+        return ProbesDone()
+
+    def stop(self) -> None:
+        """Nothing."""

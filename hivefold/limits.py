@@ -270,7 +270,7 @@ MODEL_LOAD_MS: Final = 600_000
 ATTEMPT_MS: Final = 3_600_000
 """How long one attempt may take where its job has no earlier deadline."""
 PROBES_ASK_MS: Final = 60_000
-"""How long an actor that has nothing to compute may take to answer: reading a shard, a measurement."""
+"""How long an actor that has nothing to compute may take to answer: reading a shard, a probe, a measurement."""
 MANIFESTS_KEPT: Final = 8
 """Blob manifests that a node keeps in memory: 64 bytes for each MiB of content."""
 READING_MS: Final = 2000

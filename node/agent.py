@@ -9,8 +9,10 @@ from typing import Any, Final, assert_never
 
 import structlog
 
+from actors.bridge import ask
 from actors.model import CancelFlag
-from actors.probe import run_probes
+from actors.probe import ProbesDone, RunProbes
+from actors.runtime import ActorRef
 from hivefold.bus.port import Delivery, Message, Signals, WorkReceiver
 from hivefold.clock import Clock
 from hivefold.errors import HivefoldError, InvalidRequestError, Reason, UnavailableError
@@ -19,6 +21,7 @@ from hivefold.limits import (
     FENCE_AFTER_MS,
     HEARTBEAT_MS,
     NODE_QUEUE_TASKS,
+    PROBES_ASK_MS,
     UNPROVEN_WORK_S,
     WORK_ACK_WAIT_S,
 )
@@ -73,11 +76,10 @@ class Agent:
     receiver: WorkReceiver
     uplink: Uplink
     infer: InferRunner
+    prober: ActorRef[RunProbes, ProbesDone]
     witness: Witness
     clock: Clock
     drain_s: float = DRAIN_S
-    run_probes: Callable[[int], None] = run_probes
-    """Runs so many probe tasks; MUST return at once."""
     inferences_in_hand: Callable[[], int] = lambda: 0
     """Inference requests in hand, for heartbeats."""
     keeper: Keeper | None = None
@@ -263,7 +265,7 @@ class Agent:
             async with self.infer.compute:
                 timing.start_us = self.clock.now_us()
                 await asyncio.sleep(probe.task_duration.ToNanoseconds() / 1e9)
-        self.run_probes(len(attempts))
+        await ask(self.prober, RunProbes(len(attempts)), deadline_ms=PROBES_ASK_MS)
         duration_us = (self.clock.now_us() - timing.start_us) // len(attempts)
         return writer.succeeded(attempts, timing.start_us, duration_us)
 

@@ -19,6 +19,7 @@ import uvloop
 
 from actors.bridge import Outlet, ask
 from actors.model import ModelBehavior
+from actors.probe import ProbeBehavior
 from actors.probes.host import HostProbe
 from actors.probes.memory import host_memory
 from actors.probes.nvml import NvmlProbe
@@ -151,6 +152,7 @@ class _Actors:
         self.sensor: ActorRef[Measure, telemetry_pb2.Reading] = spawn(
             lambda: TelemetryBehavior(node_id, probes), name="telemetry", watcher=watch
         )
+        self.prober = spawn(ProbeBehavior, name="prober", watcher=watch)
         self.reader = spawn(ReaderBehavior, name="reader", watcher=watch)
         self.models: list[ActorRef[Any, Any]] = []
 
@@ -166,7 +168,7 @@ class _Actors:
 
     async def stop(self) -> None:
         """Ends all actors; one that does not come back is left behind."""
-        actors: tuple[ActorRef[Any, Any], ...] = (self.sensor, self.reader, *self.models)
+        actors: tuple[ActorRef[Any, Any], ...] = (self.sensor, self.prober, self.reader, *self.models)
         for actor in actors:
             actor.stop()
         ended = await asyncio.gather(*(asyncio.to_thread(actor.join, _JOIN_S) for actor in actors))
@@ -194,6 +196,7 @@ async def _run_node(config: NodeConfig, stack: AsyncExitStack, stop: asyncio.Eve
         receiver=NatsWorkReceiver(boot.link, boot.node_id),
         uplink=Uplink(NatsResultSender(boot.link), signals, batch_outcomes=limits.NODE_QUEUE_TASKS),
         infer=InferRunner(content, shelf, boot.actors.reader, boot.clock, slots),
+        prober=boot.actors.prober,
         witness=Witness(config.data_dir / WITNESS_FILE, NatsCheckpoints(boot.link), boot.clock),
         clock=boot.clock,
         drain_s=config.drain_s,

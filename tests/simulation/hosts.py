@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from actors.probe import ProbesDone, RunProbes
 from actors.reader import ReadRange
 from actors.runtime import ActorRef
 from coordinator.core.model import Model
@@ -28,7 +29,7 @@ from node.serving.catalogue import Catalogue
 from node.uplink import Uplink
 from tests.simulation.checker import Checker
 from tests.simulation.loop import Owner, VirtualLoop
-from tests.simulation.models import ScriptedProbes, SimChunks, SimShelf
+from tests.simulation.models import ScriptedProber, SimChunks, SimShelf
 from tests.simulation.parts import SimBroker, SimClock, SimConnection
 from tests.simulation.registry import SimRegistry, node_spec
 from tests.simulation.witnesses import SimKeyFile, WatchedWitness, WitnessFile, forged_work, pretence
@@ -212,6 +213,7 @@ class NodeHost:
         self.catalogue = Catalogue(SimRegistry(connection, self.look_up, self.asking), self.clock)
         self.keeper = Keeper(boot_id, shelf, self.catalogue.find)
         self.shelf = shelf
+        prober = cast(ActorRef[RunProbes, ProbesDone], ScriptedProber(self.draw, self.failure_ratio))
         return Agent(
             spec=node_spec(self.node_id, boot_id, self.slots),
             core=WatchedCore(self.node_id, boot_id, self.slots + NODE_PREFETCH, self.broker.checker),
@@ -221,7 +223,7 @@ class NodeHost:
             infer=InferRunner(
                 content, shelf, cast(ActorRef[ReadRange, memoryview], None), cast(Any, self.clock), self.slots
             ),
-            run_probes=ScriptedProbes(self.draw, self.failure_ratio),
+            prober=prober,
             witness=WatchedWitness(self.node_id, self.seen, connection.checkpoints(), self.clock, self.broker.checker),
             clock=self.clock,
             keeper=self.keeper,

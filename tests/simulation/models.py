@@ -13,6 +13,7 @@ from typing import Final, cast
 import numpy as np
 
 from actors.model import Inferred, InferRows, Loaded, LoadModel, ModelBehavior, ModelMessage, ModelReply, OpenModel, Run
+from actors.probe import ProbesDone, RunProbes
 from actors.runtime import BehaviorFailedError, ReplyCallback
 from actors.together import InferBatch
 from coordinator.core.model import BlobRef, DataSet, InferSpec, Job, Model, TensorSpec
@@ -137,17 +138,21 @@ class SimChunks:
         self._connection.require_up()
 
 
-class ScriptedProbes:
-    """Probe tasks that end at once, or fail as it was drawn."""
+class ScriptedProber:
+    """The prober's actor without a thread: it answers at once, or fails as it was drawn."""
+
+    name = "prober"
 
     def __init__(self, draw: random.Random, failure_ratio: float) -> None:
         self._draw = draw
         self._failure_ratio = failure_ratio
 
-    def __call__(self, _count: int) -> None:
-        """Runs them."""
+    def ask(self, _message: RunProbes, reply: ReplyCallback) -> None:
+        """Answers one message."""
         if self._draw.random() < self._failure_ratio:
-            raise HivefoldError("the runtime failed as it was drawn", reason=Reason.RUNTIME_FAILED)
+            reply(None, HivefoldError("the runtime failed as it was drawn", reason=Reason.RUNTIME_FAILED))
+        else:
+            reply(ProbesDone(), None)
 
 
 class ScriptedModel:
