@@ -19,7 +19,7 @@ import structlog
 from coordinator.batch import Accepted, Batch
 from coordinator.core.commands import CloseSegment, CommandBody, EndTerm, ExpireJobs, OpenSegment, PlaceTasks, StartTerm
 from coordinator.core.model import Job, Rejected, State
-from coordinator.core.plan import due
+from coordinator.core.plan import due, next_retry_us
 from coordinator.endings import Endings
 from coordinator.followers import Committed, Follower, Followers
 from coordinator.replay import Replayed
@@ -41,6 +41,14 @@ class _Waiting:
     body: CommandBody
     traceparent: str
     answer: asyncio.Future[Accepted | Rejected]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unplaceable:
+    """No waiting task finds room in `state` (the very object), nor will one before `until_us`, if then."""
+
+    state: State
+    until_us: int | None
 
 
 _Answer: TypeAlias = tuple[_Waiting, Accepted | Rejected | LimitExceededError]
@@ -74,7 +82,7 @@ class Writer:
         self._endings = Endings()
         self._acts: list[Callable[[Sequence[Committed]], None]] = []
         self._prepares: list[Callable[[Sequence[Committed]], None]] = []
-        self._vain_placement = -1
+        self._unplaceable: _Unplaceable | None = None
         self._stopped: Exception | None = None
         self._ending = False
         self._doubted = False
@@ -197,8 +205,7 @@ class Writer:
         """Looks whether time has made a command due; called a few times a second."""
         if not self._may_act():
             return
-        if self._queue or self._doubted or due(self._state, self._now_us()):
-            self._vain_placement = -1
+        if self._queue or self._doubted or self._due(self._state, self._now_us()):
             self._wake.set()
 
     def doubt(self) -> None:
@@ -243,7 +250,7 @@ class Writer:
             _answer(answers, _not_leading(_ended_by(error)))
             raise
         _answer(answers, None)
-        return bool(self._queue) or batch.full or (bool(batch.records) and self._placement_due())
+        return bool(self._queue) or batch.full or (bool(batch.records) and bool(self._due(self._state, self._now_us())))
 
     async def _keep_segment_open(self) -> None:
         """Closes the log's segment where it is full, and opens the next. Raises UnavailableError, LogError."""
@@ -274,13 +281,20 @@ class Writer:
 
     def _decide_due(self, batch: Batch) -> None:
         """Adds the timer commands that the tentative state makes due."""
-        for body in due(batch.state, batch.time_us):
-            if batch.full or (isinstance(body, PlaceTasks) and batch.state.sequence == self._vain_placement):
-                continue
-            before = batch.state.sequence
-            batch.add(body, "")
-            if isinstance(body, PlaceTasks) and batch.state.sequence == before:
-                self._vain_placement = before
+        for body in self._due(batch.state, batch.time_us):
+            if batch.full:
+                return
+            answer = batch.add(body, "")
+            if isinstance(body, PlaceTasks) and isinstance(answer, Accepted) and not answer.events:
+                self._unplaceable = _Unplaceable(batch.state, next_retry_us(batch.state, batch.time_us))
+
+    def _due(self, state: State, time_us: int) -> tuple[CommandBody, ...]:
+        """The timer commands that time or the state make due, but for a placement that is known to place nothing."""
+        bodies = due(state, time_us)
+        vain = self._unplaceable
+        if vain is None or vain.state is not state or (vain.until_us is not None and time_us >= vain.until_us):
+            return bodies
+        return tuple(body for body in bodies if not isinstance(body, PlaceTasks))
 
     def _now_us(self) -> int:
         """The wall clock. Set back behind recorded time, that goes on at half speed: waits end, and the two meet."""
@@ -288,9 +302,6 @@ class Writer:
         slow_us = self._time_us + (read_ms - self._time_read_ms) * 500
         self._time_us, self._time_read_ms = max(self._clock.now_us(), slow_us), read_ms
         return self._time_us
-
-    def _placement_due(self) -> bool:
-        return self._state.sequence != self._vain_placement and bool(due(self._state, self._now_us()))
 
     async def _append(self, batch: Batch) -> None:
         """Appends the batch; once it is durable, its state is the state; then, and only then, acts."""

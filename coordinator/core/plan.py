@@ -180,3 +180,9 @@ def wants_placement(state: State, now_us: int) -> bool:
         node.state is NodeState.ONLINE and not node.draining and node.outstanding < limits.NODE_QUEUE_TASKS
         for node in state.nodes.values()
     )
+
+
+def next_retry_us(state: State, now_us: int) -> int | None:
+    """When the next task that failed or was lost may be tried again; None when none waits for its time."""
+    waits = (time_us for job_id in state.open_jobs for time_us in state.jobs[job_id].waiting.values())
+    return min((time_us for time_us in waits if time_us > now_us), default=None)

@@ -10,8 +10,10 @@ import pytest
 
 from coordinator.batch import Accepted
 from coordinator.core import commands as cmd
+from coordinator.core import decide_placement
 from coordinator.core import events as ev
-from coordinator.core.model import JobSpec, NodeSpec, ProbeSpec, Rejected, State
+from coordinator.core.model import Failure, Job, JobSpec, NodeSpec, ProbeSpec, Rejected, State
+from coordinator.core.place import Ranking, rank
 from coordinator.followers import Committed, FollowerLaggedError
 from coordinator.replay import Replayed, replay
 from coordinator.wire.records import GENESIS_HASH, decode_record
@@ -19,7 +21,7 @@ from coordinator.writer import Writer
 from hivefold import limits
 from hivefold.clock import ManualClock
 from hivefold.entropy import SeededEntropy
-from hivefold.errors import LogFullError, NotLeaderError
+from hivefold.errors import LogFullError, NotLeaderError, Reason
 from hivefold.ids import BootId, JobId, NodeId, RequestId
 from hivefold.log.memory import Fault, MemoryEventLog
 
@@ -33,11 +35,11 @@ def join(name: str, slots: int = 1) -> cmd.JoinNode:
 
 
 @asynccontextmanager
-async def leading(log: MemoryEventLog) -> AsyncIterator[Writer]:
+async def leading(log: MemoryEventLog, clock: ManualClock | None = None) -> AsyncIterator[Writer]:
     """A writer that leads on a log."""
     head = await log.head()
     start = await replay(log, up_to=head.sequence) if head.sequence else Replayed(State(), GENESIS_HASH)
-    writer = Writer(log, ManualClock(), SeededEntropy(1), start)
+    writer = Writer(log, clock or ManualClock(), SeededEntropy(1), start)
     await writer.begin("test", "0")
     running = asyncio.create_task(writer.run())
     try:
@@ -165,6 +167,53 @@ async def test_the_replayed_state_is_the_live_state() -> None:
 
         assert replayed.state == writer.state
         assert replayed.head_hash == writer.head_hash
+
+
+async def test_where_nothing_can_be_placed_time_alone_ranks_no_nodes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times a second each job that waits would else be held against each node, with the answer known."""
+    ranked: list[JobId] = []
+
+    def counted(state: State, job: Job) -> Ranking:
+        ranked.append(job.job_id)
+        return rank(state, job)
+
+    monkeypatch.setattr(decide_placement, "rank", counted)
+    async with leading(MemoryEventLog()) as writer:
+        await writer.execute(join("a"))
+        await writer.execute(submit(1, tasks=10))
+        await asyncio.sleep(0)
+        ranked.clear()
+
+        for _ in range(50):
+            writer.tick()
+            await asyncio.sleep(0)
+        once = len(ranked)
+        await writer.execute(join("b"))
+
+        assert once == 0
+        assert {attempt.node_id for attempt in writer.state.jobs[JobId("j-1")].running.values()} == {"a", "b"}
+
+
+async def test_what_waits_for_its_time_is_tried_again_when_that_comes_although_nothing_was_recorded() -> None:
+    """A vain placement is known to be vain until the next task may be tried again, no longer."""
+    clock = ManualClock()
+    async with leading(MemoryEventLog(), clock) as writer:
+        await writer.execute(join("a"))
+        await writer.execute(submit(1))
+        attempt = writer.state.jobs[JobId("j-1")].running[0]
+        failed = cmd.OutcomeReport(JobId("j-1"), 0, attempt.number, 1, 0, 1, Failure(Reason.RUNTIME_FAILED, "no", True))
+        await writer.execute(cmd.ReportOutcomes(NodeId("a"), reports=(failed,)))
+        waits_until_us = writer.state.jobs[JobId("j-1")].waiting[0]
+        writer.tick()
+        await asyncio.sleep(0)
+        assert not writer.state.jobs[JobId("j-1")].running
+
+        clock.advance_ms((waits_until_us - clock.now_us()) // 1000 + 1)
+        writer.tick()
+        while not writer.state.jobs[JobId("j-1")].running:
+            await asyncio.sleep(0)
+
+        assert writer.state.jobs[JobId("j-1")].running[0].number == attempt.number + 1
 
 
 async def test_a_rejection_records_nothing() -> None:
