@@ -54,11 +54,7 @@ class InferenceServicer:
                 forwarded=lambda: _is_forwarded(context),
                 caller=lambda: _caller(context),
             )
-        inference.in_hand += 1
-        try:
-            return await route.served.infer(head.with_bytes(data), deadline_us, lambda: _caller(context), route.like)
-        finally:
-            inference.in_hand -= 1
+        return await inference.along(route, head.with_bytes(data), deadline_us, lambda: _caller(context))
 
     async def model_stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """ModelStreamInfer: requests of a stream are in hand together, their answers come in order."""

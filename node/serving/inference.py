@@ -115,6 +115,14 @@ class Inference:
                 return None
         return known if self.shelf.has(known.served.digest) else None
 
+    async def along(self, route: Route, request: InferRequest, deadline_us: int, caller: Callable[[], str]) -> bytes:
+        """The response to a request with the head of `route`, as `infer`. Raises HivefoldError."""
+        self.in_hand += 1
+        try:
+            return await route.served.infer(request, deadline_us, caller, route.like)
+        finally:
+            self.in_hand -= 1
+
     def served(self, model: model_pb2.Model) -> ServedModel:
         """The model as it is served here; it is loaded by its first request."""
         key = f"{model.name}@{model.version}"
