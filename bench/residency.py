@@ -57,7 +57,7 @@ _WINDOW_S: Final = 0.1
 _TOGETHER: Final = 8
 _CALLERS: Final = (1, 2, _TOGETHER)
 _REGISTERED, _ROOM, _CLIENTS = 20, 5, 8
-_TARGET: Final = 0.9
+_PROMISED: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,11 @@ async def _measured(rounds: int, seconds: float) -> str:
         "rotation, in one thread and in one for each core, the better of both. What is lost there is the processor's:",
         f"its caches hold one model, but not {_TOGETHER}. Windows of {_WINDOW_S:g} s in turns, {rounds} of each after",
         "one to warm up; medians. Processor: the ratio by the process' own time.",
-        f"Target: a ratio of {_TARGET}, or that part of the floor where the floor is below it.",
+        f"Promised: a ratio of {_PROMISED}.",
         "",
-        "| model | sessions: one | in rotation | floor | node: best of one | together | ratio | of it | processor |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | sessions: one | in rotation | floor | node: best of one | together | ratio | promise | of the floor "
+        "| processor |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory(prefix="hf-bench-") as folder:
         for shape in _SHAPES:
@@ -171,7 +172,7 @@ def _row(shape: Shape, wall: Mapping[str, float], processor: Mapping[str, float]
     ratio, thrift = wall["together"] / best, processor["together"] / lean
     return (
         f"| {shape} | {_rates(raw)} | {_rates(rotation)} | {floor:.2f} | {best:,.0f}/s | {wall['together']:,.0f}/s "
-        f"| {ratio:.2f} | {ratio / floor:.2f} | {thrift:.2f} |"
+        f"| {ratio:.2f} | {'met' if ratio >= _PROMISED else 'missed'} | {ratio / floor:.2f} | {thrift:.2f} |"
     )
 
 
