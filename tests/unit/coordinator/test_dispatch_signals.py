@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from coordinator.writer import Writer
 from hivefold.bus.memory import MemoryBroker, MemoryConnection
 from hivefold.bus.port import Message
 from hivefold.limits import EXPRESS_COPY_MS
@@ -36,18 +37,25 @@ async def hearing(connection: MemoryConnection, *, answering: bool) -> AsyncIter
     await subscription.stop()
 
 
-@on_virtual_time
-async def test_work_that_is_done_before_its_copy_is_due_never_goes_to_the_stream() -> None:
-    """The signal is all that it takes: the broker stores nothing, and the node is handed nothing twice."""
+@asynccontextmanager
+async def hearing_fleet(*, answering: bool) -> AsyncIterator[tuple[Writer, ScriptedNode, list[work_pb2.WorkBatch]]]:
+    """A coordinator and one node, which has joined and hears signals; with what it heard so far."""
     broker = MemoryBroker()
     node = ScriptedNode(broker, "n1")
     async with coordinating(MemoryEventLog(), broker) as writer, working(node):
         await until(lambda: len(writer.state.nodes) == 1)
         await asyncio.sleep(1)
-        async with hearing(broker.connect(), answering=True) as heard:
-            job_id = await submit(writer, 1)
-            await until(lambda: ended(writer, job_id))
-            await asyncio.sleep(2 * EXPRESS_COPY_MS / 1000)
+        async with hearing(broker.connect(), answering=answering) as heard:
+            yield writer, node, heard
+
+
+@on_virtual_time
+async def test_work_that_is_done_before_its_copy_is_due_never_goes_to_the_stream() -> None:
+    """The signal is all that it takes: the broker stores nothing, and the node is handed nothing twice."""
+    async with hearing_fleet(answering=True) as (writer, node, heard):
+        job_id = await submit(writer, 1)
+        await until(lambda: ended(writer, job_id))
+        await asyncio.sleep(2 * EXPRESS_COPY_MS / 1000)
 
         assert [[item.task for item in batch.items] for batch in heard] == [[0]]
         assert node.seen == []
@@ -56,16 +64,11 @@ async def test_work_that_is_done_before_its_copy_is_due_never_goes_to_the_stream
 @on_virtual_time
 async def test_work_that_is_not_soon_done_comes_by_the_stream_as_well() -> None:
     """A signal that is lost costs EXPRESS_COPY_MS, and no timer of the fleet's."""
-    broker = MemoryBroker()
-    node = ScriptedNode(broker, "n1")
-    async with coordinating(MemoryEventLog(), broker) as writer, working(node):
-        await until(lambda: len(writer.state.nodes) == 1)
-        await asyncio.sleep(1)
-        async with hearing(broker.connect(), answering=False) as heard:
-            began_s = asyncio.get_running_loop().time()
-            job_id = await submit(writer, 1)
-            await until(lambda: ended(writer, job_id))
-            took_s = asyncio.get_running_loop().time() - began_s
+    async with hearing_fleet(answering=False) as (writer, node, heard):
+        began_s = asyncio.get_running_loop().time()
+        job_id = await submit(writer, 1)
+        await until(lambda: ended(writer, job_id))
+        took_s = asyncio.get_running_loop().time() - began_s
 
         assert len(heard) == 1
         assert node.seen == [(job_id, 0, 1)]
