@@ -290,11 +290,9 @@ class Writer:
 
     def _due(self, state: State, time_us: int) -> tuple[CommandBody, ...]:
         """The timer commands that time or the state make due, but for a placement that is known to place nothing."""
-        bodies = due(state, time_us)
         vain = self._unplaceable
-        if vain is None or vain.state is not state or (vain.until_us is not None and time_us >= vain.until_us):
-            return bodies
-        return tuple(body for body in bodies if not isinstance(body, PlaceTasks))
+        known = vain is not None and vain.state is state and (vain.until_us is None or time_us < vain.until_us)
+        return due(state, time_us, placeable=not known)
 
     def _now_us(self) -> int:
         """The wall clock. Set back behind recorded time, that goes on at half speed: waits end, and the two meet."""

@@ -160,12 +160,12 @@ def follow_up(events: Iterable[ev.Event], state: State) -> tuple[tuple[SendWork,
     return tuple(work), tuple(cancels)
 
 
-def due(state: State, now_us: int) -> tuple[CommandBody, ...]:
-    """The timer commands that would record something now."""
+def due(state: State, now_us: int, *, placeable: bool = True) -> tuple[CommandBody, ...]:
+    """The timer commands that would record something now; not `placeable`: no waiting task would find room."""
     commands: list[CommandBody] = []
     if expired(state, now_us):
         commands.append(ExpireJobs())
-    if wants_placement(state, now_us):
+    if placeable and wants_placement(state, now_us):
         commands.append(PlaceTasks())
     if retries_due(state, now_us):
         commands.append(PlaceReplicas())
