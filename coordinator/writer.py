@@ -313,6 +313,8 @@ class Writer:
         )
         reach(Failpoint.AFTER_APPEND)
         self._state, self._head_hash = batch.state, batch.head_hash
+        if self._unplaceable is not None and self._unplaceable.state is not batch.state:
+            self._unplaceable = None  # an old state is not kept alive
         self._folded_bytes += batch.size
         if self._grow is not None:
             self._grow(committed.hash for committed in batch.records)
