@@ -126,8 +126,10 @@ async def _measured(rounds: int, seconds: float) -> str:
         "one to warm up; medians. Processor: the ratio by the process' own time.",
         f"Promised: a ratio of {_PROMISED}.",
         "",
-        "| model | sessions: one | in rotation | floor | node: best of one | together | ratio | promise | of the floor "
-        "| processor |",
+        (
+            "| model | sessions: one | in rotation | floor | node: best of one | together | ratio | promise "
+            "| of the floor | processor |"
+        ),
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory(prefix="hf-bench-") as folder:
