@@ -38,14 +38,23 @@ from hivefold.proof.merkle import CompactRange
 _log = structlog.get_logger(__name__)
 _FORMAT: Final = 1
 _FOLDERS: Final = (coordinator.core, coordinator.wire)
-_FILES: Final = ("errors.py", "ids.py", "limits.py")
+_FILES: Final = (
+    *("element_types.py", "errors.py", "ids.py", "limits.py", "log/chain.py", "log/port.py", "models/limits.py"),
+    *("models/passport/facts.py", "models/passport/messages.py", "sketch.py"),
+)
+"""What those import of the shared library."""
 
 
 @cache
 def reducer_version() -> str:
     """SHA-256 over the sources that decide what a log folds to; "" where they are not there to be read."""
+    return version_of(folding_sources())
+
+
+def folding_sources() -> list[Path]:
+    """The sources that decide what a log folds to."""
     files = [path for package in _FOLDERS for path in Path(package.__path__[0]).rglob("*.py")]
-    return version_of([*files, *(Path(hivefold.__path__[0]) / name for name in _FILES)])
+    return [*files, *(Path(hivefold.__path__[0]) / name for name in _FILES)]
 
 
 def version_of(files: Iterable[Path]) -> str:

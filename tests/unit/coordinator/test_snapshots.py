@@ -14,13 +14,22 @@ import pytest
 from bench.contenders.history import History
 from coordinator.core.model import State
 from coordinator.replay import NOTHING, Replayed, Replayer, replay
-from coordinator.snapshots import Snapshotter, latest_snapshot, reducer_version, restore, version_of, write_snapshot
+from coordinator.snapshots import (
+    Snapshotter,
+    folding_sources,
+    latest_snapshot,
+    reducer_version,
+    restore,
+    version_of,
+    write_snapshot,
+)
 from hivefold import limits
 from hivefold.entropy import SeededEntropy
 from hivefold.errors import BrokerUnavailableError, LogCorruptError
 from hivefold.log.memory import MemoryEventLog
 from hivefold.log.port import Stored
 from hivefold.log.snapshots import MemorySnapshots
+from tests.tidy.source import ROOT, modules
 
 END = 60
 
@@ -254,6 +263,17 @@ def test_the_code_that_folds_has_a_version(tmp_path: Path) -> None:
     assert len(version) == len(reducer_version()) == 64
     assert version_of(files) != version
     assert version_of([*files, tmp_path / "gone.py"]) == ""
+
+
+def test_all_code_that_folds_is_in_the_version() -> None:
+    """Else a snapshot of other bounds or rules would be taken for one of today's, and its state for the log's."""
+    sources = {path.resolve().relative_to(ROOT).as_posix() for path in folding_sources()}
+    known = {module.name: module for module in modules("coordinator", "hivefold")}
+    imported = {name for module in known.values() if module.path in sources for name, _ in module.imports()}
+    missing = {known[name].path for name in imported if name in known} - sources
+
+    # Not the packages' own names, and the version that an error message tells.
+    assert {path for path in missing if not path.endswith("__init__.py")} == {"hivefold/version.py"}
 
 
 async def test_a_snapshot_is_never_partly_known(log: MemoryEventLog, store: MemorySnapshots) -> None:
