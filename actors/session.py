@@ -26,7 +26,7 @@ class Session(Protocol):
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for these inputs. BF16 is carried in UINT16, BYTES in objects.
 
-        Raises DataRefusedError when the runtime fails.
+        Raises DataRefusedError when the runtime fails; no value of `feeds` is in its message, which is recorded.
         """
         ...
 

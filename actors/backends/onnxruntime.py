@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -32,8 +33,12 @@ _ELEMENT_TYPES: Final = {
 }
 _BF16: Final = 16
 """TensorProto.BFLOAT16."""
+_FATAL: Final = 4
+"""ORT_LOGGING_LEVEL_FATAL."""
 _TEXT: Final = 500
 """The runtime's own words are cut here: some name every node of the graph."""
+_NUMBER: Final = re.compile(r"-?(?<!\w)\d[\w.+-]*")
+"""A number that is no part of a name."""
 
 
 class OnnxRuntimeBackend:
@@ -47,7 +52,7 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = _FATAL  # its errors are raised, too; printed they would hold rows' values
         # Threads that spin while they wait take the cores from the other nodes of the machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -83,7 +88,7 @@ class OnnxRuntimeSession:
         return self._outputs
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """The named outputs for these inputs. Raises DataRefusedError when the runtime fails on them."""
+        """The named outputs for these inputs. Raises DataRefusedError, without their values, when the runtime fails."""
         try:
             if self._halves:
                 return self._run_with_halves(outputs, feeds)
@@ -93,7 +98,7 @@ class OnnxRuntimeSession:
         except Exception as error:
             shapes = ", ".join(str(list(array.shape)) for array in feeds.values())
             raise DataRefusedError(
-                f"ONNX Runtime failed on input of shape {shapes}: {_words(error)}; "
+                f"ONNX Runtime failed on input of shape {shapes}: {_words_without_values(error)}; "
                 "check the model on these rows, or send fewer at once",
                 reason=_reason(error, Reason.RUNTIME_FAILED),
             ) from error
@@ -140,6 +145,12 @@ def _as_array(value: Any) -> Array:
 
 def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:_TEXT]
+
+
+def _words_without_values(error: Exception) -> str:
+    """Kernels quote the values that they refuse, and what is said of a failure is recorded for ever: rows are not."""
+    where, mark, what = _words(error).rpartition("Status Message:")
+    return where + mark + _NUMBER.sub("#", what)
 
 
 def _reason(error: Exception, otherwise: Reason) -> Reason:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hivefold.blobs.files import manifest_of_file
 from hivefold.blobs.manifest import Manifest
 from hivefold.client import connect
-from tests.fixtures.onnx_models import doubling_model
+from tests.fixtures.onnx_models import doubling_model, looking_up_model
 from tests.integration.fleets import START_S, RunningFleet, running_fleet
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -172,6 +172,21 @@ def test_nothing_of_an_erased_job_is_left_in_the_store(tmp_path: Path) -> None:
         assert "were erased" in refused.stderr
         fleet.stop()
     assert _found(gone | traces, directory) == []
+
+
+def test_the_failure_of_an_erased_job_quotes_none_of_its_rows(tmp_path: Path) -> None:
+    """The runtime names the value that it refuses; neither the log, its mirror, the events nor what was said has it."""
+    directory = tmp_path / "hf"
+    looking_up_model(tmp_path / "look-up.onnx")
+    np.save(tmp_path / "rows.npy", np.array([[0, 1, 2, 2718281828459]]))
+    with running_fleet(directory, node_count=1) as fleet:
+        assert fleet.run("model", "add", "look-up", tmp_path / "look-up.onnx").returncode == 0
+        rows = ("--input", tmp_path / "rows.npy", "--model", "look-up")
+        failed = fleet.run("job", "submit", "infer", *rows, "--wait", "-o", "json")
+        assert "Gather" in failed.stdout
+        assert fleet.json("job", "erase", json.loads(failed.stdout)["jobId"], "--yes")["eraseTime"]
+        assert _found({"the value": b"2718281828459"}, directory) == []
+        assert _found({"the operator": b"Gather"}, directory), "the search finds what is there"
 
 
 def test_an_open_job_is_not_erased(tmp_path: Path) -> None:

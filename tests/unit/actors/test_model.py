@@ -25,7 +25,7 @@ from actors.model import (
 )
 from actors.tensors import Layout
 from hivefold.errors import DataRefusedError, HivefoldError, Reason
-from tests.fixtures.onnx_models import doubling_model, save_model
+from tests.fixtures.onnx_models import doubling_model, looking_up_model, save_model
 
 ROWS = np.arange(40, dtype="<f4").reshape(10, 4)
 LAYOUT = Layout("FP32", (4,))
@@ -199,6 +199,19 @@ def test_a_file_that_is_no_model_is_not_opened(tmp_path: Path) -> None:
         loaded(path, backend)
     assert refusal.value.reason is Reason.MODEL_INVALID
     assert backend.opened == []
+
+
+def test_no_value_of_a_row_is_in_what_the_runtime_says_of_it(tmp_path: Path) -> None:
+    """Failures are recorded, and records cannot be erased: the operator and its name are there, the value is not."""
+    looking_up_model(tmp_path / "m.onnx")
+    rows = np.array([[0, 1, 2, 3], [0, -271828, 2, 3]])
+    with pytest.raises(DataRefusedError) as error:
+        inferred(loaded(tmp_path / "m.onnx"), request(rows, layout=Layout("INT64", (4,))))
+
+    assert error.value.reason is Reason.RUNTIME_FAILED
+    assert "running Gather node. Name:'/layers.0/Gather_1'" in error.value.message
+    assert "idx=# must be within" in error.value.message
+    assert "271828" not in error.value.message
 
 
 def test_loading_the_same_model_again_does_nothing(model: Path) -> None:
