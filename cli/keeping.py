@@ -84,14 +84,16 @@ def load(
     replicas: PositiveInt | None = None,
     pinned: Annotated[bool | None, Parameter(name=("--pin",), negative="--no-pin")] = None,
     label: _Labels = None,
-    memory: Size = 0,
-    gpus: NonNegativeInt = 0,
+    memory: Size | None = None,
+    gpus: NonNegativeInt | None = None,
     request_id: str = "",
     target: Target = Target(),  # noqa: B008 - frozen
 ) -> None:
     """Keep a model version loaded on as many nodes as you say, whichever nodes come and go.
 
-    What you leave out stays as it was; the first time that is one node, any node.
+    What you leave out stays as it was; the first time that is one node, any node. What the nodes must have is said
+    as a whole: with any of --label, --memory and --gpus the others of them count as not asked for. So --gpus 0 alone
+    asks for nothing any more.
 
     Parameters
     ----------
@@ -112,10 +114,11 @@ def load(
     """
     from hivefold.v1.job_pb2 import Needs
 
-    needs = Needs(node_labels=parse_labels(label or ()), memory_bytes=memory, gpu_count=gpus)
-    told = needs if label or memory or gpus else None
+    needs = None
+    if label or memory is not None or gpus is not None:
+        needs = Needs(node_labels=parse_labels(label or ()), memory_bytes=memory or 0, gpu_count=gpus or 0)
     residency = target.ask(
-        lambda fleet: fleet.models.keep(model, replicas=replicas, pinned=pinned, needs=told, request_id=request_id)
+        lambda fleet: fleet.models.keep(model, replicas=replicas, pinned=pinned, needs=needs, request_id=request_id)
     )
     tell(target, residency)
 
@@ -183,10 +186,10 @@ def rm(
 
 def tell(target: Target, residency: model_service_pb2.Residency) -> None:
     """Prints where a model is to be kept, and says so where nodes are missing."""
-    from cli.views.models import residency_facts
+    from cli.views.models import residency_facts, staying
 
     show_one(target, residency, lambda: residency_facts(residency))
-    missing = residency.replica_count - len(residency.node_ids)
+    missing = residency.replica_count - staying(residency)
     if missing > 0 and target.output == "text":
         why = "see why above" if residency.refusals else "there is no other node: start one"
         note(f"{missing} of {residency.replica_count} replicas have no node yet: {why}")

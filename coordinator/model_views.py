@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from coordinator.core.decide_replicas import loaded_on, rank_for, short_of
+from coordinator.core.decide_replicas import loaded_on, why_short
 from coordinator.core.model import Model, Node, State
 from coordinator.core.registered import Alias, Residency
 from coordinator.wire.placement import refusal_to_proto
@@ -43,7 +43,6 @@ def residency_view(state: State, ref: ModelRef) -> pb.Residency:
     residency = state.residencies.get(ref)
     if residency is None:
         return pb.Residency(model=ref)
-    refusals = rank_for(state, residency).refusals if short_of(state, residency) else ()
     return pb.Residency(
         model=ref,
         replica_count=residency.replica_count,
@@ -51,7 +50,7 @@ def residency_view(state: State, ref: ModelRef) -> pb.Residency:
         needs=needs_to_proto(residency.needs),
         node_ids=residency.nodes,
         loaded_count=len(loaded_on(state, residency)),
-        refusals=[refusal_to_proto(refusal) for refusal in refusals[: limits.PAGE_DEFAULT]],
+        refusals=[refusal_to_proto(refusal) for refusal in why_short(state, residency)[: limits.PAGE_DEFAULT]],
         set_time=timestamp(residency.time_us),
     )
 

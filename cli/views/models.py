@@ -16,6 +16,8 @@ from hivefold.v1 import model_service_pb2 as pb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hivefold.v1.event_pb2 import NodeRefusal
+
 
 _SHOWN: Final = frozenset({"size", "inputs", "outputs"})
 """What a model's own fields say as well."""
@@ -113,10 +115,20 @@ def _residency(residency: pb.Residency) -> list[tuple[str, str]]:
     ]
     return [
         ("kept on", f"{', '.join(residency.node_ids) or 'no node yet'} ({residency.loaded_count} loaded)"),
-        ("replicas", f"{len(residency.node_ids)} of {residency.replica_count}{', pinned' if residency.pinned else ''}"),
+        ("replicas", f"{staying(residency)} of {residency.replica_count}{', pinned' if residency.pinned else ''}"),
         ("needs", escape(", ".join(part for part in wanted if part))),
-        ("not on", escape("\n".join(f"{r.node_id}: {r.detail}" for r in residency.refusals))),
+        ("not to stay", escape(_refusals(r for r in residency.refusals if r.node_id in residency.node_ids))),
+        ("not on", escape(_refusals(r for r in residency.refusals if r.node_id not in residency.node_ids))),
     ]
+
+
+def staying(residency: pb.Residency) -> int:
+    """How many of the nodes that keep a version are to go on: the others do until there are enough of these."""
+    return len(set(residency.node_ids) - {refusal.node_id for refusal in residency.refusals})
+
+
+def _refusals(refusals: Iterable[NodeRefusal]) -> str:
+    return "\n".join(f"{refusal.node_id}: {refusal.detail}" for refusal in refusals)
 
 
 def _replica_state(replica: pb.Replica) -> str:

@@ -69,6 +69,17 @@ def rank_for(state: State, residency: Residency) -> Ranking:
     return Ranking(tuple(candidates), tuple(refusals))
 
 
+def why_short(state: State, residency: Residency) -> tuple[NodeRefusal, ...]:
+    """Where nodes are missing, why each one is not chosen; of those that keep it, why one is not to stay."""
+    standing = _standing(state, residency)
+    if len(standing) >= residency.replica_count:
+        return ()
+    leaving = [state.nodes[node_id] for node_id in residency.nodes if node_id not in standing]
+    judged = [_judge(state, residency, node, _Load()) for node in leaving]
+    kept = [found for found in judged if isinstance(found, NodeRefusal)]
+    return (*kept, *rank_for(state, residency).refusals)
+
+
 def retries_due(state: State, now_us: int) -> bool:
     """Whether a node that could not load a model may be chosen again, and would be.
 

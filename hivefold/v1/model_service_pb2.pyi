@@ -328,7 +328,7 @@ class Residency(_message.Message):
 
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.NodeRefusal]:
-        """Where nodes are missing: why each other node is not chosen."""
+        """Where nodes are missing: why each other node is not chosen, and why one that was is not to stay."""
 
     @_builtins.property
     def set_time(self) -> _timestamp_pb2.Timestamp:

@@ -96,7 +96,9 @@ async def test_replicas_are_kept_where_nodes_are(broker: MemoryBroker, file: Pat
 
     assert first.replica_count == 3
     assert [kept.pinned for kept in one.order.models] in ([True], [])
-    assert {refusal.detail for refusal in missing.refusals} <= {"needs label zone=a, does not carry it"}
+    assert {(refusal.node_id, refusal.detail) for refusal in missing.refusals} == {
+        (node_id, "needs label zone=a, does not carry it") for node_id in ("n1", "n3")
+    }
     assert [replica.model for replica in shown] == ["double@1"]
     assert kept is False
 
