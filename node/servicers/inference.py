@@ -157,11 +157,17 @@ class InferenceServicer:
 
     async def repository_model_load(self, request: Message, response: Message) -> None:
         """Loads a model here."""
+        for name in request.parameters:
+            if name == "config" or name.startswith("file:"):
+                raise refused(f"parameters.{name}", "a model is loaded as it was registered: hivefold model add")
         await self._inference.load(await self._named(request))
 
     async def repository_model_unload(self, request: Message, response: Message) -> None:
-        """Releases a model here."""
-        self._inference.shelf.release((await self._named(request)).digest)
+        """Releases a model here: all its versions, unless one is named."""
+        named = await self._named(request)
+        every = "@" not in request.model_name
+        for model in await self._inference.catalogue.versions(named.name) if every else (named,):
+            self._inference.shelf.release(model.digest)
 
     async def _named(self, request: Message) -> model_pb2.Model:
         _check_repository(request)

@@ -210,16 +210,23 @@ def statistics_count_rows(client: Any) -> None:
 
 
 def the_repository_is_listed_and_models_come_and_go(client: Any) -> None:
-    def state(name: str) -> str:
-        found = {(model.name, model.version): model.state for model in client.get_model_repository_index().models}
-        return str(found[name, "1"])
+    def states(name: str) -> list[str]:
+        found = client.get_model_repository_index().models
+        return [str(model.state) for model in sorted(found, key=lambda model: model.version) if model.name == name]
 
     client.load_model("fixed")
-    assert state("fixed") == "READY"
+    assert states("fixed") == ["READY"]
     client.unload_model("fixed")
-    assert state("fixed") == "UNAVAILABLE"
+    assert states("fixed") == ["UNAVAILABLE"]
+    client.load_model("double@1")
+    client.load_model("double")
+    assert states("double") == ["READY", "READY"]
+    client.unload_model("double")
+    assert states("double") == ["UNAVAILABLE", "UNAVAILABLE"]
     error = refused(lambda: client.load_model("nothing"))
     assert error.status() == "StatusCode.NOT_FOUND"
+    error = refused(lambda: client.load_model("fixed", config="{}", files={"file:1/model.onnx": b"another"}))
+    assert error.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def a_megabyte_and_a_half_comes_back(client: Any) -> None:
