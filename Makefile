@@ -40,8 +40,8 @@ mutations: $(READY) ## Mutate exported logs and verify them: all must be caught 
 triton: $(READY) ## Set up .triton-venv, in which Triton's own client tries the nodes' inference
 	@scripts/triton.sh
 
-fuzz: $(READY) ## Fuzz the inspection of model files: SECONDS=600 for long; guided by coverage where Atheris is installed
-	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+fuzz: $(READY) ## Fuzz what reads bytes: TARGET=passport, scan or request; SECONDS=600 for long; by coverage where Atheris is installed
+	@$(BIN)/python -m tests.fuzz --target $(or $(TARGET),passport) --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 clients: $(READY) ## Set up .clients: the example clients in other languages, with their packages
 	@scripts/clients.sh

@@ -1,1 +1,1 @@
-"""Fuzzing: the inspection of model files, which come from anywhere."""
+"""Fuzzing: the inspection of model files, the walk before they are loaded, and the reading of requests."""

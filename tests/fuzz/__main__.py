@@ -1,4 +1,4 @@
-"""`make fuzz SECONDS=60`: fuzzes the inspection of model files; guided by coverage where Atheris is installed."""
+"""`make fuzz SECONDS=60 TARGET=request`: fuzzes what reads foreign bytes; by coverage where Atheris is installed."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ import time
 from pathlib import Path
 
 from hivefold.memory import peak_resident_bytes
-from tests.fixtures.passports import FILES
 from tests.fuzz.mutation import files
-from tests.fuzz.target import inspect
+from tests.fuzz.target import TARGETS, Target
 
 
-def guided(seconds: int) -> int:
+def guided(target: Target, seconds: int) -> int:
     """Atheris (libFuzzer) over the fixtures as its corpus. Ends the process."""
     atheris = importlib.import_module("atheris")
     atheris.instrument_all()
     corpus = Path(tempfile.mkdtemp(prefix="hivefold-fuzz-"))
-    for index, path in enumerate(FILES):
+    for index, path in enumerate(target.corpus):
         (corpus / str(index)).write_bytes(path.read_bytes())
-    atheris.Setup([sys.argv[0], str(corpus), f"-max_total_time={seconds}", "-max_len=65536", "-timeout=20"], inspect)
+    atheris.Setup(
+        [sys.argv[0], str(corpus), f"-max_total_time={seconds}", "-max_len=65536", "-timeout=20"], target.take
+    )
     atheris.Fuzz()
     return 0
 
 
-def plain(seconds: int, seed: int) -> int:
+def plain(target: Target, seconds: int, seed: int) -> int:
     """Mutants of the fixtures; the first that raises is kept in a file that is named."""
     began, slowest, count = time.monotonic(), 0.0, 0
-    for content in files(seed):
+    for content in files(target.corpus, seed):
         start = time.monotonic()
         try:
-            inspect(content)
+            target.take(content)
         except Exception:
             kept = Path(tempfile.gettempdir(), f"hivefold-fuzz-{seed}-{count}")
             kept.write_bytes(content)
@@ -52,12 +53,13 @@ def plain(seconds: int, seed: int) -> int:
 def main() -> int:
     """Runs one of them."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--target", choices=TARGETS, default="passport")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     if importlib.util.find_spec("atheris"):
-        return guided(given.seconds)
-    return plain(given.seconds, given.seed)
+        return guided(TARGETS[given.target], given.seconds)
+    return plain(TARGETS[given.target], given.seconds, given.seed)
 
 
 if __name__ == "__main__":

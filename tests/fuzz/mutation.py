@@ -1,20 +1,19 @@
-"""Real model files with a few bytes changed, drawn from a seed."""
+"""Real files with a few bytes changed, drawn from a seed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from random import Random
 from typing import Final
-
-from tests.fixtures.passports import FILES
 
 _EDGES: Final = (b"\xff" * 8, bytes(8), b"\xff\xff\xff\x7f", b"\xff" * 7 + b"\x7f", b"\0\0\0\x80", b"PK\x05\x06")
 
 
-def files(seed: int) -> Iterator[bytes]:
+def files(corpus: Sequence[Path], seed: int) -> Iterator[bytes]:
     """Mutants without end."""
     chance = Random(seed)
-    whole = [path.read_bytes() for path in FILES]
+    whole = [path.read_bytes() for path in corpus]
     while True:
         data = bytearray(chance.choice(whole))
         for _ in range(chance.choice((1, 1, 2, 4, 16))):

@@ -1,4 +1,4 @@
-"""A bounded run of the fuzzer on every test run: `make fuzz` goes on for longer."""
+"""A bounded run of the fuzzers on every test run: `make fuzz` goes on for longer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from itertools import islice
 import pytest
 
 from tests.fuzz.mutation import files
-from tests.fuzz.target import inspect
+from tests.fuzz.target import TARGETS
 
 SEEDS = range(4)
-FILES_A_SEED = 400
 
 
+@pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_no_mutant_of_a_model_file_raises(seed: int) -> None:
-    """Each gives a passport of bounded size that survives its message."""
-    for index, content in enumerate(islice(files(seed), FILES_A_SEED)):
+def test_no_mutant_raises(name: str, seed: int) -> None:
+    """Of model files and of requests: each is taken, within bounds, or refused as it should be."""
+    target = TARGETS[name]
+    for index, content in enumerate(islice(files(target.corpus, seed), target.count)):
         try:
-            inspect(content)
+            target.take(content)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             pytest.fail(f"mutant {index} of seed {seed} raises {error!r}")
