@@ -1,4 +1,4 @@
-"""Models in ONNX Runtime, on the CPU. All models of a process share one pool of threads."""
+"""Models in ONNX Runtime, on the CPU."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NUMBER: Final = re.compile(r"-?(?<!\w)\d[\w.+-]*")
 
 
 class OnnxRuntimeBackend:
-    """Loads models into ONNX Runtime. `threads` is what one run may use."""
+    """Loads models into ONNX Runtime. `threads` is what one run may use: with more than one, each model has its own."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
