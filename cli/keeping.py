@@ -9,6 +9,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from cli.address import Target, listed
 from cli.labels import parse_labels
+from cli.loading import Patience
 from cli.output import note, show_many, show_one
 from cli.sizes import Size
 from hivefold.errors import InvalidRequestError
@@ -86,6 +87,7 @@ def load(
     label: _Labels = None,
     memory: Size | None = None,
     gpus: NonNegativeInt | None = None,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
     request_id: str = "",
     target: Target = Target(),  # noqa: B008 - frozen
 ) -> None:
@@ -93,7 +95,7 @@ def load(
 
     What you leave out stays as it was; the first time that is one node, any node. What the nodes must have is said
     as a whole: with any of --label, --memory and --gpus the others of them count as not asked for. So --gpus 0 alone
-    asks for nothing any more.
+    asks for nothing any more. Comes back once that is recorded; with --wait once the nodes have loaded it.
 
     Parameters
     ----------
@@ -117,8 +119,9 @@ def load(
     needs = None
     if label or memory is not None or gpus is not None:
         needs = Needs(node_labels=parse_labels(label or ()), memory_bytes=memory or 0, gpu_count=gpus or 0)
-    residency = target.ask(
-        lambda fleet: fleet.models.keep(model, replicas=replicas, pinned=pinned, needs=needs, request_id=request_id)
+    residency = patience.ask(
+        target,
+        lambda fleet: fleet.models.keep(model, replicas=replicas, pinned=pinned, needs=needs, request_id=request_id),
     )
     tell(target, residency)
 
@@ -140,6 +143,7 @@ def pin(
     model: str,
     *,
     off: Annotated[bool, Parameter(negative=())] = False,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
     request_id: str = "",
     target: Target = Target(),  # noqa: B008 - frozen
 ) -> None:
@@ -154,7 +158,8 @@ def pin(
     request_id
         Names this request, so that it can be repeated safely.
     """
-    tell(target, target.ask(lambda fleet: fleet.models.keep(model, pinned=not off, request_id=request_id)))
+    residency = patience.ask(target, lambda fleet: fleet.models.keep(model, pinned=not off, request_id=request_id))
+    tell(target, residency)
 
 
 def rm(

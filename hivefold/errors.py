@@ -112,7 +112,8 @@ FIXES: Final[Mapping[Reason, str]] = {
     ),
     Reason.NOT_LEADER: "Ask the leader that `metadata` names.",
     Reason.DEADLINE_EXCEEDED: (
-        "For a job: a longer `timeout`, or more nodes. Repeating a call with the same `request_id` is safe."
+        "For a job, or a model that is to be loaded: a longer `timeout`, or more nodes. Repeating a call with the same "
+        "`request_id` is safe."
     ),
     Reason.CANCELLED: "Nothing, if it was you. The note says who and why.",
     Reason.JOB_STATE: "Look at the job first: `hivefold job show JOB`.",

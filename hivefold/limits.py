@@ -353,6 +353,10 @@ WATCH_RESUME_S: Final = 60.0
 WATCH_RETRY_MS: Final = 100
 """First wait before a cut watch goes on; doubles up to WATCH_RETRY_MAX_MS."""
 WATCH_RETRY_MAX_MS: Final = 2000
+LOADED_WAIT_S, LOADED_WAIT_MAX_S = MODEL_LOAD_MS / 1000, 24 * 3600.0
+"""How long a model is waited for to be loaded unless the caller says otherwise, and the most that it may say."""
+LOADED_LOOK_MS, LOADED_LOOK_MAX_MS = 200, 2000
+"""First pause between two looks whether a model is loaded; doubles up to the second."""
 TELEMETRY_FLUSH_MS: Final = 3000
 """How long a stopping process waits for its last spans and metrics to be taken."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hivefold.client.fleet import Fleet
 from hivefold.client.handles import JobHandle, Progress
 from hivefold.client.jobs import InferOptions, JobOptions
+from hivefold.client.loading import Loading
 from hivefold.client.opening import Opening, connect
 from hivefold.client.sync import SyncFleet, SyncJobHandle
 from hivefold.errors import (
@@ -30,6 +31,7 @@ __all__ = [
     "JobHandle",
     "JobOptions",
     "LimitExceededError",
+    "Loading",
     "NotFoundError",
     "Opening",
     "Progress",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hivefold.client import sending
 from hivefold.client.jobs import Jobs
+from hivefold.client.messages import enum_name
 from hivefold.errors import JobFailedError, Reason, UnavailableError
 from hivefold.v1 import error_pb2, job_pb2
 
@@ -127,19 +128,14 @@ class JobHandle:
 
 def _progress(job: job_pb2.Job) -> Progress:
     counted = job.progress
-    state = _name(job_pb2.JobState, job.state).removeprefix("JOB_STATE_")
+    state = enum_name(job_pb2.JobState, job.state).removeprefix("JOB_STATE_")
     return Progress(state, counted.rows_done, counted.rows_total, counted.attempts_failed + counted.attempts_lost)
 
 
 def _failure(job: job_pb2.Job) -> JobFailedError:
-    name = _name(error_pb2.Reason, job.failure.reason).removeprefix("REASON_")
+    name = enum_name(error_pb2.Reason, job.failure.reason).removeprefix("REASON_")
     return JobFailedError(
         f"job {job.job_id} did not succeed: {job.failure.message}",
         reason=Reason(name) if name in Reason.__members__ else Reason.UNSPECIFIED,
         metadata={"job": job.job_id, **job.failure.metadata},
     )
-
-
-def _name(enum: Any, number: int) -> str:
-    """The name of a value; that of 0 for one that a newer server knows."""
-    return str(enum.Name(number if number in enum.values() else 0))

@@ -24,7 +24,7 @@ def message(kind: type[_Made], **fields: Any) -> _Made:
             try:
                 kind(**{name: value})
             except (ValueError, TypeError) as error:
-                raise _refused(name, f"cannot be {str(value)[:80]}: {error}") from None
+                raise refused(name, f"cannot be {str(value)[:80]}: {error}") from None
         raise
 
 
@@ -33,11 +33,17 @@ def duration(field: str, seconds: float) -> Duration | None:
     if not seconds:
         return None
     if not abs(seconds) <= _LONGEST_S:
-        raise _refused(field, f"must be a number of seconds, is {seconds}")
+        raise refused(field, f"must be a number of seconds, is {seconds}")
     made = Duration()
     made.FromTimedelta(timedelta(seconds=seconds))
     return made
 
 
-def _refused(field: str, fix: str) -> InvalidRequestError:
+def enum_name(enum: Any, number: int) -> str:
+    """The name of an enum's value; that of 0 for one that a newer server knows."""
+    return str(enum.Name(number if number in enum.values() else 0))
+
+
+def refused(field: str, fix: str) -> InvalidRequestError:
+    """The error that names a field and what to do about it."""
     return InvalidRequestError(f"{field} {fix}", violations=[FieldViolation(field, fix)])

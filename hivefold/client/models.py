@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from hivefold import limits
 from hivefold.client.connection import Connection
+from hivefold.client.loading import Loading, missing, until_loaded
 from hivefold.client.paging import pages
 from hivefold.client.request_ids import new_request_id
 from hivefold.client.sending import Progress, send
@@ -144,6 +145,37 @@ class Models:
         response = await self._connection.call(ModelServiceStub, "SetResidency", request)
         residency: model_service_pb2.Residency = response.residency
         return residency
+
+    async def wait_loaded(
+        self,
+        model: model_service_pb2.Residency | str,
+        *,
+        timeout_s: float = limits.LOADED_WAIT_S,
+        on_progress: Callable[[Loading], None] | None = None,
+    ) -> model_service_pb2.Residency:
+        """Waits until a version is loaded on as many nodes as it is to be kept on: give what `keep` gave, or its name.
+
+        What a name stands for now counts. `on_progress` is called after each look, every 0.2 to 2 s, that finds it
+        not yet so. Raises UnavailableError (DEADLINE_EXCEEDED) after `timeout_s`, which says what each node lacks: the
+        version stays wanted; NotFoundError, also once it is removed; ConflictError (CANCELLED) where it is to be kept
+        nowhere, also once it is unloaded.
+        """
+        if isinstance(model, str):
+            found = await self.get(model)
+            since = model_service_pb2.Residency(model=f"{found.name}@{found.version}")
+        else:
+            since = model
+        return await until_loaded(
+            lambda: self._loading(since.model), since=since, timeout_s=timeout_s, on_progress=on_progress
+        )
+
+    async def _loading(self, ref: str) -> Loading:
+        residency = (await self.describe(ref)).residency
+        residency.model = ref  # also where nothing was said
+        if (seen := Loading(residency, {})).complete:
+            return seen
+        replicas = {replica.node_id: replica async for replica in self.replicas(ref)}
+        return Loading(residency, missing(residency, replicas))
 
     async def replicas(self, model: str = "") -> AsyncIterator[model_service_pb2.Replica]:
         """Where models are loaded, are being loaded or ought to be, by model and node."""

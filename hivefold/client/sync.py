@@ -125,6 +125,7 @@ class SyncModels(_Blocking[Models]):
     remove_alias = _calling(Models.remove_alias)
     aliases = _iterating(Models.aliases)
     keep = _calling(Models.keep)
+    wait_loaded = _calling(Models.wait_loaded)
     replicas = _iterating(Models.replicas)
     remove = _calling(Models.remove)
 

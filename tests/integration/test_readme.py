@@ -131,14 +131,17 @@ def test_the_page_on_the_audit_of_inference_works(tmp_path: Path) -> None:
 def test_the_page_on_models_works(tmp_path: Path) -> None:
     """Its commands as they stand: what was named and kept is told from the log, also from its file; then it goes."""
     named, past, removal = shell_blocks("docs/models.md")
+    (python,) = fenced("python", "docs/models.md")
     with running_fleet(tmp_path / ".hivefold") as fleet:
         ran([*SHELL, "python -m examples.digits data --rows 5; mv data/digits.onnx ."], tmp_path, PYTHONPATH=str(ROOT))
         shown = ran([*SHELL, named], tmp_path)
+        loaded = ran([sys.executable, "-c", python], tmp_path, PYTHONPATH=str(ROOT))
         told = ran([*SHELL, past], tmp_path)
         ran([*SHELL, removal], tmp_path)
         left = fleet.json("model", "ls", "digits")
 
     assert "prod: version 1 since" in shown
+    assert loaded == "loaded on 2\n"
     assert "digits@prod stands for version 1" in told
     assert "digits@1 to be kept on 2 nodes" in told
     assert left == {"models": []}

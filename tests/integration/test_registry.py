@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hivefold.client import SyncFleet, connect
-from hivefold.errors import NotFoundError
+from hivefold.errors import ConflictError, NotFoundError, UnavailableError
 from hivefold.oip.tensors import from_array
 from tests.fixtures.onnx_models import doubling_model
 from tests.integration.fleets import RunningFleet, running_fleet
@@ -75,6 +75,28 @@ def test_replicas_are_restored_when_a_node_is_killed(own: RunningFleet) -> None:
     assert own.json("model", "show", "digits@1")["residency"]["pinned"] is True
     own.json("model", "unload", "digits@1")
     eventually(lambda: own.json("model", "ps", "digits@1")["replicas"] == [])
+
+
+def test_a_load_that_waits_ends_once_the_nodes_have_the_model(own: RunningFleet) -> None:
+    """Then it is loaded where it is wanted; what can never be is told node by node when the time is over."""
+    kept = own.json("model", "load", "digits@2", "--replicas", "2", "--wait", "--timeout", "90")
+    nodes = loaded_on(own, "digits@2")
+    wanting = ("--wait", "--timeout", "0.5", "-o", "json")
+    crowded = own.run("model", "load", "digits@2", "--replicas", "4", *wanting)
+    unmet = own.run("model", "load", "digits@2", "--replicas", "1", "--label", "zone=a", *wanting)
+    with connect(own.address) as client, pytest.raises(UnavailableError) as caught:
+        client.models.wait_loaded("digits", timeout_s=0)
+    own.json("model", "unload", "digits@2")
+    with connect(own.address) as client, pytest.raises(ConflictError):
+        client.models.wait_loaded("digits@2")
+
+    assert (kept["model"], kept["loadedCount"], set(kept["nodeIds"])) == ("digits@2", 2, nodes)
+    assert (crowded.returncode, crowded.stdout, unmet.returncode) == (4, "", 4)
+    assert "no other node: start one" in json.loads(crowded.stderr)["error"]["message"]
+    error = json.loads(unmet.stderr)["error"]
+    assert (error["reason"], error["metadata"]["replica_count"]) == ("DEADLINE_EXCEEDED", "1")
+    assert "needs label zone=a" in error["message"]
+    assert "needs label zone=a" in caught.value.message
 
 
 def test_a_moved_alias_counts_at_once_and_for_ever_in_the_log(own: RunningFleet, tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def test_the_commands_are_those_that_were_promised() -> None:
         ("up --nodes 1000", "--nodes"),
         ("up --port 70000", "--port"),
         ("top --interval 0", "--interval"),
+        ("model load m --wait --timeout -1", "--timeout"),
+        ("model pin m --wait --timeout inf", "--timeout"),
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(line: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +98,7 @@ def test_a_wrong_command_line_is_a_usage_error(line: str, what: str, capsys: pyt
         ("job submit infer --model m --input x.npy --output nowhere/out.npz", "nowhere is no directory"),
         ("job output j-1 nowhere/out.npz", "nowhere is no directory"),
         ("model load m --memory lots", "is no size"),
+        ("model load m --timeout 5", "give --wait"),
         ("model alias digits 1", "digits@prod"),
         ("node trust nowhere", "no node's data directory"),
         ("node trust nowhere --reset", "no node's data directory"),
