@@ -107,7 +107,6 @@ class Agent:
             await self.signals.subscribe(f"control.{self.spec.node_id}", self._on_control),
             await self.signals.subscribe(f"express.work.{self.spec.node_id}", self._on_express),
         ]
-        self.witness.on_change = self._changed.set
         parts = (self._take_work(), self.uplink.run(), self._keep_beating(), self.witness.run())
         loops = [asyncio.create_task(part) for part in parts]
         stopped = asyncio.create_task(stop.wait())
@@ -154,8 +153,8 @@ class Agent:
         async for delivery in self.receiver.deliveries():
             try:
                 message = read_work(delivery.data)
-                if not self.witness.proves(message.term):
-                    await self._prove(message.term)
+                if not await self.witness.until_proven(message.term, UNPROVEN_WORK_S):
+                    raise InvalidRequestError(_unproven(message.term, self.witness.refusal))
                 while self.core.fenced or self.core.outstanding >= 2 * NODE_QUEUE_TASKS:
                     self._changed.clear()
                     await self._changed.wait()
@@ -174,17 +173,6 @@ class Agent:
                 self._accept(Express(message.data), work)
         except InvalidRequestError as error:
             _log.warning("work.express_refused", error=error.message)
-
-    async def _prove(self, term: int) -> None:
-        """Waits until this term is in the log that was proven. Raises InvalidRequestError when that takes too long."""
-        try:
-            async with asyncio.timeout(UNPROVEN_WORK_S):
-                while not self.witness.proves(term):
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            why = self.witness.refusal or "none was heard"
-            raise InvalidRequestError(f"no coordinator has proven term {term}: its work is dropped; {why}") from None
 
     def _accept(self, delivery: Delivery, message: work_pb2.WorkBatch) -> None:
         if message.node_id != self.spec.node_id:
@@ -392,6 +380,10 @@ async def _answered(answer: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def _attributes(start: Start) -> dict[str, str | int]:
     first = start.attempts[0]
     return {"hivefold.task": first.task, "hivefold.attempt": first.number, "hivefold.attempts": len(start.attempts)}
+
+
+def _unproven(term: int, refusal: str) -> str:
+    return f"no coordinator has proven term {term}: its work is dropped; {refusal or 'none was heard'}"
 
 
 def _given_up(reason: Reason) -> HivefoldError:

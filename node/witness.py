@@ -8,7 +8,8 @@ endorse gets no work done here, until an operator says that this is as it should
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -45,8 +46,7 @@ class Witness:
         self._unkept: SignedCheckpoint | None = None
         self._gap: SignedCheckpoint | None = None
         self._wake = asyncio.Event()
-        self.on_change: Callable[[], None] = lambda: None
-        """Called when what is believed changed."""
+        self._changed = asyncio.Event()
         self.refusal = ""
         """Why the coordinator that is heard is refused; empty when it is not."""
 
@@ -58,6 +58,16 @@ class Witness:
     def proves(self, term: int) -> bool:
         """Whether work of this term may be done: nobody is refused, and the term is in the log that was proven."""
         return not self.refusal and (self._proven is None or term <= self._proven.checkpoint.term)
+
+    async def until_proven(self, term: int, within_s: float) -> bool:
+        """Whether work of this term may be done now, or may be within so many seconds; returns as soon as it may."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not self.proves(term):
+                    self._changed.clear()
+                    await self._changed.wait()
+        # A process that stood still finds its time over and the proof there, both at once.
+        return self.proves(term)
 
     def believes(self, pulse: Pulse) -> bool:
         """Whether the pulse comes from a coordinator to be listened to. Returns at once."""
@@ -113,7 +123,7 @@ class Witness:
         self._unkept.ClearField("frontier")
         self._unkept.frontier.extend(proven.tree.hashes)
         self._wake.set()
-        self.on_change()
+        self._changed.set()
 
     def _doubted(self, why: str) -> bool:
         """Refuses what no coordinator that is believed has contradicted for a while."""
@@ -128,7 +138,7 @@ class Witness:
         elif self.refusal != why:
             _log.error("witness.refuses", reason="PROOF_FAILED", why=why, file=str(self._path))
             self.refusal = why
-            self.on_change()
+            self._changed.set()
         return False
 
     async def _fill(self, signed: SignedCheckpoint) -> None:

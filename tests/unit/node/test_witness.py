@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -19,6 +20,7 @@ from hivefold.v1.checkpoint_pb2 import SignedCheckpoint
 from node.witness import Witness
 from tests.fixtures.node import probes, running
 from tests.fixtures.signed import SignedLog
+from tests.unit.coordinator.fleet import on_virtual_time
 
 
 class Watched:
@@ -78,6 +80,24 @@ async def test_a_log_that_grows_is_believed_and_kept(tmp_path: Path) -> None:
     again = Watched(tmp_path)
     assert again.hears(log, None)
     assert again.witness.proves(3)
+
+
+@on_virtual_time
+async def test_a_proof_that_comes_in_the_moment_in_which_patience_ends_counts() -> None:
+    """As for a process that stood still: its timers and all that it was sent are due at once."""
+    with TemporaryDirectory() as folder:
+        watched, log = Watched(Path(folder)), _grown(4)
+        assert watched.hears(log)
+        log.term = 2
+        log.grow(1)
+        waiting = asyncio.create_task(watched.witness.until_proven(2, 10))
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        loop.call_at(loop.time() + 10, watched.hears, log)
+
+        assert await waiting
+        assert loop.time() == 10
+        assert not await watched.witness.until_proven(3, 10)
 
 
 async def test_a_log_that_was_cut_or_rewritten_is_refused_over_a_restart(tmp_path: Path) -> None:
