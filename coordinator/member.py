@@ -17,7 +17,7 @@ from coordinator.standby import Standby
 from hivefold import limits
 from hivefold.clock import Clock
 from hivefold.entropy import Entropy
-from hivefold.errors import AppendUnresolvedError, FencedError, HivefoldError, NotLeaderError, UnavailableError
+from hivefold.errors import AppendUnresolvedError, FencedError, NotLeaderError, UnavailableError
 from hivefold.lease.campaign import Campaign
 from hivefold.lease.tenure import Tenure
 from hivefold.log.port import EventLog
@@ -128,26 +128,35 @@ class Member:
 
     async def _lead(self, start: Replayed, tenure: Tenure, hand_over: HandOver, stop: asyncio.Event) -> Replayed:
         """Leads until another does, the log gives no answer or `stop` is set; what a standby goes on from."""
+        # A task of its own: where a part fails and the whole is cancelled, a task group tells of the failure alone.
+        leading = asyncio.create_task(self._lead_term(start, tenure, hand_over))
         try:
-            async with self.open_ends() as ends, asyncio.TaskGroup() as group:
-                group.create_task(tenure.run())
-                lead = await take_lead(ends, self.clock, self.entropy, self.settings, start=start, may_act=tenure.valid)
-                tenure.on_lapse = lead.writer.doubt
-                tenure.lead(lead.writer.state.term)
-                self._term = (lead, ends, tenure)
-                self.stage.lead(lead)
-                for part in lead.parts():
-                    group.create_task(part)
-                group.create_task(hand_over.run(lead, tenure))
-        except (HivefoldError, BaseExceptionGroup) as error:
+            await asyncio.wait({leading})
+        finally:
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+        if (error := leading.exception()) is not None:
             known = [leaf for leaf in leaves(error) if not isinstance(leaf, HandedOverError)]
             if not all(isinstance(leaf, _STEP_DOWN) for leaf in known):
-                raise
+                raise error
             if known and not stop.is_set():
                 _log.warning("stepping down", error=str(known[0]), term=self._term and self._term[0].writer.state.term)
         if self._term is None:
             return start
         return self._term[0].writer.folded
+
+    async def _lead_term(self, start: Replayed, tenure: Tenure, hand_over: HandOver) -> None:
+        """Leads until a part of the term ends. Raises what ended it, in a group, too."""
+        async with self.open_ends() as ends, asyncio.TaskGroup() as group:
+            group.create_task(tenure.run())
+            lead = await take_lead(ends, self.clock, self.entropy, self.settings, start=start, may_act=tenure.valid)
+            tenure.on_lapse = lead.writer.doubt
+            tenure.lead(lead.writer.state.term)
+            self._term = (lead, ends, tenure)
+            self.stage.lead(lead)
+            for part in lead.parts():
+                group.create_task(part)
+            group.create_task(hand_over.run(lead, tenure))
 
 
 def leaves(error: BaseException) -> list[BaseException]:

@@ -163,6 +163,24 @@ async def test_a_deposed_leader_follows_again_and_may_lead_again() -> None:
         assert terms(first) == [first.name, second.name, first.name]
 
 
+async def test_a_leader_that_is_deposed_while_it_is_told_to_end_ends() -> None:
+    """A part that fails and the end of the whole in one turn of the loop: it does not live on as a standby."""
+    async with group("a", "b") as coordinators:
+        first = await leader_of(coordinators)
+        second = next(c for c in coordinators if c is not first)
+        first.log.hold()
+        first.lease.hold()
+        late = asyncio.create_task(submit(first, "late"))
+        await leader_of([second])
+        first.log.release()
+        first.lease.release()
+        first.task.cancel()
+        await asyncio.wait({first.task, late}, timeout=5)
+
+        assert first.task.cancelled()
+        assert isinstance(late.exception(), NotLeaderError | UnavailableError)
+
+
 async def test_a_standby_of_a_corrupt_log_ends_with_the_position() -> None:
     """It neither leads nor follows on: the process ends, and says where."""
     async with group("a", "b") as coordinators:
