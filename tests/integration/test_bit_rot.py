@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import struct
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.fleets import RunningFleet, hivefold, running_fleet
+from tests.integration.test_erase import snapshot_often, until_snapshot
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -51,6 +53,32 @@ def test_a_flipped_bit_stops_the_fleet_at_its_record(tmp_path: Path, part: float
     assert named is not None, refused.stderr
     assert int(named[1]) == flipped, refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_bit_that_flips_before_the_last_snapshot_stops_every_reader_at_its_record(tmp_path: Path) -> None:
+    """A start does not read there: the fleet goes on with its whole state; who reads the log is told, and the mirror
+    puts the record back."""
+    directory = tmp_path / "hf"
+    with running_fleet(directory, node_count=1) as fleet:
+        snapshot_often(fleet)
+        records = work(fleet, jobs=4)
+        until_snapshot(directory)
+    flipped = flip(directory, 0.2)
+
+    with running_fleet(directory, node_count=1) as fleet:
+        assert fleet.run("job", "submit", "probe", "--tasks", "3", "--wait").returncode == 0
+        verified = fleet.run("log", "verify", "-o", "json")
+        assert (verified.returncode, json.loads(verified.stdout)["position"]) == (1, str(flipped))
+        for reader in (("log", "replay"), ("log", "recheck"), ("log", "export", tmp_path / "short.hflog")):
+            refused = fleet.run(*reader)
+            assert (refused.returncode, f"record {flipped} " in refused.stderr) == (1, True), refused.stderr
+        assert not (tmp_path / "short.hflog").exists()
+        assert fleet.json("log", "verify", "--mirror")["verified"]
+
+    restored = hivefold("log", "restore", "--mirror", "--segment", "1", "--dir", directory)
+    assert restored.returncode == 0, restored.stderr
+    with running_fleet(directory, node_count=1) as fleet:
+        assert int(fleet.json("log", "verify")["sequence"]) > records
 
 
 def test_a_log_that_rotted_is_restored_from_its_copy(tmp_path: Path) -> None:

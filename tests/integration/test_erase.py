@@ -92,7 +92,7 @@ def _snapshots(directory: Path) -> list[Path]:
     return sorted(streams.glob("HF_SNAPSHOTS/msgs/*.blk"))
 
 
-def _snapshot_often(fleet: RunningFleet) -> None:
+def snapshot_often(fleet: RunningFleet) -> None:
     """Has the coordinator started again, to write a snapshot every few records, and waits until it answers."""
     config = fleet.directory / "config" / "coordinator.toml"
     config.write_text(f"snapshot_records = 5\n{config.read_text()}")
@@ -102,7 +102,7 @@ def _snapshot_often(fleet: RunningFleet) -> None:
         assert time.monotonic() < deadline, fleet.said()
 
 
-def _until_snapshot(directory: Path) -> None:
+def until_snapshot(directory: Path) -> None:
     """Waits until a snapshot is stored."""
     deadline = time.monotonic() + 30
     while not any(b"manifest" in path.read_bytes() for path in _snapshots(directory)):
@@ -130,7 +130,7 @@ def test_nothing_of_an_erased_job_is_left_in_the_store(tmp_path: Path) -> None:
     directory, exported = tmp_path / "hf", tmp_path / "log.hflog"
     doubling_model(tmp_path / "double.onnx")
     with running_fleet(directory, node_count=2) as fleet:
-        _snapshot_often(fleet)
+        snapshot_often(fleet)
         with connect(directory=directory) as client:
             client.models.add(tmp_path / "double.onnx", "double")
         small, large = _run(fleet, tmp_path, "small", 30), _run(fleet, tmp_path, "large", 300_000)
@@ -148,7 +148,7 @@ def test_nothing_of_an_erased_job_is_left_in_the_store(tmp_path: Path) -> None:
             assert "were erased" in refused.stderr
         assert fleet.run("log", "export", exported).returncode == 0
         replayed = fleet.json("log", "replay")
-        _until_snapshot(directory)
+        until_snapshot(directory)
         fleet.stop()
 
     of_kept = {name: secret for name, secret in _secrets(directory).items() if secret in secrets.values()}
