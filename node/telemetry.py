@@ -23,7 +23,7 @@ from hivefold.v1 import telemetry_pb2
 _log = structlog.get_logger(__name__)
 
 Reading = telemetry_pb2.Reading
-Measured = Iterable[tuple[float, dict[str, str]]]
+Measured = Iterable[tuple[float, dict[str, str | int]]]
 """Values with their attributes."""
 
 
@@ -79,6 +79,12 @@ def _gpus(value: Callable[[telemetry_pb2.GpuReading], float]) -> Callable[[Readi
     ]
 
 
+def _processes(value: Callable[[telemetry_pb2.ProcessReading], float]) -> Callable[[Reading], Measured]:
+    return lambda reading: [
+        (value(process), {"process.pid": process.pid, "hivefold.role": process.role}) for process in reading.processes
+    ]
+
+
 def _memory_limit(reading: Reading) -> Measured:
     return [(reading.memory_total_bytes, {})]
 
@@ -89,7 +95,11 @@ def _memory_usage(reading: Reading) -> Measured:
     return [(used, {"system.memory.state": "used"}), (available, {"system.memory.state": "free"})]
 
 
-# Names of the OpenTelemetry semantic conventions (system, hardware).
+def _process_cpu(reading: Reading) -> Measured:
+    return _processes(lambda process: process.cpu_cores / max(1, reading.cpu_count))(reading)
+
+
+# Names of the OpenTelemetry semantic conventions (system, process, hardware).
 _GAUGES: Final[tuple[tuple[str, str, str, Callable[[Reading], Measured]], ...]] = (
     ("system.cpu.utilization", "1", "CPU in use over all cores.", lambda r: [(r.cpu_utilization_ratio, {})]),
     ("system.linux.load_1m", "{thread}", "Load average over one minute.", lambda r: [(r.load_average_1m, {})]),
@@ -100,6 +110,15 @@ _GAUGES: Final[tuple[tuple[str, str, str, Callable[[Reading], Measured]], ...]] 
         "By",
         "Disk space in use.",
         lambda r: [(disk.used_bytes, {"system.filesystem.mountpoint": disk.mount}) for disk in r.disks],
+    ),
+    ("process.cpu.utilization", "1", "CPU in use by a process of the node, over all cores.", _process_cpu),
+    ("process.memory.usage", "By", "Resident memory of a process.", _processes(lambda process: process.resident_bytes)),
+    ("process.thread.count", "{thread}", "Threads of a process.", _processes(lambda process: process.thread_count)),
+    (
+        "process.unix.file_descriptor.count",
+        "{file_descriptor}",
+        "Open files of a process.",
+        _processes(lambda process: process.open_files),
     ),
     (
         "hw.temperature",
