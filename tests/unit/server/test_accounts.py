@@ -8,7 +8,6 @@ from pathlib import Path
 from hivefold.broker import Secret
 from hivefold.config import Durability
 from hivefold.server import accounts
-from hivefold.server.binary import parse_version
 from hivefold.server.durability import durability_of
 
 
@@ -49,13 +48,6 @@ def test_the_log_is_in_an_account_without_nodes() -> None:
     assert [user["user"] for user in found["NODES"]["users"]] == users
     assert all("permissions" in user for user in found["NODES"]["users"][1:])
     assert {accounts_of for export in found["CORE"]["exports"] for accounts_of in export["accounts"]} == {"AUDIT"}
-
-
-def test_a_version_is_found_in_what_a_server_says() -> None:
-    """Releases, candidates and nonsense."""
-    assert parse_version("nats-server: v2.15.1") == (2, 15, 1)
-    assert parse_version("2.12.0-RC.3") == (2, 12, 0)
-    assert parse_version("no idea") is None
 
 
 def test_durability_is_read_from_a_servers_settings() -> None:
