@@ -52,6 +52,10 @@ def test_what_holds_passwords_is_for_the_owner_only(fleet: RunningFleet) -> None
 
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     assert (fleet.directory / "config").stat().st_mode & 0o777 == 0o700
+    secrets = [file.read_text().strip() for file in (fleet.directory / "nats" / "passwords").iterdir()]
+    shown = [" ".join(psutil.Process(pid).cmdline()) for pid in (fleet.process.pid, *fleet.endpoints["pids"].values())]
+    assert len(secrets) >= 7
+    assert not [line for line in shown for secret in secrets if secret in line]
 
 
 def test_a_second_up_on_the_same_directory_is_refused(fleet: RunningFleet) -> None:
