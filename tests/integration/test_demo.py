@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from tests.tidy.source import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+
+def command_line(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_the_demo_survives_its_kills_and_leaves_nothing_running(tmp_path: Path) -> None:
@@ -24,8 +31,12 @@ def test_the_demo_survives_its_kills_and_leaves_nothing_running(tmp_path: Path) 
     for claim in ("killed at", "a coordinator leads again", "each done exactly once", "as live", "in all"):
         assert claim in ran.stdout, ran.stdout
     assert "200,000 rows" in ran.stdout
-    pids = json.loads((place / "logs" / "up.out").read_text())["pids"].values()
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists() and os.getpgid(pid) == pid]
+    labels = np.load(place / "data" / "labels.npy")
+    with np.load(place / "data" / "output.npz") as output:
+        right = float(np.mean(output["label"] == labels))
+    assert right > 0.9
+    assert f"{right:.2%} of the answers are right" in ran.stdout
+    assert [line for process in psutil.process_iter() if str(place) in (line := command_line(process))] == []
 
 
 def test_the_demo_empties_no_folder_but_its_own(tmp_path: Path) -> None:
