@@ -23,6 +23,7 @@ from tests.integration.fleets import RunningFleet, running_fleet
 
 pytestmark = pytest.mark.integration
 WAIT_S = 30
+SUBMIT = "hivefold.v1.JobService/SubmitJob"
 CLIENT = """
 import json, sys
 import numpy as np
@@ -112,22 +113,28 @@ def wait_for(receiver: Receiver, trace_id: str, names: set[str]) -> dict[str, An
 
 
 def test_one_trace_spans_client_log_node_and_back(traced: RunningFleet, receiver: Receiver, tmp_path: Path) -> None:
-    """Each step is the child of the one before, over gRPC, the log, NATS, the node and its actor."""
+    """From the call over gRPC to its record, over NATS to the node and its actor, and back to the outcome's record."""
     doubling_model(tmp_path / "double.onnx")
     trace_id, _ = run_client(traced, tmp_path / "double.onnx")
-    steps = ["ask", "hivefold.v1.JobService/SubmitJob", "send work", "process work", "process results"]
-    spans = wait_for(receiver, trace_id, set(steps))
-
-    assert set(steps) <= spans.keys(), sorted(spans)
+    at_node = ["process work", "send work", SUBMIT, SUBMIT, "ask"]
+    lines = [
+        ["record decision", SUBMIT, SUBMIT, "ask"],
+        *([step, *at_node] for step in ("fetch", "infer", "store", "send results")),
+        ["record decision", "process results", *at_node],
+    ]
+    wait_for(receiver, trace_id, {name for line in lines for name in line})
     everything = {span.span_id: span for _, span in receiver.spans if span.trace_id.hex() == trace_id}
-    for step in steps[1:]:
-        assert spans[step].parent_span_id in everything, step
-    line = spans["process results"]
-    ancestors = []
-    while line is not None:
-        ancestors.append(line.name)
-        line = everything.get(line.parent_span_id)
-    assert [name for name in ancestors if name in steps] == [*reversed(steps[2:]), steps[1], steps[1], steps[0]]
+
+    def ancestry(span: Any) -> list[str]:
+        """The span's name and those of what it is part of, the outermost last; an unknown parent shows as "?"."""
+        above = everything.get(span.parent_span_id)
+        if above is None:
+            return [span.name, "?"] if span.parent_span_id else [span.name]
+        return [span.name, *ancestry(above)]
+
+    found = [ancestry(span) for span in everything.values()]
+    assert [line for line in lines if line not in found] == [], sorted(found)
+    assert {line[-1] for line in found} == {"ask"}
 
     services = {service for service, span in receiver.spans if span.trace_id.hex() == trace_id}
     assert services == {"test-client", "hivefold-coordinator", "hivefold-node"}
