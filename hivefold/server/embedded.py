@@ -28,6 +28,7 @@ from hivefold.server import accounts
 from hivefold.server.binary import find_server
 from hivefold.server.limits import (
     SERVER_GC_PERCENT,
+    SERVER_HEAP,
     SERVER_PORTS,
     SERVER_START_S,
     SERVER_STOP_S,
@@ -163,7 +164,7 @@ class RunningServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={"GOGC": SERVER_GC_PERCENT, **os.environ},
+                env={"GOGC": SERVER_GC_PERCENT, "GOMEMLIMIT": SERVER_HEAP, **os.environ},
                 start_new_session=True,  # Ctrl-C is for `up`: it stops its daemons before the server
             )
         try:
