@@ -16,7 +16,7 @@ from hivefold.errors import DataRefusedError
 
 root, hostile = Path(sys.argv[1]), Path(sys.argv[2])
 paths = [*sorted(root.iterdir()), *sorted(hostile.iterdir())]
-for path in paths:  # what is imported late is imported now
+for path in sorted(root.iterdir()):  # what is imported late is imported now; not what a hostile file asks for
     passport(path)
 seen, watching = [], False
 
