@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -91,12 +92,15 @@ class Inference:
             model = self.catalogue.known(asked.model_name, asked.model_version) or await self.catalogue.find(
                 asked.model_name, asked.model_version
             )
+            elsewhere: Callable[[], Awaitable[bytes | None]] | None = None
             if not self.shelf.has(model.digest) and not forwarded():
-                passed = await self._passed(model, data, deadline_us, caller)
+                tried: set[str] = set()
+                passed = await self._passed(model, data, deadline_us, caller, tried)
                 if passed is not None:
                     return passed
+                elsewhere = partial(self._passed, model, data, deadline_us, caller, tried, room=False)
             served = self.served(model)
-            return await served.infer(self._opened(asked, served, caller), deadline_us, caller)
+            return await served.infer(self._opened(asked, served, caller), deadline_us, caller, elsewhere=elsewhere)
         finally:
             self.in_hand -= 1
 
@@ -177,16 +181,25 @@ class Inference:
             raise
 
     async def _passed(
-        self, model: model_pb2.Model, data: bytes, deadline_us: int, caller: Callable[[], str]
+        self,
+        model: model_pb2.Model,
+        data: bytes,
+        deadline_us: int,
+        caller: Callable[[], str],
+        tried: set[str],
+        *,
+        room: bool = True,
     ) -> bytes | None:
-        """Another node's response; None when the request is best served here."""
-        tried: set[str] = set()
+        """Another node's response; None when the request is best served here. Who could not is added to `tried`.
+
+        Without `room` here it is asked for wherever the model may fit.
+        """
         mark = (
             FORWARDED,
             f"{self.node_id} {caller()}" if model.labels.get(AUDIT_LABEL) == Level.FULL else self.node_id,
         )
         while True:
-            peer = self._elsewhere(model, tried)
+            peer = self._elsewhere(model, tried, room=room)
             if peer is None:
                 return None
             left_s = (deadline_us * 1000 - stopwatch_ns()) / 1e9
@@ -205,14 +218,14 @@ class Inference:
             finally:
                 peer.sent -= 1
 
-    def _elsewhere(self, model: model_pb2.Model, tried: set[str]) -> Peer | None:
+    def _elsewhere(self, model: model_pb2.Model, tried: set[str], *, room: bool) -> Peer | None:
         now_ms = self.clock.monotonic_ms()
         peer = self.peers.holding(model.digest, now_ms, tried)
         if peer is not None:
             return peer
         needed = self.shelf.expected_bytes(model)
         free = self.free_bytes()
-        return self.peers.with_room(needed, now_ms, tried) if 0 < free < needed else None
+        return self.peers.with_room(needed, now_ms, tried) if not room or 0 < free < needed else None
 
 
 def _facts(specs: Iterable[model_pb2.TensorSpec]) -> tuple[TensorFacts, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,7 @@ from node.serving.quick import Quick, can_be_quick
 from node.serving.statistics import Tally
 
 _log = structlog.get_logger(__name__)
+_NO_ROOM: Final = frozenset({Reason.NODE_FULL, Reason.OUT_OF_MEMORY})
 _HEAVY_NS: Final = 2_000_000
 """From this time in the runtime on several batches of a model run at once, and none waits for company: a lane that
 does nothing costs more than batches save. Below, one lane with larger batches wins."""
@@ -88,10 +89,12 @@ class ServedModel:
         deadline_us: int,
         caller: Callable[[], str] = lambda: "",
         like: Fitted | None = None,
+        elsewhere: Callable[[], Awaitable[bytes | None]] | None = None,
     ) -> bytes:
         """The response to a request; `deadline_us` is of hivefold.clock.stopwatch_ns, `caller` tells who asked.
 
-        `like` is what was found of a request that differs in nothing but the bytes of its one input.
+        `like` is what was found of a request that differs in nothing but the bytes of its one input. Where there is no
+        room for the model here, the response is that of `elsewhere`, unless there is none either.
         Raises HivefoldError: what does not fit the model, LIMIT_EXCEEDED when too many wait, DEADLINE_EXCEEDED.
         """
         arrived_ns = stopwatch_ns()
@@ -115,6 +118,8 @@ class ServedModel:
             if isinstance(answer, HivefoldError):
                 raise answer
         except (HivefoldError, asyncio.CancelledError) as error:
+            if elsewhere is not None and self._has_no_room(error) and (passed := await elsewhere()) is not None:
+                return passed
             took_ns = stopwatch_ns() - arrived_ns
             tally.fail.add(1, took_ns)
             if self.audit is not None:
@@ -130,6 +135,10 @@ class ServedModel:
                 request.inputs, names, answer, rows=rows, caller=caller, arrived_us=arrived_us, took_ns=took_ns
             )
         return self._writer.write(request.id, names, answer, final=request.mark_final)
+
+    def _has_no_room(self, error: BaseException) -> bool:
+        """Whether a request failed because its model was not let in: not one that took the memory itself."""
+        return isinstance(error, HivefoldError) and error.reason in _NO_ROOM and not self._shelf.has(self.digest)
 
     def _at_once(self, fitted: Fitted, place: Place) -> Answer | None:
         """The answer to a request that nobody keeps company and that takes next to no time; None for all others."""

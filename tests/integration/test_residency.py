@@ -16,12 +16,14 @@ from actors.backends.onnxruntime import OnnxRuntimeBackend
 from hivefold.blobs.content import upload_bytes
 from hivefold.client import connect
 from hivefold.errors import LimitExceededError
+from hivefold.oip.responses import read_response
 from hivefold.oip.tensors import from_array, to_array
 from hivefold.v1 import model_pb2
 from node.residency.policy import HOST, Memory, Rules
 from tests.fixtures.onnx_models import weighty_model
 from tests.fixtures.serving import Serving, serving
 from tests.integration.fleets import running_fleet
+from tests.integration.test_inference import Node
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -130,3 +132,24 @@ async def test_a_fleet_serves_more_models_than_it_has_room_for(tmp_path: Path) -
             await asyncio.gather(*(ask(number) for number in range(4)))
             (node,) = fleet.json("node", "ls")["nodes"]
             assert len(node["loadedModels"]) <= 2
+
+
+def test_a_node_without_room_passes_a_request_to_one_that_has_some(tmp_path: Path) -> None:
+    """Its only place has a pinned model: another one is loaded beside it, and the answer comes all the same."""
+    with (
+        running_fleet(tmp_path / "hf", "--models", "1", node_count=2) as fleet,
+        connect(directory=fleet.directory) as client,
+    ):
+        for factor in (1, 2):
+            weighty_model(tmp_path / "m.onnx", factor)
+            client.models.add(tmp_path / "m.onnx", f"times-{factor}")
+        client.models.keep("times-1", pinned=True)
+        while not any(node.loaded_models for node in client.nodes.list()):
+            time.sleep(0.05)
+        (full,) = (node.spec.grpc_address for node in client.nodes.list() if node.loaded_models)
+
+        node = Node(full)
+        (y,) = read_response(node.infer(from_array("x", ROWS), model_name="times-2"))
+        np.testing.assert_allclose(to_array(y), ROWS * 2, rtol=1e-5)
+        assert node.counted("times-2") == 0
+        node.channel.close()

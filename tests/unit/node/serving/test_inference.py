@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hivefold.oip.limits import QUICK_RUNS
 from hivefold.oip.requests import InferRequest, write_request
 from hivefold.oip.tensors import WireTensor, from_array, to_array
 from node.residency.policy import Rules
-from tests.fixtures.serving import serving
+from tests.fixtures.serving import Serving, serving
 
 ROW = np.arange(4, dtype="<f4").reshape(1, 4)
 
@@ -215,6 +216,38 @@ async def test_a_model_that_does_not_fit_here_is_loaded_where_it_does(tmp_path: 
         node.others.answers["node-c:1"] = b"the answer"
         data = write_request(InferRequest("echo", "", "", (rows(1),), ())).SerializeToString()
         assert await node.raw(data) == b"the answer"
+
+
+@asynccontextmanager
+async def full_of_pinned(folder: Path) -> AsyncIterator[Serving]:
+    """A node whose only place a pinned model has, beside one with all the room."""
+    async with serving(folder, rules=Rules(models=1)) as node:
+        other = await node.add("other")
+        node.inference.shelf.keep(other, pinned=True)
+        while other.digest not in node.inference.shelf.loaded:
+            await asyncio.sleep(0)
+        node.hear("node-b", memory=1 << 40)
+        yield node
+
+
+async def test_a_model_that_is_not_let_in_here_is_loaded_where_there_is_room(tmp_path: Path) -> None:
+    """Memory is not all: as many models as may be are pinned. The request counts where it is answered."""
+    async with full_of_pinned(tmp_path) as node:
+        node.others.answers["node-b:1"] = b"the answer"
+        data = write_request(InferRequest("echo", "", "", (rows(1),), ())).SerializeToString()
+        assert await node.raw(data) == b"the answer"
+        assert node.inference.statistics.of("echo", 1).fail.count == 0
+
+
+@pytest.mark.parametrize("forwarded", [False, True])
+async def test_a_model_that_nobody_lets_in_is_refused_as_it_is_here(tmp_path: Path, *, forwarded: bool) -> None:
+    """Each of the others is asked once, and none about a request that came from one of them."""
+    async with full_of_pinned(tmp_path) as node:
+        node.others.answers["node-b:1"] = LimitExceededError("no", reason=Reason.OUT_OF_MEMORY)
+        with pytest.raises(LimitExceededError, match="1 are pinned"):
+            await node.infer(rows(1), forwarded=forwarded)
+        assert node.others.asked == ([] if forwarded else ["node-b:1"])
+        assert node.inference.statistics.of("echo", 1).fail.count == 1
 
 
 async def test_a_released_model_is_loaded_again_by_the_next_request(tmp_path: Path) -> None:
