@@ -92,6 +92,8 @@ async def test_a_killed_leader_costs_nothing(trio: RunningFleet) -> None:
         assert again.job_id == job.job_id
         assert (await client.log.head()).term > 1
         await finished(client, job.job_id)
+        progress = (await client.jobs.get(job.job_id)).progress
+        assert (progress.attempts_lost, progress.attempts_failed) == (0, 0), "what runs goes on under the next leader"
 
 
 async def test_a_leader_that_is_told_to_stop_hands_over(trio: RunningFleet) -> None:
