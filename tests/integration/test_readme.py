@@ -128,6 +128,17 @@ def test_the_page_on_the_audit_of_inference_works(tmp_path: Path) -> None:
     assert found.startswith("asked at ")
 
 
+def test_the_page_on_passports_works(tmp_path: Path) -> None:
+    """Its commands need no fleet: what a person reads, what a program reads, and what 64 rows need."""
+    (inspect,) = shell_blocks("docs/passport.md")
+    ran([*SHELL, "python -m examples.digits data --rows 5"], tmp_path, PYTHONPATH=str(ROOT))
+    said = ran([*SHELL, inspect], tmp_path)
+
+    assert said.count("verdict") == 3
+    assert '"verdict": "SAFETY_VERDICT_SAFE"' in said
+    assert "for 64 rows" in said
+
+
 def test_the_page_on_models_works(tmp_path: Path) -> None:
     """Its commands as they stand: what was named and kept is told from the log, also from its file; then it goes."""
     named, past, removal = shell_blocks("docs/models.md")

@@ -32,10 +32,10 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
         if not chain or (rest and group.default_command is None):
             unknown.append(line)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     unknown += [
         word
-        for line in re.findall(r"^make ([a-z ]+)", code(page), re.MULTILINE)
+        for line in re.findall(r"^make ([a-z -]+)", code(page), re.MULTILINE)
         for word in line.split()
         if word not in targets
     ]
