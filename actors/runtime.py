@@ -370,4 +370,5 @@ def _failure(name: str, error: BaseException) -> BehaviorFailedError:
         return BehaviorFailedError(
             f"{name} ran out of memory; give the node more, or use smaller batches", reason=Reason.OUT_OF_MEMORY
         )
-    return BehaviorFailedError(f"{name} failed: {type(error).__name__}: {error}")
+    # What it says may hold values of what it worked on: that stays in this process' own log lines.
+    return BehaviorFailedError(f"{name} failed ({type(error).__name__}); the log lines of its process say more")

@@ -242,7 +242,8 @@ class Agent:
             raise
         except Exception as error:
             _log.exception("attempt.broke")
-            broken = f"the node broke on the attempt: {error!r}; please report it"
+            # What it says may hold values, and the log of records forgets nothing.
+            broken = f"the node broke on the attempt ({type(error).__name__}); its own log says more: please report it"
             raise HivefoldError(broken, reason=Reason.INTERNAL) from error
 
     async def _run_probes(

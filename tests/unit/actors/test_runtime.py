@@ -136,6 +136,8 @@ def test_one_actors_crash_leaves_the_others_running(error: BaseException) -> Non
     ref: Script = spawn(Scripted, name="a", watcher=failures.append)
     answer = send(ref, fail(error)).wait()
     assert isinstance(answer.error, BehaviorFailedError)
+    assert type(error).__name__ in str(answer.error)
+    assert "odd" not in str(answer.error), "what it says may hold values, and what is told is recorded"
     assert [failure.error for failure in failures] == [error]
     assert send(bystander, lambda: "here").wait().value == "here"
     assert ended(ref)
