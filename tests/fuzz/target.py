@@ -61,9 +61,11 @@ def request(content: bytes) -> None:
         assert to_array(tensor).shape == tensor.shape
     written = write_request(read).SerializeToString()
     assert _bytes(_read(written)) == _bytes(read)
-    # Padded behind with a field that nobody knows: large ones are read in place.
+    # Padded behind with a field that nobody knows: large ones are read in place, and groups, which are long gone from
+    # protobuf, are refused then.
     large = content + b"\xfa\x7f" + _length(RAW_IN_PLACE_BYTES) + bytes(RAW_IN_PLACE_BYTES)
-    assert _bytes(_read(large)) == _bytes(read)
+    in_place = _read(large)
+    assert in_place is None or _bytes(in_place) == _bytes(read)
 
 
 def _read(content: bytes) -> InferRequest | None:
