@@ -172,9 +172,17 @@ class Backing:
         return self._standby or self._term().writer
 
     async def source_at(self, sequence: int) -> Followed:
-        """The source once it holds the record at `sequence`. Raises UnavailableError when a standby lags too far."""
+        """The source once it holds the record at `sequence`, or the log turns out to end before it.
+
+        Raises UnavailableError when a standby lags too far, NotLeaderError where somebody else wrote that record: a
+        leader that stood still does not call made up what its successor acknowledged.
+        """
         if self._standby is not None:
             await self._standby.reach(sequence)
+        elif self.source.state.sequence < sequence:
+            end = (await self.log.head()).sequence
+            if self.source.state.sequence < sequence <= end:
+                raise NotLeaderError("this coordinator does not know the log's end: another may lead; ask again")
         return self.source
 
     @property

@@ -134,6 +134,22 @@ async def test_a_leader_whose_lease_lapsed_denies_nothing(log: MemoryEventLog) -
     assert (await backing.job(JobId("j-1"))).job_id == "j-1"
 
 
+async def test_a_leader_that_stood_still_does_not_call_made_up_what_its_successor_wrote(log: MemoryEventLog) -> None:
+    """As after SIGSTOP and SIGCONT: a position that the log has, and it has not, is another leader's."""
+    writer = Writer(log, ManualClock(), SeededEntropy(1), NOTHING)
+    await writer.begin("ann", "0")
+    backing = reading(log, Standby(log, ManualClock(), NOTHING))
+    backing.lead(Term(writer))
+    async with leading(log) as successor:
+        await submit(successor, 1)
+        theirs = successor.state.sequence
+
+    with pytest.raises(NotLeaderError):
+        await backing.source_at(theirs)
+    assert await backing.source_at(theirs + 1) is writer, "nobody wrote that one: the caller made it up"
+    assert await backing.source_at(1) is writer
+
+
 async def test_a_standby_that_lost_sight_of_the_log_shows_no_state(log: MemoryEventLog) -> None:
     """As after SIGSTOP and SIGCONT: it names the leader instead, until it has caught up."""
     clock = ManualClock()
