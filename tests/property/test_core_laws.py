@@ -173,7 +173,8 @@ class Fleet(RuleBasedStateMachine):
 
     def drawn(self, job: JobId) -> JobId:
         """An id that no job has had that is gone: ids are drawn from so many that none comes twice."""
-        return job if job in self.state.jobs or job not in self.seen else JobId(f"{job}-{len(self.seen)}")
+        there = begin_record(self.state, self.state.sequence + 1, self.now_us).jobs  # what goes, goes before deciding
+        return job if job in there or job not in self.seen else JobId(f"{job}-{len(self.seen)}")
 
     @rule(job=jobs)
     def client_cancels(self, job: JobId) -> None:
