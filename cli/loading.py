@@ -61,7 +61,7 @@ async def wait_for(fleet: Fleet, asked: Residency, timeout_s: float, *, notes: b
         if missing > 0 and not noted:
             noted = True
             note(f"{missing} of {residency.replica_count} replicas have no node yet ({seen.why}); waiting")
-        extra = next((f"{node_id} {what}" for node_id, what in seen.missing.items()), "")
+        extra = next((f"waits for {node_id}" for node_id in seen.missing), "")  # why, in full, is told at the end
         bar.update(residency.loaded_count, residency.replica_count or None, extra=extra)
 
     try:
