@@ -148,15 +148,18 @@ class Link(Client):
                 self._transport.write(commands[0])
             else:
                 self._transport.writelines(list(commands))
-        except ConnectionResetError as error:  # before nats-py learned of it
-            raise BrokerUnavailableError(f"the NATS connection was lost ({error}); wait for the reconnect") from None
+        except ConnectionResetError as error:
+            raise _lost(error) from None
 
     def write_now(self, command: bytes) -> None:
         """As `write`, before the loop's turn is over: for what somebody waits for, alone. Raises as `write` does."""
-        if isinstance(self._transport, Transport) and self.is_connected and not self._pending:
-            self._transport.write_now(command)
-        else:
+        if not isinstance(self._transport, Transport) or not self.is_connected or self._pending:
             self.write(command)
+            return
+        try:
+            self._transport.write_now(command)
+        except ConnectionResetError as error:
+            raise _lost(error) from None
 
     async def ask(
         self, subject: str, data: bytes = b"", *, headers: bytes = b"", before: bytes = b"", timeout_s: float
@@ -241,6 +244,11 @@ class Link(Client):
             self._pongs_received += 1
             if not pong.done():
                 pong.set_result(True)
+
+
+def _lost(error: ConnectionResetError) -> BrokerUnavailableError:
+    """What a write to a socket that is gone comes to before nats-py has learned of it."""
+    return BrokerUnavailableError(f"the NATS connection was lost ({error}); wait for the reconnect")
 
 
 def _expire(reply: asyncio.Future[Reply], subject: str, timeout_s: float) -> None:
