@@ -20,6 +20,7 @@ from hivefold.ids import (
 )
 from hivefold.limits import MODEL_BYTES, STREAM_PIECE_MAX_BYTES
 from hivefold.oip.audit import AUDIT_LABEL, Level
+from hivefold.oip.batching import wrong_labels
 from hivefold.oip.limits import AUDIT_READ_BATCHES
 from hivefold.v1 import blob_pb2, job_pb2, job_service_pb2, log_service_pb2, model_pb2, model_service_pb2
 
@@ -143,6 +144,8 @@ def model_header(header: model_service_pb2.UploadModelHeader) -> Violations:
     level = header.labels.get(AUDIT_LABEL, Level.WINDOWS)
     if level not in tuple(Level):
         yield FieldViolation(f"header.labels.{AUDIT_LABEL}", f"is {level!r}, and must be {', '.join(Level)}")
+    for label, fix in wrong_labels(header.labels).items():
+        yield FieldViolation(f"header.labels.{label}", fix)
     if not 1 <= header.size_bytes <= MODEL_BYTES:
         yield FieldViolation("header.size_bytes", f"must be from 1 to {MODEL_BYTES}, is {header.size_bytes}")
 

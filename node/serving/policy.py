@@ -9,35 +9,28 @@ import structlog
 
 from actors.batching import BatchPolicy
 from hivefold.oip.audit import AUDIT_LABEL, Level
-from hivefold.oip.limits import (
-    BATCH_BYTES,
-    BATCH_DELAY_MAX_US,
-    BATCH_DELAY_US,
-    BATCH_ROWS,
-    BATCH_ROWS_MAX,
-    PREFERRED_SIZES,
-    QUEUE_BYTES,
-    QUEUE_REQUESTS,
-)
+from hivefold.oip.batching import MAX_DELAY_US, MAX_ROWS, PREFERRED_ROWS, QUEUE, read_number, read_sizes
+from hivefold.oip.limits import BATCH_BYTES, BATCH_DELAY_US, BATCH_ROWS, QUEUE_BYTES, QUEUE_REQUESTS
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
 def batch_policy(labels: Mapping[str, str], *, batchable: bool) -> BatchPolicy:
-    """The policy of a model; a label that makes no sense is passed over, with a line in the log.
+    """The policy of a model; a label that makes no sense is passed over, with a line in the log: older coordinators
+    registered any.
 
     Without a free batch axis requests run one by one, whatever the labels say.
     """
-    requests = _number(labels, "batch.queue", 1, QUEUE_REQUESTS) or QUEUE_REQUESTS
+    requests = _number(labels, QUEUE) or QUEUE_REQUESTS
     if not batchable:
         return BatchPolicy(max_rows=1, max_bytes=1, queue_requests=requests, queue_bytes=QUEUE_BYTES)
-    delay_us = _number(labels, "batch.max_delay_us", 0, BATCH_DELAY_MAX_US)
+    delay_us = _number(labels, MAX_DELAY_US)
     return BatchPolicy(
-        max_rows=_number(labels, "batch.max_rows", 1, BATCH_ROWS_MAX) or BATCH_ROWS,
+        max_rows=_number(labels, MAX_ROWS) or BATCH_ROWS,
         max_bytes=BATCH_BYTES,
         max_delay_us=BATCH_DELAY_US if delay_us is None else delay_us,
-        preferred_rows=_sizes(labels),
+        preferred_rows=_read(labels, PREFERRED_ROWS, read_sizes) or (),
         patient=delay_us is not None,
         queue_requests=requests,
         queue_bytes=QUEUE_BYTES,
@@ -49,26 +42,16 @@ def audit_level(labels: Mapping[str, str]) -> Level:
     return _read(labels, AUDIT_LABEL, Level) or Level.WINDOWS
 
 
-def _number(labels: Mapping[str, str], name: str, least: int, most: int) -> int | None:
-    return _read(labels, name, lambda text: int(text) if least <= int(text) <= most else None)
+def _number(labels: Mapping[str, str], name: str) -> int | None:
+    return _read(labels, name, lambda text: read_number(name, text))
 
 
-def _sizes(labels: Mapping[str, str]) -> tuple[int, ...]:
-    def sizes(text: str) -> tuple[int, ...] | None:
-        found = tuple(sorted({int(part) for part in text.split(",")}))
-        return found if len(found) <= PREFERRED_SIZES and found[0] > 0 and found[-1] <= BATCH_ROWS_MAX else None
-
-    return _read(labels, "batch.preferred_rows", sizes) or ()
-
-
-def _read(labels: Mapping[str, str], name: str, read: Callable[[str], T | None]) -> T | None:
+def _read(labels: Mapping[str, str], name: str, read: Callable[[str], T]) -> T | None:
     text = labels.get(name)
     if text is None:
         return None
     try:
-        found = read(text)
+        return read(text)
     except ValueError:
-        found = None
-    if found is None:
         _log.warning("label.passed_over", label=name, value=text[:64])
-    return found
+        return None

@@ -297,6 +297,7 @@ def header(**fields: Any) -> model_service_pb2.UploadModelHeader:
         (lambda: upload(header(size_bytes=1 << 40)), "header.size_bytes"),
         (lambda: upload(header(request_id="")), "header.request_id"),
         (lambda: upload(header(labels={"audit": "ful"})), "header.labels.audit"),
+        (lambda: upload(header(labels={"batch.max_rows": "0"})), "header.labels.batch.max_rows"),
     ],
 )
 async def test_malformed_uploads_name_the_field(channel: Any, requests: Call, field: str) -> None:
