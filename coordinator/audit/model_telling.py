@@ -31,9 +31,7 @@ def model_change(event: mev.ModelChange) -> Told | None:
         case mev.ResidencySet():
             pinned = "pinned" if event.pinned else ""
             wanted = f"to be kept on {telling.count(event.replica_count, 'node')}"
-            return _told(
-                event.model, "residency", telling.joined((wanted, pinned, telling.pairs(event.needs.node_labels)))
-            )
+            return _told(event.model, "residency", telling.joined((wanted, pinned, telling.needed(event.needs))))
         case mev.ReplicasPlaced(model, node_ids, _):
             return _told(model, "placed", f"on {', '.join(node_ids)}")
         case mev.ReplicasReleased(model, node_ids, cause):

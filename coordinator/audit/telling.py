@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, assert_never
 
 from coordinator.core import events as ev
-from coordinator.core.model import DataSet, Failure, InferSpec, JobSpec, Model, NodeSpec, Pairs, ProbeSpec
+from coordinator.core.model import DataSet, Failure, InferSpec, JobSpec, Model, Needs, NodeSpec, Pairs, ProbeSpec
 from hivefold.ids import ModelRef
 from hivefold.v1 import command_pb2
 
@@ -153,6 +153,12 @@ def span(us: float) -> str:
     if us < 1_000_000:
         return f"{us / 1000:.1f} ms"
     return f"{us / 1_000_000:.2f} s"
+
+
+def needed(wanted: Needs) -> str:
+    """What a node must have, in one line."""
+    memory = f"{wanted.memory_bytes:,} bytes of memory" if wanted.memory_bytes else ""
+    return joined((pairs(wanted.node_labels), memory, count(wanted.gpu_count, "GPU") if wanted.gpu_count else ""))
 
 
 def pairs(values: Pairs) -> str:

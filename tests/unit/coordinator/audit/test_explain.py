@@ -7,6 +7,7 @@ import pytest
 from coordinator.audit.explain import explain
 from coordinator.audit.fleet_tellers import ModelTeller
 from coordinator.audit.heard import Heard
+from coordinator.audit.model_telling import model_change
 from coordinator.audit.story import Line, Lines, Story, Tone
 from coordinator.audit.subjects import Kind, parse_subject
 from coordinator.core import events as ev
@@ -126,6 +127,15 @@ def test_a_model_tells_its_names_and_where_it_was_to_be_kept() -> None:
     assert told(1) == first
     assert told(2) == ["registered", "alias moved", "alias removed"]
     assert told(0) == ["registered", "registered", *first[1:-1], "alias moved", "alias removed", "removed"]
+
+
+def test_what_nodes_must_have_to_keep_a_model_is_told() -> None:
+    """Else nobody could say afterwards why a node was not among them."""
+    needs = Needs((("zone", "a"),), memory_bytes=4096, gpu_count=1)
+    event = mev.ResidencySet(ModelRef("digits@1"), 2, pinned=False, needs=needs, request_id=RequestId("r"))
+    told = model_change(event)
+    assert told is not None
+    assert told.text == "digits@1 to be kept on 2 nodes, zone=a, 4,096 bytes of memory, 1 GPU"
 
 
 async def test_a_story_can_begin_in_the_middle() -> None:
