@@ -33,7 +33,7 @@ def duration(field: str, seconds: float) -> Duration | None:
     if not seconds:
         return None
     if not abs(seconds) <= _LONGEST_S:
-        raise refused(field, f"must be a number of seconds, is {seconds}")
+        raise refused(field, f"must be a number of seconds up to {_LONGEST_S:.0f}, is {seconds}")
     made = Duration()
     made.FromTimedelta(timedelta(seconds=seconds))
     return made
